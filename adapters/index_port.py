@@ -1,0 +1,117 @@
+"""The vector index in our words: a port with two implementations and one contract suite.
+
+adapters/index_edge.py    Qdrant's engine in this process, one owner per folder
+adapters/index_server.py  a Qdrant server >= 1.19, or qdrant-client's local mode in tests
+
+Every method raises `schemas.errors.Transient` when the engine is away, slow or refusing, and is then safe
+to repeat. Point ids are UUIDv5 of the product id (`point_id`), so any client can compute them.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol
+
+from schemas.vectors import CollectionSpec, DimensionQuery, FusedQuery, Point, ScoredProduct, Where
+
+POINT_NAMESPACE = uuid.UUID("6d0f1a5e-7f0b-5c1e-9a46-5b9b2c3f9c11")
+#: Payload fields that the adapters create indexes for, and the kind of each.
+PAYLOAD_INDEXES: Mapping[str, str] = {
+    "product_id": "keyword",
+    "ticket": "integer",
+    "deleted": "bool",
+    "deleted_at": "integer",
+    "in_stock": "bool",
+    "category": "keyword",
+    "brand": "keyword",
+    "currency": "keyword",
+    "price": "float",
+    "group_id": "keyword",
+    "attributes": "keyword",
+}
+
+
+def point_id(product_id: str) -> str:
+    """The engine's id of a product: UUIDv5 in simstream's namespace."""
+    return str(uuid.uuid5(POINT_NAMESPACE, product_id))
+
+
+class VectorIndex(Protocol):
+    """What simstream asks of a vector index."""
+
+    def ensure_collection(self, collection: str, spec: CollectionSpec) -> None:
+        """Create the collection with its vectors and payload indexes; no effect where it exists."""
+        ...
+
+    def collections(self) -> list[str]:
+        """Names of all collections."""
+        ...
+
+    def drop_collection(self, collection: str) -> None:
+        """Remove a collection; no effect where it does not exist."""
+        ...
+
+    def set_alias(self, alias: str, collection: str) -> None:
+        """Point the alias at the collection, atomically, creating or moving it."""
+        ...
+
+    def resolve(self, alias: str) -> str | None:
+        """The collection behind the alias, or None."""
+        ...
+
+    def upsert(self, collection: str, points: Sequence[Point], *, ticket: int) -> None:
+        """Write whole points if none newer stands there: insert, or replace where stored ticket <= `ticket`.
+
+        `ticket` is stored in each payload as `ticket`. Returns once the engine has made the write durable
+        and visible. No two points may share an id.
+        """
+        ...
+
+    def fetch(self, collection: str, product_ids: Sequence[str], *, vectors: bool) -> dict[str, Point]:
+        """The stored points by product id (missing ones left out), deleted ones included.
+
+        Vectors come back as written (dense normalised by the engine), or empty when `vectors` is False.
+        """
+        ...
+
+    def scan(self, collection: str, *, batch: int = 1000) -> Iterator[list[Point]]:
+        """Every point, tombstones included, payload only, in pages; not a snapshot."""
+        ...
+
+    def count(self, collection: str, where: Where | None = None) -> int:
+        """Exact number of points for which `where` holds."""
+        ...
+
+    def delete_where(self, collection: str, where: Where) -> None:
+        """Remove points by filter; used only by the sweeper of tombstones."""
+        ...
+
+    def candidates(self, collection: str, query: FusedQuery) -> list[ScoredProduct]:
+        """One call: the best of each dimension, added up with weights, best first, `query.limit` at most.
+
+        A candidate that one dimension did not find counts 0 there: `scores` gives the exact figures.
+        """
+        ...
+
+    def scores(
+        self, collection: str, queries: Sequence[DimensionQuery], product_ids: Sequence[str]
+    ) -> list[dict[str, float]]:
+        """Exact raw scores of the given products, per query, in one batch. A product without it is left out.
+
+        Sparse queries are weighted with the collection's IDF; a product that shares no index scores 0 or is
+        left out.
+        """
+        ...
+
+    def idf(self, collection: str, dimension: str, indices: Sequence[int]) -> list[float]:
+        """The inverse document frequency the engine applies to each index right now."""
+        ...
+
+    def optimize(self, collection: str) -> None:
+        """Build the search graph. Embedded: blocks and holds the interpreter, so only while starting."""
+        ...
+
+    def close(self) -> None:
+        """Flush and release; further calls are errors."""
+        ...

@@ -1,0 +1,1 @@
+"""One file per number the README quotes; results as JSON in results/."""

@@ -1,0 +1,1 @@
+"""Kafka to stores: one handler per file, one loop for all of them."""

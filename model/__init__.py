@@ -1,0 +1,1 @@
+"""Text, lexical grams, encoder, releases. torch lives here and nowhere else."""

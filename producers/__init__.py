@@ -1,0 +1,1 @@
+"""What puts events on Kafka: publisher, importers, a seeded synthetic shop, redrive."""

@@ -1,0 +1,208 @@
+"""Bodies of the query API, as design section 9 fixes them: requests, hits, answers, problems."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AwareDatetime, ConfigDict, Field, StringConstraints, model_validator
+
+from schemas.events import Amount, Currency, Frozen, Id, Name, Product
+
+DimensionName = Literal["content", "lexical", "context"]
+#: Weights may be negative ("like this, but not in words"); at least one must not be zero.
+Weights = dict[DimensionName, Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]]
+Factor = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
+MAX_LIMIT = 200
+MAX_SEEDS = 50
+
+
+class Strict(Frozen):
+    """A request body: an unknown field is a spelling mistake, and is named as one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PriceFilter(Strict):
+    """Price in one currency; currencies are never compared."""
+
+    min: Amount | None = None
+    max: Amount | None = None
+    currency: Currency
+
+
+class PriceRatioFilter(Strict):
+    """Price of a hit over the price of the first positive seed that has one, in the same currency."""
+
+    min: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    max: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+
+
+class Filter(Strict):
+    """Which items may be hits; applied inside the index, before the top-k."""
+
+    in_stock: bool | None = None
+    category: Annotated[list[Name], Field(max_length=100)] | None = None
+    brand: Annotated[list[Name], Field(max_length=100)] | None = None
+    price: PriceFilter | None = None
+    price_ratio: PriceRatioFilter | None = None
+    brand_cap: Annotated[int, Field(ge=1, le=MAX_LIMIT)] | None = None
+    exclude: Annotated[list[Id], Field(max_length=1_000)] = []
+    group: Literal["collapse", "any"] = "any"
+    attributes: Annotated[dict[Name, Annotated[list[Name], Field(max_length=100)]], Field(max_length=50)] = {}
+    min_score: Annotated[float, Field(allow_inf_nan=False)] | None = None
+
+
+class Seed(Strict):
+    """What hits should resemble (weight > 0) or not (weight < 0): an item, or any product given inline."""
+
+    item_id: Id | None = None
+    item: Product | None = None
+    weight: Factor = 1.0
+
+    @model_validator(mode="after")
+    def _one_of(self) -> Seed:
+        if (self.item_id is None) == (self.item is None):
+            raise ValueError(
+                "a seed has either 'item_id' (an item of the catalogue) or 'item' (inline), not both"
+            )
+        return self
+
+
+class QueryOptions(Strict):
+    """What similar and search have in common."""
+
+    weights: Weights | None = None
+    filter: Filter = Filter()
+    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = 10
+    explain: bool = False
+    release_id: Id | None = None
+
+
+SearchText = Annotated[str, StringConstraints(min_length=1, max_length=2_000, strip_whitespace=True)]
+
+
+class SimilarRequest(QueryOptions):
+    """POST /v1/similar. `text` is one more seed."""
+
+    seeds: Annotated[list[Seed], Field(max_length=MAX_SEEDS)] = []
+    text: SearchText | None = None
+
+    @model_validator(mode="after")
+    def _some_seed(self) -> SimilarRequest:
+        if not self.seeds and self.text is None:
+            raise ValueError("give at least one seed in 'seeds', or a 'text'")
+        return self
+
+
+class SearchRequest(QueryOptions):
+    """POST /v1/search: the text is the seed."""
+
+    text: SearchText
+
+
+class DimensionScore(Frozen):
+    """One dimension's part in a hit's score."""
+
+    score: float
+    weight: float
+
+
+class Shared(Frozen):
+    """What a hit and the (first positive) seed have in common."""
+
+    terms: list[str] = []
+    category: list[str] = []
+    brand: str | None = None
+    price_ratio: float | None = None
+
+
+class Explanation(Frozen):
+    """Why two items are similar: each dimension's share of the fused score, and what they share."""
+
+    shares: dict[str, float]
+    shared: Shared
+
+
+class HitItem(Frozen):
+    """What the index shows of an item."""
+
+    item_id: str
+    revision: int
+    title: str
+    brand: str | None = None
+    category: list[str] = []
+    price: str | None = None
+    currency: str | None = None
+    in_stock: bool | None = None
+    image_url: str | None = None
+    group_id: str | None = None
+
+
+class Hit(Frozen):
+    """One neighbour."""
+
+    item_id: str
+    score: float
+    dimensions: dict[str, DimensionScore]
+    item: HitItem
+    explanation: Explanation | None = None
+
+
+class Answer(Frozen):
+    """Every route that ranks answers so. `notes` says what was degraded or ignored, if anything."""
+
+    items: list[Hit]
+    release_id: str
+    took_ms: float
+    notes: list[str] = []
+
+
+class DimensionAge(Frozen):
+    """When a dimension of an item was last written, and from what."""
+
+    updated_at: AwareDatetime
+    fingerprint: str
+
+
+class ItemView(Frozen):
+    """GET /v1/items/{item_id}. `dimensions` is empty while the item waits for its first encode."""
+
+    item_id: str
+    revision: int
+    occurred_at: AwareDatetime
+    title: str
+    brand: str | None = None
+    category: list[str] = []
+    description: str | None = None
+    attributes: dict[str, Any] = {}
+    price: str | None = None
+    currency: str | None = None
+    in_stock: bool | None = None
+    image_url: str | None = None
+    group_id: str | None = None
+    seller_id: str | None = None
+    condition: str | None = None
+    gtin: str | None = None
+    language: str | None = None
+    dimensions: dict[str, DimensionAge] = {}
+
+
+class ReleaseView(Frozen):
+    """GET /v1/release: the live release and what it runs as."""
+
+    release_id: str
+    collection: str
+    model: str
+    dimension: int
+    points: int
+    created_at: AwareDatetime | None = None
+
+
+class Problem(Frozen):
+    """RFC 9457 problem details (application/problem+json)."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    errors: list[dict[str, str]] = []

@@ -1,0 +1,117 @@
+"""Item state, and the payload of its point: what Redis holds and what the index shows.
+
+Both sides of the house use these two: consumers/embeddings.py writes payloads, service/ reads them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from schemas.events import Product, ProductUpserted
+
+CATEGORY_SEPARATOR = " > "
+#: Names the version of `payload`: part of the context fingerprint, so that a new layout is written out.
+PAYLOAD_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ItemState:
+    """What is true of one item now. `product` is None exactly when the item is deleted."""
+
+    product_id: str
+    revision: int
+    occurred_at: datetime
+    product: ProductUpserted | None
+
+    @property
+    def deleted(self) -> bool:
+        """Whether the item has left the catalogue."""
+        return self.product is None
+
+
+def category_terms(path: list[str]) -> list[str]:
+    """Every level by its own name and by its path from the root, so that a filter can name either."""
+    terms: list[str] = []
+    for depth, name in enumerate(path, start=1):
+        for term in (name, CATEGORY_SEPARATOR.join(path[:depth])):
+            if term not in terms:
+                terms.append(term)
+    return terms
+
+
+def attribute_terms(attributes: Mapping[str, str | list[str]]) -> list[str]:
+    """`colour=black`, lower-cased, one per value: the words that an attribute filter matches."""
+    terms = []
+    for name, value in attributes.items():
+        for word in value if isinstance(value, list) else [value]:
+            terms.append(f"{name}={word}".casefold())
+    return terms
+
+
+def context_fields(product: Product) -> dict[str, Any]:
+    """The filterable and shown fields of the payload that do not come from the encoder's text alone."""
+    return {
+        "brand": product.brand.casefold() if product.brand else None,
+        "brand_name": product.brand,
+        "category": category_terms(product.category),
+        "category_path": product.category,
+        "price": float(product.price) if product.price is not None else None,
+        "price_exact": str(product.price) if product.price is not None else None,
+        "currency": product.currency,
+        "in_stock": product.in_stock,
+        "image_url": product.image_url,
+        "group_id": product.group_id,
+        "seller_id": product.seller_id,
+        "condition": product.condition,
+        "gtin": product.gtin,
+        "language": product.language,
+        "attributes": attribute_terms(product.attributes),
+    }
+
+
+def digest(*parts: object) -> str:
+    """A stable 64-bit name of JSON-able parts, the same in every process."""
+    body = orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)
+    return hashlib.blake2b(body, digest_size=8).hexdigest()
+
+
+def context_fingerprint(product: Product) -> str:
+    """Names everything `context_fields` is made from."""
+    return digest(PAYLOAD_VERSION, context_fields(product))
+
+
+def live_payload(
+    state: ItemState, *, fingerprints: Mapping[str, str], updated_at: Mapping[str, str]
+) -> dict[str, Any]:
+    """The payload of a live item's point. `fingerprints` and `updated_at` are by dimension."""
+    product = state.product
+    if product is None:
+        raise ValueError(f"item {state.product_id!r} is deleted: use tombstone_payload")
+    return {
+        "product_id": state.product_id,
+        "deleted": False,
+        "revision": state.revision,
+        "occurred_at": state.occurred_at.isoformat(),
+        "title": product.title,
+        **context_fields(product),
+        "fingerprints": dict(fingerprints),
+        "updated_at": dict(updated_at),
+    }
+
+
+def tombstone_payload(product_id: str, *, revision: int, deleted_at: datetime) -> dict[str, Any]:
+    """The payload of a deleted item's point; queries exclude it, the sweeper removes it later."""
+    return {
+        "product_id": product_id,
+        "deleted": True,
+        "deleted_at": int(deleted_at.astimezone(UTC).timestamp()),
+        "revision": revision,
+        "fingerprints": {},
+        "updated_at": {},
+    }

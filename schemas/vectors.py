@@ -1,0 +1,161 @@
+"""Points, sparse vectors, filters and fused queries: the words the index port speaks.
+
+Plain values, no engine's types: adapters/index_edge.py and adapters/index_server.py translate them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from schemas.events import Product
+
+CONTENT = "content"
+LEXICAL = "lexical"
+#: Dimensions that are vectors today, dense ones first.
+DENSE_DIMENSIONS = (CONTENT,)
+SPARSE_DIMENSIONS = (LEXICAL,)
+VECTOR_DIMENSIONS = (*DENSE_DIMENSIONS, *SPARSE_DIMENSIONS)
+
+
+class SparseVector(NamedTuple):
+    """Unique, ascending 32-bit indices and their values, of equal length."""
+
+    indices: tuple[int, ...]
+    values: tuple[float, ...]
+
+
+DenseVector = Sequence[float]
+Vector = DenseVector | SparseVector
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionSpec:
+    """What a collection holds: sizes of its dense vectors, names of its sparse ones (IDF modifier on)."""
+
+    dense: Mapping[str, int]
+    sparse_with_idf: Sequence[str] = (LEXICAL,)
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A whole point. `product_id` names it; the adapter derives the engine's id. `payload` is JSON."""
+
+    product_id: str
+    vectors: Mapping[str, Vector]
+    payload: Mapping[str, Any]
+
+
+# --- filters -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class AnyOf:
+    """The payload field (or one of its elements, if a list) equals one of `values`."""
+
+    field: str
+    values: tuple[str | int | bool, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Between:
+    """low <= field <= high; None is open."""
+
+    field: str
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ids:
+    """The point is one of these products."""
+
+    product_ids: tuple[str, ...]
+
+
+Clause = AnyOf | Between | Ids
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Every clause of `must` holds and none of `must_not`."""
+
+    must: tuple[Clause, ...] = ()
+    must_not: tuple[Clause, ...] = ()
+
+
+# --- queries -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class DimensionQuery:
+    """One dimension's part of a fused query.
+
+    `weight` multiplies the engine's raw score of this dimension in the fused score (fold any
+    normalisation into it: a lexical score over the seed's score with itself, for example).
+    """
+
+    dimension: str
+    vector: Vector
+    weight: float
+    candidates: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class FusedQuery:
+    """Prefetch candidates per dimension, add their weighted scores, keep the best `limit`."""
+
+    dimensions: tuple[DimensionQuery, ...]
+    where: Where = field(default_factory=Where)
+    limit: int = 50
+
+
+class ScoredProduct(NamedTuple):
+    """A product and a score of the engine, higher is nearer."""
+
+    product_id: str
+    score: float
+
+
+# --- what turns products into vectors (implemented in model/, handed in) ---------------------------
+
+
+class Encoder(Protocol):
+    """Texts to unit vectors. Thread-safe: the consumer and the service may share one."""
+
+    @property
+    def dimension(self) -> int:
+        """Length of every vector."""
+        ...
+
+    def encode(self, texts: Sequence[str], *, query: bool = False) -> list[list[float]]:
+        """Unit float vectors, shape (len(texts), dimension), in the order of `texts`.
+
+        `query` selects the model's query prompt where it has one (e5, bge); items use the passage prompt.
+        """
+        ...
+
+
+class TextRecipe(Protocol):
+    """How a product becomes text and character grams; pure, no model behind it."""
+
+    def content(self, product: Product) -> str:
+        """The text handed to the encoder, fields limited so that the title always survives."""
+        ...
+
+    def lexical(self, product: Product) -> SparseVector:
+        """Weighted character grams of the same fields, unit L2 norm."""
+        ...
+
+    def lexical_query(self, text: str) -> SparseVector:
+        """Character grams of a search text."""
+        ...
+
+    def fingerprint(self, product: Product) -> str:
+        """Names everything `content` and `lexical` are made from; equal fingerprints need no re-encoding."""
+        ...
+
+    def grams(self, product: Product) -> Mapping[int, str]:
+        """Which gram each index of `lexical` stands for; explanations name shared words with it."""
+        ...

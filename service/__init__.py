@@ -1,0 +1,1 @@
+"""The query API. Imports no torch for item-to-item queries."""
