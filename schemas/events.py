@@ -189,7 +189,7 @@ Event = TypeVar("Event", bound=Frozen)
 
 
 class InvalidEvent(ValueError):
-    """The bytes are not an event that this topic carries; the message names the field and what was expected."""
+    """Not an event that this topic carries; the message names the field and what was expected."""
 
 
 @cache
