@@ -37,6 +37,23 @@ def point_id(product_id: str) -> str:
     return str(uuid.uuid5(POINT_NAMESPACE, product_id))
 
 
+#: Readers use the alias; the alias alone says which collection, and so which release, is live.
+LIVE_ALIAS = "items"
+
+
+def collection_name(release_id: str, generation: int = 1, *, namespace: str = "") -> str:
+    """`items__<release_id>__<generation>`: a collection holds vectors of one release only."""
+    return f"{namespace}items__{release_id}__{generation}"
+
+
+def release_of(collection: str) -> str:
+    """The release whose vectors a collection holds. Raises ValueError for a foreign collection."""
+    parts = collection.rsplit("__", 2)
+    if len(parts) != 3:
+        raise ValueError(f"{collection!r} is not a collection of simstream: expected items__RELEASE__N")
+    return parts[1]
+
+
 class VectorIndex(Protocol):
     """What simstream asks of a vector index."""
 
