@@ -60,6 +60,8 @@ class Topics:
     changed: Topic
     changed_bulk: Topic
     updated: Topic
+    erasures: Topic
+    releases: Topic
 
     @classmethod
     def named(
@@ -72,6 +74,8 @@ class Topics:
         changed: str = "items.changed",
         changed_bulk: str = "items.changed.bulk",
         updated: str = "items.updated",
+        erasures: str = "user.erasures",
+        releases: str = "model.releases",
     ) -> Topics:
         """Build the set with the given names, each prefixed by `namespace` (for example `shop1.`)."""
         return cls(
@@ -121,6 +125,18 @@ class Topics:
                 cleanup="delete",
                 retention_ms=1 * DAY_MS,
             ),
+            erasures=Topic(
+                name=namespace + erasures,
+                key="keyed hash of user_id",
+                carries=(),
+                cleanup="compact",
+            ),
+            releases=Topic(
+                name=namespace + releases,
+                key="release_id",
+                carries=(),
+                cleanup="compact",
+            ),
         )
 
     def declared(self) -> Iterator[Topic]:
@@ -132,6 +148,8 @@ class Topics:
             self.changed,
             self.changed_bulk,
             self.updated,
+            self.erasures,
+            self.releases,
         ):
             yield topic
             if topic.has_dead_letters:

@@ -1,0 +1,62 @@
+# make demo | test | check | bench | lint | type
+# The environment is made once, from the pins of constraints.txt, and again only when they change.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+SOURCES := schemas adapters consumers producers model service app tests benchmarks
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench bench-small lint type format install clean
+
+help:
+	@echo "make demo    the whole stack on a synthetic shop of 1,000 products (under a minute once installed)"
+	@echo "make test    every test; those that need Apache Kafka are skipped where there is no Java or Maven"
+	@echo "make check   lint, types, small benchmarks, tests: what CI runs"
+	@echo "make bench   every benchmark in full, results in benchmarks/results/"
+	@echo "make lint    ruff;  make type: mypy --strict;  make format: rewrite the layout"
+
+install: $(STAMP)
+
+# Rewritten only when the content changed, so that a checkout with new file times installs nothing again.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 12) else \
+	"simstream needs Python 3.11 or 3.12, and $(PYTHON) is %d.%d: run make PYTHON=/path/to/python3.12" \
+	% sys.version_info[:2])'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@wanted=`cat pyproject.toml constraints.txt | cksum`; \
+	if [ "`cat $(STAMP) 2>/dev/null`" != "$$wanted" ]; then \
+	  echo "installing into $(VENV) (torch is large: a few minutes the first time)"; \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+	    --editable '.[embedded,dev]' && echo "$$wanted" > $(STAMP); \
+	else touch $(STAMP); fi
+
+demo: $(STAMP)
+	@$(BIN)/simstream demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+
+type: $(STAMP)
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES)
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks --full
+
+bench-small: $(STAMP)
+	$(BIN)/python -m benchmarks --small
+
+# Tests come last: their closing line is the summary.
+check: lint type bench-small test
+
+clean:
+	rm -rf $(VENV) var .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,326 @@
+"""Item state in Redis: one hash per item, written by one Lua call that only ever moves forward.
+
+Reads, writes  `{namespace}item:{id}:product` (the product document) and `{namespace}ticket` (write tickets)
+Never          decides what a change means: it answers whether a write was newer, equal or older
+
+The order of two writes is (revision, record timestamp, hash of the body, log position): a total order, so the
+end state is the same whatever the order of arrival. Null tombstones carry no revision; they hide the current
+document if they stand later in the log: by offset within one partition of one topic, by record timestamp
+otherwise. The latest tombstone of each partition is kept, so that they too commute with everything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Literal, cast
+
+import redis
+from pydantic import Field
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    ClusterDownError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    ResponseError,
+)
+from redis.retry import Retry
+
+from schemas.errors import Halt, Transient
+from schemas.events import Frozen, ProductUpserted
+from schemas.items import ItemState
+
+#: ResponseErrors that mean "not now" rather than "never", by their first word.
+_NOT_NOW = ("LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "TRYAGAIN", "CLUSTERDOWN", "BUSY", "OOM")
+
+# KEYS: item. ARGV: 1 kind (event|tombstone), 2 revision, 3 record ms, 4 body hash, 5 topic id, 6 partition,
+# 7 offset, 8 document ('' when deleted), 9 occurred_at, 10 hash of the text fields.
+# Answers {status, 1 if the text fields moved}. Numbers are compared as numbers and stored as the strings given.
+_APPLY = """
+local key = KEYS[1]
+local old = redis.call('HMGET', key, 'rev', 'ts', 'hash', 'topic', 'part', 'off', 'text', 'live')
+local topic, part, off, ts = ARGV[5], ARGV[6], ARGV[7], ARGV[3]
+
+local function hidden(topic, part, off, ts)
+  local all = redis.call('HGETALL', key)
+  for i = 1, #all, 2 do
+    local t, p = string.match(all[i], '^t:(.*):(%d+)$')
+    if t then
+      local toff, tts = string.match(all[i + 1], '^(%d+):(%-?%d+)$')
+      if t == topic and p == part then
+        if tonumber(toff) > tonumber(off) then return true end
+      elseif tonumber(tts) > tonumber(ts) then return true end
+    end
+  end
+  return false
+end
+
+if ARGV[1] == 'tombstone' then
+  local field = 't:' .. topic .. ':' .. part
+  local seen = redis.call('HGET', key, field)
+  local max_off, max_ts = off, ts
+  if seen then
+    local soff, sts = string.match(seen, '^(%d+):(%-?%d+)$')
+    if tonumber(soff) > tonumber(off) then max_off = soff end
+    if tonumber(sts) > tonumber(ts) then max_ts = sts end
+  end
+  redis.call('HSET', key, field, max_off .. ':' .. max_ts)
+  if not old[1] then
+    redis.call('HSET', key, 'live', '0')
+    return {seen and 'equal' or 'newer', 0}
+  end
+  if hidden(old[4], old[5], old[6], old[2]) then
+    local was_live = old[8] == '1'
+    redis.call('HSET', key, 'live', '0')
+    redis.call('HDEL', key, 'doc', 'text')
+    return {was_live and 'newer' or 'equal', was_live and 1 or 0}
+  end
+  return {'older', 0}
+end
+
+local order = 1
+if old[1] then
+  local function compare(a, b) if a < b then return -1 elseif a > b then return 1 end return 0 end
+  order = compare(tonumber(ARGV[2]), tonumber(old[1]))
+  if order == 0 then order = compare(tonumber(ts), tonumber(old[2])) end
+  if order == 0 then order = compare(ARGV[4], old[3]) end
+  if order == 0 then order = compare(topic, old[4]) end
+  if order == 0 then order = compare(tonumber(part), tonumber(old[5])) end
+  if order == 0 then order = compare(tonumber(off), tonumber(old[6])) end
+end
+if order < 0 then return {'older', 0} end
+if order == 0 then return {'equal', 0} end
+redis.call('HSET', key, 'rev', ARGV[2], 'ts', ts, 'hash', ARGV[4], 'topic', topic, 'part', part, 'off', off,
+  'at', ARGV[9])
+if ARGV[8] ~= '' and not hidden(topic, part, off, ts) then
+  redis.call('HSET', key, 'live', '1', 'doc', ARGV[8], 'text', ARGV[10])
+  return {'newer', (old[7] == ARGV[10] and old[8] == '1') and 0 or 1}
+end
+redis.call('HSET', key, 'live', '0')
+redis.call('HDEL', key, 'doc', 'text')
+return {'newer', old[8] == '1' and 1 or 0}
+"""
+
+# KEYS: ticket counter. ARGV: 1 floor. Answers max(counter + 1, clock in ms, floor + 1), as a string.
+_TICKET = """
+local now = redis.call('TIME')
+local ticket = math.max(tonumber(redis.call('GET', KEYS[1]) or '0') + 1,
+                        tonumber(now[1]) * 1000 + math.floor(tonumber(now[2]) / 1000),
+                        tonumber(ARGV[1]) + 1)
+local text = string.format('%.0f', ticket)
+redis.call('SET', KEYS[1], text)
+return text
+"""
+
+
+class RedisSettings(Frozen):
+    """Where item state lives. Redis >= 6.2, `maxmemory-policy noeviction`, AOF on."""
+
+    url: str = "redis://127.0.0.1:6379/0"
+    timeout_seconds: float = Field(default=5.0, gt=0)
+
+
+class Outcome(StrEnum):
+    """How a write compared with what stood there. Newer and equal are announced, older is silent."""
+
+    NEWER = "newer"
+    EQUAL = "equal"
+    OLDER = "older"
+
+
+@dataclass(frozen=True, slots=True)
+class LogPosition:
+    """Where a record stands in the log, and the broker's or producer's time for it in milliseconds."""
+
+    topic_id: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProductWrite:
+    """One product event ready to be applied. `document` is None for a deletion.
+
+    `revision` is None exactly for a null tombstone.
+    """
+
+    product_id: str
+    position: LogPosition
+    revision: int | None
+    body_hash: str = ""
+    document: bytes | None = None
+    occurred_at: str = ""
+    text_hash: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """The answer to one write, and whether the fields that make text moved with it."""
+
+    outcome: Outcome
+    text_changed: bool
+
+
+def connect(settings: RedisSettings) -> redis.Redis:
+    """Open a client that fails fast; waiting and repeating is the caller's, who knows what may be repeated."""
+    return redis.Redis.from_url(
+        settings.url,
+        socket_timeout=settings.timeout_seconds,
+        socket_connect_timeout=settings.timeout_seconds,
+        retry=Retry(NoBackoff(), 0),
+        health_check_interval=0,
+    )
+
+
+@contextmanager
+def translated(what: str) -> Iterator[None]:
+    """Turn the client's exceptions into Transient (away, loading, full) or Halt (refused for good)."""
+    try:
+        yield
+    except AuthenticationError as error:
+        raise Halt(f"Redis refused the credentials while {what}: {error}; check SIMSTREAM_REDIS__URL") from error
+    except NoScriptError:
+        raise
+    except (redis.ConnectionError, redis.TimeoutError, ReadOnlyError, OutOfMemoryError, ClusterDownError) as error:
+        raise Transient(f"Redis is away while {what}: {error}") from error
+    except ResponseError as error:
+        if str(error).startswith(_NOT_NOW):
+            raise Transient(f"Redis answered 'not now' while {what}: {error}") from error
+        raise
+
+
+def _tag(product_id: str) -> str:
+    """The product id as a hash tag: braces would end the tag early, so they are escaped."""
+    return product_id.replace("%", "%25").replace("{", "%7B").replace("}", "%7D")
+
+
+def _untag(tag: str) -> str:
+    return tag.replace("%7D", "}").replace("%7B", "{").replace("%25", "%")
+
+
+class ItemStore:
+    """Reads and writes item state. Thread-safe, as redis-py's client is."""
+
+    def __init__(self, *, client: redis.Redis, namespace: str = "") -> None:
+        self._client = client
+        self._namespace = namespace
+        self._ticket_key = f"{namespace}ticket"
+        self._apply_sha: str | None = None
+        self._ticket_sha: str | None = None
+
+    def key(self, product_id: str) -> str:
+        """The key of an item's product document; `{id}` is its hash tag on Redis Cluster."""
+        return f"{self._namespace}item:{{{_tag(product_id)}}}:product"
+
+    def apply(self, writes: Sequence[ProductWrite]) -> list[Applied]:
+        """Apply each write if it is newer than what stands there, in one round trip, in the order given.
+
+        Safe to repeat. Raises Transient when Redis is away; some of the writes may then have been applied.
+        """
+        with translated("writing item state"):
+            answers = self._scripted(self._apply_batch, writes)
+        return [Applied(outcome=Outcome(status.decode()), text_changed=bool(text)) for status, text in answers]
+
+    def _apply_batch(self, writes: Sequence[ProductWrite]) -> list[Any]:
+        if self._apply_sha is None:
+            self._apply_sha = cast(str, self._client.script_load(_APPLY))
+        pipe = self._client.pipeline(transaction=False)
+        for write in writes:
+            position = write.position
+            kind: Literal["event", "tombstone"] = "tombstone" if write.revision is None else "event"
+            pipe.evalsha(
+                self._apply_sha,
+                1,
+                self.key(write.product_id),
+                kind,
+                str(write.revision if write.revision is not None else 0),
+                str(position.timestamp_ms),
+                write.body_hash,
+                position.topic_id,
+                str(position.partition),
+                str(position.offset),
+                cast(str, write.document if write.document is not None else b""),
+                write.occurred_at,
+                write.text_hash,
+            )
+        return list(pipe.execute())
+
+    def _scripted(self, call: Any, *args: Any) -> Any:
+        """Run `call`; if Redis was restarted and forgot our scripts, load them again and repeat once."""
+        try:
+            return call(*args)
+        except NoScriptError:
+            self._apply_sha = self._ticket_sha = None
+            return call(*args)
+
+    def read(self, product_ids: Sequence[str]) -> dict[str, ItemState]:
+        """The state of each known item, deleted ones included; unknown ids are left out.
+
+        Raises Transient when Redis is away.
+        """
+        pipe = self._client.pipeline(transaction=False)
+        for product_id in product_ids:
+            pipe.hmget(self.key(product_id), ["live", "rev", "at", "doc"])
+        with translated("reading item state"):
+            rows = pipe.execute()
+        states = {}
+        for product_id, (live, revision, occurred_at, document) in zip(product_ids, rows, strict=True):
+            if live is None:
+                continue
+            product = ProductUpserted.model_validate_json(document) if live == b"1" else None
+            states[product_id] = ItemState(
+                product_id=product_id,
+                revision=int(revision) if revision is not None else 0,
+                occurred_at=datetime.fromisoformat(occurred_at.decode())
+                if occurred_at
+                else datetime.fromtimestamp(0, tz=UTC),
+                product=product,
+            )
+        return states
+
+    def scan_ids(self, *, batch: int = 1000) -> Iterator[list[str]]:
+        """Ids of all items with state, deleted ones included, in pages; an id may come twice."""
+        prefix, suffix = f"{self._namespace}item:{{", "}:product"
+        cursor: int = 0
+        pattern = f"{_glob_escape(self._namespace)}item:*:product"
+        while True:
+            with translated("walking item state"):
+                answer = cast("tuple[int, list[bytes]]", self._client.scan(cursor, match=pattern, count=batch))
+            cursor, keys = answer
+            ids = [_untag(key.decode()[len(prefix) : -len(suffix)]) for key in keys]
+            if ids:
+                yield ids
+            if cursor == 0:
+                return
+
+    def draw_ticket(self, *, floor: int = 0) -> int:
+        """The next write ticket: larger than any drawn before, than `floor`, and than the clock in ms."""
+        with translated("drawing a ticket"):
+            answer = self._scripted(self._draw, floor)
+        return int(answer)
+
+    def _draw(self, floor: int) -> Any:
+        if self._ticket_sha is None:
+            self._ticket_sha = cast(str, self._client.script_load(_TICKET))
+        return self._client.evalsha(self._ticket_sha, 1, self._ticket_key, str(floor))
+
+    def run_id(self) -> str:
+        """Names this incarnation of the Redis process; a new one may have lost its last seconds."""
+        with translated("asking for its run id"):
+            info = cast("dict[str, Any]", self._client.info("server"))
+        return str(info["run_id"])
+
+    def ping(self) -> None:
+        """Raises Transient when Redis is away."""
+        with translated("a ping"):
+            self._client.ping()
+
+
+def _glob_escape(text: str) -> str:
+    return "".join(f"\\{char}" if char in "*?[]\\" else char for char in text)

@@ -1,0 +1,187 @@
+"""What the embeddings consumer has in hand: one entry per item, however many hints point at it.
+
+Pure bookkeeping under one lock: two lanes, live before bulk, bulk with a guaranteed share. An entry can wait in
+two queues at once: `due` (its state should be compared with its point) and `unencoded` (its text awaits the
+encoder), so that a new price never waits for an encode.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from adapters.kafka import Record  # noqa: F401  (the record type of Delivery, for readers)
+from consumers.assembly import Encoded, Wanted
+from consumers.runner import Delivery
+from schemas.events import ItemChanged
+
+LIVE, BULK = 0, 1
+
+
+@dataclass(slots=True)
+class Entry:
+    """One item in hand."""
+
+    product_id: str
+    lane: int
+    occurred_at: datetime
+    consumed_at: datetime | None
+    deliveries: list[Delivery[ItemChanged]] = field(default_factory=list)
+    wanted: Wanted | None = None
+    encoded: Encoded | None = None
+    encoded_at: datetime | None = None
+    encoding: bool = False
+    encoder_calls: int = 0
+
+
+class Worklist:
+    """The queues. Every method is thread-safe; `take_*` wait until there is work or the list is closed."""
+
+    def __init__(self, *, bulk_share: float = 0.1) -> None:
+        self._bulk_share = bulk_share
+        self._entries: dict[str, Entry] = {}
+        # Dicts serve as ordered sets: first come, first served, and membership is O(1).
+        self._due: tuple[dict[str, None], dict[str, None]] = ({}, {})
+        self._unencoded: tuple[dict[str, None], dict[str, None]] = ({}, {})
+        self._encoder_seconds = [0.0, 0.0]
+        self._changed = threading.Condition()
+        self._closed = False
+
+    def __len__(self) -> int:
+        with self._changed:
+            return len(self._entries)
+
+    def add(self, deliveries: Sequence[Delivery[ItemChanged]], lane: int) -> None:
+        """Take hints in; hints for one item share an entry, and one live hint makes the entry live."""
+        with self._changed:
+            for delivery in deliveries:
+                hint = delivery.event
+                entry = self._entries.get(hint.product_id)
+                if entry is None:
+                    entry = Entry(hint.product_id, lane, hint.occurred_at, hint.consumed_at)
+                    self._entries[hint.product_id] = entry
+                elif lane < entry.lane:
+                    self._promote(entry)
+                entry.deliveries.append(delivery)
+                self._due[entry.lane][hint.product_id] = None
+            self._changed.notify_all()
+
+    def _promote(self, entry: Entry) -> None:
+        for queues in (self._due, self._unencoded):
+            if queues[BULK].pop(entry.product_id, 0) is None:
+                queues[LIVE][entry.product_id] = None
+        entry.lane = LIVE
+
+    def take_due(self, limit: int, timeout_seconds: float) -> list[tuple[Entry, int]]:
+        """Up to `limit` entries to compare, live ones first, with how many of their hints this serves.
+
+        A tenth of the places is kept for bulk entries when some wait. Empty after the timeout.
+        """
+        with self._changed:
+            if not any(self._due) and not self._closed:
+                self._changed.wait(timeout_seconds)
+            reserved = min(len(self._due[BULK]), max(1, int(limit * self._bulk_share)))
+            taken: list[tuple[Entry, int]] = []
+            for lane, room in ((LIVE, limit - reserved), (BULK, limit)):
+                queue = self._due[lane]
+                while queue and len(taken) < room:
+                    product_id = next(iter(queue))
+                    del queue[product_id]
+                    entry = self._entries[product_id]
+                    taken.append((entry, len(entry.deliveries)))
+            return taken
+
+    def put_back(self, entries: Sequence[Entry]) -> None:
+        """The comparison failed for want of a store: they are due again."""
+        with self._changed:
+            for entry in entries:
+                self._due[entry.lane][entry.product_id] = None
+            self._changed.notify_all()
+
+    def served(self, entry: Entry, hints: int) -> None:
+        """The point equals the state that was read: these hints are done; later ones keep the entry."""
+        with self._changed:
+            done, entry.deliveries = entry.deliveries[:hints], entry.deliveries[hints:]
+            entry.encoded = None
+            if not entry.deliveries:
+                self._forget(entry)
+            else:
+                # The next freshness is that of the hints still open.
+                entry.occurred_at = min(delivery.event.occurred_at for delivery in entry.deliveries)
+                entry.consumed_at = entry.deliveries[0].event.consumed_at
+                entry.encoder_calls = 0
+        for delivery in done:
+            delivery.settle()
+
+    def _forget(self, entry: Entry) -> None:
+        if self._entries.get(entry.product_id) is entry:
+            del self._entries[entry.product_id]
+        for lane in (LIVE, BULK):
+            self._due[lane].pop(entry.product_id, None)
+            self._unencoded[lane].pop(entry.product_id, None)
+
+    def want(self, entry: Entry, wanted: Wanted) -> None:
+        """Its text must be encoded first. A text already in the encoder is not asked for again."""
+        with self._changed:
+            running = entry.encoding and entry.wanted is not None
+            same = running and entry.wanted is not None and entry.wanted.fingerprint == wanted.fingerprint
+            if not same:
+                entry.wanted = wanted
+                if not running:
+                    self._unencoded[entry.lane][entry.product_id] = None
+            self._changed.notify_all()
+
+    def take_unencoded(self, live: int, bulk: int, timeout_seconds: float) -> list[tuple[Entry, Wanted]]:
+        """Texts for the encoder: up to `live` of the live lane, else up to `bulk` of the bulk lane.
+
+        Bulk goes first only while it has had less than its share of the encoder's seconds.
+        """
+        with self._changed:
+            if not any(self._unencoded) and not self._closed:
+                self._changed.wait(timeout_seconds)
+            lane, limit = LIVE, live
+            if self._unencoded[BULK]:
+                starved = self._encoder_seconds[BULK] < self._bulk_share * sum(self._encoder_seconds)
+                if not self._unencoded[LIVE]:
+                    lane, limit = BULK, bulk
+                elif starved:
+                    lane, limit = BULK, min(live, bulk)
+            taken: list[tuple[Entry, Wanted]] = []
+            queue = self._unencoded[lane]
+            while queue and len(taken) < limit:
+                entry = self._entries[next(iter(queue))]
+                del queue[entry.product_id]
+                if entry.wanted is not None:
+                    entry.encoding = True
+                    taken.append((entry, entry.wanted))
+            return taken
+
+    def encoded(self, results: Sequence[tuple[Entry, Encoded]], seconds: float, now: datetime) -> None:
+        """Vectors have come; their entries are due. A text that changed meanwhile goes round again."""
+        with self._changed:
+            for entry, result in results:
+                entry.encoding = False
+                entry.encoder_calls += 1
+                if self._entries.get(entry.product_id) is not entry:
+                    continue  # deleted or served meanwhile
+                entry.encoded, entry.encoded_at = result, now
+                if entry.wanted is not None and entry.wanted.fingerprint != result.fingerprint:
+                    self._unencoded[entry.lane][entry.product_id] = None
+                else:
+                    entry.wanted = None
+                self._due[entry.lane][entry.product_id] = None
+            # Shares are of the recent past: old seconds fade, so that an idle hour buys no burst.
+            lane = results[0][0].lane if results else LIVE
+            self._encoder_seconds[lane] += seconds
+            total = sum(self._encoder_seconds)
+            if total > 60.0:
+                self._encoder_seconds = [value * 30.0 / total for value in self._encoder_seconds]
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Wake whoever waits; `take_*` then answer at once."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
