@@ -1,0 +1,191 @@
+"""Run the benchmarks: `python -m benchmarks --small|--full [NAME...]`.
+
+Each one runs in a process of its own, so that none warms, slows or breaks another. A missed target or a
+benchmark that failed makes the exit code 1; one that had to be skipped does not.
+
+Reads   the data sets in SIMSTREAM_DATA (or `--data`), by default ../shared/data beside the repository
+Writes  benchmarks/results/NAME.json, in a full run only
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.harness import (
+    RESULTS,
+    ROOT,
+    Report,
+    Result,
+    Skipped,
+    commit,
+    package_versions,
+    report_json,
+    result_json,
+    shown,
+    this_machine,
+)
+
+DEFAULT_DATA = ROOT.parent / "shared" / "data"
+TIMEOUT_SECONDS = {"small": 600.0, "full": 5400.0}
+#: Exit code of a child that raised Skipped; its reason is in the report file.
+SKIPPED = 77
+
+
+def discover(folder: Path = ROOT / "benchmarks") -> dict[str, str]:
+    """Benchmarks by NAME, each with its module; found without importing any of them."""
+    found = {}
+    for path in sorted(folder.glob("*.py")):
+        for node in ast.parse(path.read_text()).body:
+            match node:
+                case ast.Assign(targets=[ast.Name(id="NAME")], value=ast.Constant(value=str(name))):
+                    found[name] = f"benchmarks.{path.stem}"
+    return found
+
+
+def run_here(module: str, *, small: bool, data: Path | None, report_file: Path) -> int:
+    """The child's part: import one benchmark, run it, leave its report (or its reason) in `report_file`."""
+    try:
+        report: Report = importlib.import_module(module).run(small=small, data=data)
+    except Skipped as reason:
+        report_file.write_text(str(reason))
+        return SKIPPED
+    report_file.write_bytes(report_json.dump_json(report))
+    return 0
+
+
+def run_apart(name: str, *, small: bool, data: Path | None, timeout_seconds: float) -> Report | str | None:
+    """Run one benchmark in its own process: its report, the reason it was skipped, or None if it failed."""
+    with tempfile.TemporaryDirectory(prefix="simstream-bench-") as folder:
+        report_file = Path(folder) / "report.json"
+        command = [sys.executable, "-m", "benchmarks", "--small" if small else "--full", name]
+        command += ["--report", str(report_file)] + (["--data", str(data)] if data else [])
+        # The package lies in the tree, not among the installed ones. The data folder is an argument here:
+        # SIMSTREAM_DATA is no setting of the product that the benchmarks start.
+        env = {key: value for key, value in os.environ.items() if key != "SIMSTREAM_DATA"}
+        child = subprocess.Popen(command, cwd=ROOT, env=env, start_new_session=True)
+        try:
+            code = child.wait(timeout_seconds)
+        except subprocess.TimeoutExpired:
+            print(f"{name}: still running after {timeout_seconds:g} s, stopped", flush=True)
+            return None
+        finally:
+            # Whatever it started goes with it, also when it crashed or was interrupted.
+            _kill_group(child)
+        if code == SKIPPED:
+            return report_file.read_text()
+        return report_json.validate_json(report_file.read_bytes()) if code == 0 else None
+
+
+def _kill_group(child: subprocess.Popen[bytes]) -> None:
+    try:
+        os.killpg(child.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    child.wait()
+
+
+def show(console: Console, report: Report, *, small: bool, seconds: float) -> None:
+    """Print a report as a table, one figure a line."""
+    table = Table(title=f"{report.benchmark} ({seconds:.0f} s) on {report.data}", title_justify="left")
+    for column in ("figure", "measured", "wanted", ""):
+        table.add_column(column, justify="right" if column in ("measured", "wanted") else "left")
+    for figure in report.figures:
+        bound, met = figure.bound(small=small), figure.met(small=small)
+        wanted = "" if bound is None else f"{figure.direction} {shown(bound, '')}"
+        if bound != figure.target and figure.target is not None:
+            wanted += f" (in full: {shown(figure.target, '')})"
+        verdict = {True: "[green]met[/]", False: "[bold red]MISSED[/]", None: ""}[met]
+        name = f"{figure.name}, {figure.note}" if figure.note else figure.name
+        table.add_row(name, shown(figure.value, figure.unit), wanted, verdict)
+    console.print(table)
+    for reason in report.skipped:
+        console.print(f"[yellow]left out[/]: {reason}")
+
+
+def keep(report: Report, *, seconds: float) -> Path:
+    """Write benchmarks/results/NAME.json, whole or not at all."""
+    result = Result(
+        report=report,
+        command=f"python -m benchmarks --full {report.benchmark}",
+        machine=this_machine(),
+        versions=package_versions(),
+        commit=commit(),
+        date=datetime.now(UTC).date().isoformat(),
+        wall_seconds=round(seconds, 1),
+    )
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{report.benchmark}.json"
+    aside = path.with_suffix(".tmp")
+    aside.write_bytes(result_json.dump_json(result, indent=1) + b"\n")
+    aside.replace(path)
+    return path
+
+
+def data_folder(given: Path | None) -> Path | None:
+    """Where the data sets are: `--data`, SIMSTREAM_DATA, or beside the repository; None if nowhere."""
+    folder = given or Path(os.environ.get("SIMSTREAM_DATA") or DEFAULT_DATA)
+    return folder.resolve() if folder.is_dir() else None
+
+
+def main() -> int:
+    """Parse the command line, run what it names, say what was missed."""
+    benchmarks = discover()
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Measure what the README quotes."
+    )
+    mode = parser.add_mutually_exclusive_group(required=True)
+    mode.add_argument("--small", action="store_true", help="what make check runs; writes no results")
+    mode.add_argument("--full", action="store_true", help="every figure; writes benchmarks/results/")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which ones: {', '.join(benchmarks)}")
+    parser.add_argument("--data", type=Path, help="folder of the data sets (or SIMSTREAM_DATA)")
+    parser.add_argument("--timeout", type=float, help="seconds that one benchmark may take")
+    parser.add_argument("--report", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    unknown = [name for name in options.names if name not in benchmarks]
+    if unknown:
+        parser.error(f"no benchmark {', '.join(unknown)}; there are: {', '.join(benchmarks)}")
+    if options.report:
+        (name,) = options.names
+        return run_here(benchmarks[name], small=options.small, data=options.data, report_file=options.report)
+    data = data_folder(options.data)
+
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    timeout = options.timeout or TIMEOUT_SECONDS["small" if options.small else "full"]
+    if data is None:
+        console.print("no data folder (--data or SIMSTREAM_DATA): rows that need it are skipped")
+    failures: list[str] = []
+    for name in options.names or benchmarks:
+        console.rule(name)
+        started = time.monotonic()
+        outcome = run_apart(name, small=options.small, data=data, timeout_seconds=timeout)
+        seconds = time.monotonic() - started
+        if outcome is None:
+            failures.append(f"{name} failed")
+        elif isinstance(outcome, str):
+            console.print(f"[yellow]skipped[/] {name}: {outcome}")
+        else:
+            show(console, outcome, small=options.small, seconds=seconds)
+            failures += [f"{name}: {figure.name} missed" for figure in outcome.missed(small=options.small)]
+            if options.full:
+                console.print(f"kept in {keep(outcome, seconds=seconds).relative_to(ROOT)}")
+    for failure in failures:
+        console.print(f"[bold red]{failure}[/]")
+    console.print(f"{len(options.names or benchmarks)} benchmarks, {len(failures)} failures")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
