@@ -1,0 +1,191 @@
+"""Kafka for producers: settings, the record, the publisher. Consumers: adapters/kafka_reader.py.
+
+Reads   nothing
+Writes  whatever it is handed, to the topic it is told
+Never   uses librdkafka's unsafe defaults: idempotence and acks=all are on, and keys are partitioned with
+        murmur2 as Java's clients do (librdkafka's own default splits one product over two partitions)
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from pydantic import Field, field_validator
+
+from schemas.errors import Halt
+from schemas.events import Frozen
+
+log = logging.getLogger(__name__)
+
+Headers = Sequence[tuple[str, bytes]]
+Acknowledge = Callable[[Exception | None], None]
+
+#: What simstream's promises rest on; SIMSTREAM_KAFKA__OPTIONS may not change these.
+PROTECTED = frozenset(
+    {
+        "bootstrap.servers",
+        "group.id",
+        "enable.auto.commit",
+        "enable.auto.offset.store",
+        "auto.offset.reset",
+        "partition.assignment.strategy",
+        "enable.idempotence",
+        "acks",
+        "partitioner",
+        "isolation.level",
+        "transactional.id",
+    }
+)
+#: librdkafka's own errors, which its Python client spells as private names.
+AUTO_OFFSET_RESET: int = KafkaError._AUTO_OFFSET_RESET  # noqa: SLF001
+LOCAL_TIMEOUTS: frozenset[int] = frozenset({KafkaError._TIMED_OUT, KafkaError._TRANSPORT})  # noqa: SLF001
+#: The client lets large records through; each topic's max.message.bytes is the limit that counts.
+_CLIENT_MAX_BYTES = 16 * 1024 * 1024
+
+
+class KafkaSettings(Frozen):
+    """Where Kafka is, and how to speak to it. `options` go to librdkafka as they are: TLS, SASL, timeouts."""
+
+    bootstrap_servers: str = "127.0.0.1:9092"
+    options: Mapping[str, str] = {}
+    partitions: int = Field(default=12, ge=1, le=10_000)
+    replication_factor: int = Field(default=-1, ge=-1)
+    delivery_timeout_seconds: float = Field(default=120.0, gt=0)
+    linger_ms: float = Field(default=2.0, ge=0)
+
+    @field_validator("options", mode="before")
+    @classmethod
+    def _plain(cls, value: Any) -> Any:
+        """Numbers and booleans of the JSON object become the text librdkafka wants."""
+        if not isinstance(value, Mapping):
+            raise ValueError(
+                'expected a JSON object of librdkafka options, such as {"security.protocol": "SSL"}'
+            )
+        fixed = sorted(PROTECTED & set(value))
+        if fixed:
+            raise ValueError(f"{', '.join(fixed)} cannot be set: delivery without loss depends on it")
+        return {
+            str(name): str(inner).lower() if isinstance(inner, bool) else str(inner)
+            for name, inner in value.items()
+        }
+
+    def client_config(self, client_id: str) -> dict[str, Any]:
+        """What every client has in common."""
+        return {
+            "socket.keepalive.enable": True,
+            "reconnect.backoff.ms": 50,
+            "reconnect.backoff.max.ms": 1_000,
+            "broker.address.family": "v4",
+            "log.connection.close": False,
+            **self.options,
+            "bootstrap.servers": self.bootstrap_servers,
+            "client.id": client_id,
+            "error_cb": log_client_error,
+            "logger": log,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record as the broker gave it. `timestamp_ms` is -1 where the broker keeps none."""
+
+    topic: str
+    topic_id: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+def log_client_error(error: KafkaError) -> None:
+    """Connection trouble that librdkafka handles itself: said once per occurrence, never raised."""
+    log.warning("kafka_client_error code=%s reason=%s", error.name(), error.str())
+
+
+class Publisher:
+    """An idempotent producer. Thread-safe; acknowledgements arrive on a thread of its own."""
+
+    def __init__(self, settings: KafkaSettings, *, client_id: str = "simstream") -> None:
+        self._producer = Producer(
+            {
+                "compression.type": "lz4",
+                "linger.ms": settings.linger_ms,
+                "queue.buffering.max.messages": 100_000,
+                "queue.buffering.max.kbytes": 65_536,
+                "message.max.bytes": _CLIENT_MAX_BYTES,
+                "delivery.timeout.ms": int(settings.delivery_timeout_seconds * 1000),
+                **settings.client_config(client_id),
+                "enable.idempotence": True,
+                "acks": "all",
+                "partitioner": "murmur2_random",
+            }
+        )
+        self._closed = threading.Event()
+        self._poller = threading.Thread(target=self._poll, name="publisher-acks", daemon=True)
+        self._poller.start()
+
+    def _poll(self) -> None:
+        while not self._closed.is_set():
+            self._producer.poll(0.1)
+
+    def send(
+        self,
+        topic: str,
+        *,
+        key: str | bytes | None,
+        value: bytes | None,
+        headers: Headers = (),
+        timestamp_ms: int | None = None,
+        on_ack: Acknowledge | None = None,
+    ) -> None:
+        """Hand a record to the client; blocks while its queue is full.
+
+        `on_ack` is called once: with None when every in-sync replica has the record, else with the reason.
+        Raises Halt when the producer can never send again (a fatal error of the idempotent producer).
+        """
+
+        def delivered(error: KafkaError | None, _: Message) -> None:
+            if on_ack is not None:
+                on_ack(None if error is None else KafkaException(error))
+            elif error is not None:
+                log.warning("record_not_delivered topic=%s reason=%s", topic, error.str())
+
+        while True:
+            try:
+                self._producer.produce(
+                    topic,
+                    key=key,
+                    value=value,
+                    headers=list(headers),
+                    timestamp=timestamp_ms or 0,
+                    on_delivery=delivered,
+                )
+            except BufferError:
+                # The queue is full: back-pressure. The poller's callbacks make room.
+                time.sleep(0.005)
+                continue
+            except KafkaException as error:
+                if error.args[0].fatal():
+                    raise Halt(f"the Kafka producer cannot go on: {error.args[0].str()}; restart") from error
+                if on_ack is None:
+                    raise
+                on_ack(error)
+            return
+
+    def flush(self, timeout_seconds: float) -> int:
+        """Wait for acknowledgements; answers how many records are still without one."""
+        return int(self._producer.flush(timeout_seconds))
+
+    def close(self) -> None:
+        """Wait up to ten seconds for acknowledgements, then stop."""
+        self.flush(10.0)
+        self._closed.set()
+        self._poller.join(5.0)

@@ -1,0 +1,273 @@
+"""Kafka for consumers: one member of a group, in our words. Decides nothing: consumers/runner.py does.
+
+Reads   records of the topics it subscribes to; commits offsets when told
+Never   commits by itself, nor resets an offset silently: a commit whose offset is gone is a Halt
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient
+
+from adapters.kafka import AUTO_OFFSET_RESET, KafkaSettings, Record
+from adapters.kafka_admin import topic_ids
+from schemas.errors import Halt, Transient
+
+log = logging.getLogger(__name__)
+
+_ASSIGN_PATIENCE_SECONDS = 60.0
+#: Errors of a poll that say "never", each with what to do.
+_REFUSALS = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "grant this principal READ on the topic",
+    KafkaError.GROUP_AUTHORIZATION_FAILED: "grant this principal READ on the consumer group",
+    KafkaError.SASL_AUTHENTICATION_FAILED: "check the credentials in SIMSTREAM_KAFKA__OPTIONS",
+    KafkaError.UNKNOWN_TOPIC_OR_PART: "create the topics with `simstream topics`",
+}
+
+
+class Partition(NamedTuple):
+    """One partition of one topic."""
+
+    topic: str
+    number: int
+
+
+class GroupReader:
+    """One member of a consumer group. Not thread-safe: the loop that polls owns it."""
+
+    def __init__(self, settings: KafkaSettings, *, group: str, client_id: str) -> None:
+        self.group = group
+        config: dict[str, Any] = {
+            "session.timeout.ms": 45_000,
+            "max.poll.interval.ms": 300_000,
+            "fetch.error.backoff.ms": 100,
+            "queued.max.messages.kbytes": 16_384,
+            "queued.min.messages": 10_000,
+            **settings.client_config(client_id),
+            "group.id": group,
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            # A partition without a commit is started at its beginning by `_assigned`; for one whose commit
+            # points outside the log nothing may be guessed.
+            "auto.offset.reset": "error",
+            "partition.assignment.strategy": "cooperative-sticky",
+            "isolation.level": "read_committed",
+            "on_commit": self._committed,
+        }
+        self._consumer = Consumer(config)
+        self._admin = AdminClient(settings.client_config(f"{client_id}-admin"))
+        self._topic_ids: dict[str, str] = {}
+        self._on_commit_error: Callable[[Mapping[Partition, int], KafkaError], None] | None = None
+        self._failure: BaseException | None = None
+
+    def subscribe(
+        self,
+        topics: Sequence[str],
+        *,
+        on_assign: Callable[[Mapping[Partition, int | None]], None],
+        on_revoke: Callable[[Sequence[Partition]], None],
+        on_lost: Callable[[Sequence[Partition]], None],
+        on_commit_error: Callable[[Mapping[Partition, int], KafkaError], None],
+    ) -> None:
+        """Join the group. Callbacks run inside `poll`; `on_assign` gets each partition's commit, or None."""
+        self._topic_ids = topic_ids(self._admin, topics)
+        self._on_commit_error = on_commit_error
+
+        def assigned(_: Consumer, partitions: list[TopicPartition]) -> None:
+            # An exception must not cross the C callback: `poll` raises it.
+            try:
+                self._assigned(partitions, on_assign)
+            except Halt as error:
+                self._failure = error
+
+        def revoked(consumer: Consumer, partitions: list[TopicPartition]) -> None:
+            on_revoke([Partition(part.topic, part.partition) for part in partitions])
+            consumer.incremental_unassign(partitions)
+
+        def lost(consumer: Consumer, partitions: list[TopicPartition]) -> None:
+            on_lost([Partition(part.topic, part.partition) for part in partitions])
+            consumer.incremental_unassign(partitions)
+
+        self._consumer.subscribe(list(topics), on_assign=assigned, on_revoke=revoked, on_lost=lost)
+
+    def _assigned(
+        self,
+        partitions: list[TopicPartition],
+        on_assign: Callable[[Mapping[Partition, int | None]], None],
+    ) -> None:
+        commits = self._commits_of([Partition(part.topic, part.partition) for part in partitions])
+        on_assign(commits)
+        self._consumer.incremental_assign(
+            [
+                TopicPartition(part.topic, part.number, OFFSET_BEGINNING if commit is None else commit)
+                for part, commit in commits.items()
+            ]
+        )
+
+    def _commits_of(self, partitions: Sequence[Partition]) -> dict[Partition, int | None]:
+        """Topic ids and commits of new partitions; insists for a while, since the group counts on us."""
+        deadline = time.monotonic() + _ASSIGN_PATIENCE_SECONDS
+        while True:
+            try:
+                self._topic_ids.update(topic_ids(self._admin, sorted({part.topic for part in partitions})))
+                return self.committed(partitions)
+            except Transient as error:
+                if time.monotonic() > deadline:
+                    raise Halt(f"gave up taking over {len(partitions)} partitions: {error}") from error
+                log.warning("assignment_waits group=%s reason=%s", self.group, error)
+                time.sleep(0.5)
+
+    def poll(self, limit: int, timeout_seconds: float) -> list[Record]:
+        """Up to `limit` records: waits for the first one only, then takes what has already arrived.
+
+        Raises Transient (nothing lost: poll again) or Halt (an offset outside the log, access refused).
+        """
+        messages = self._consumer.consume(1, timeout_seconds)
+        if messages and limit > 1:
+            messages += self._consumer.consume(limit - 1, 0)
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+        records = []
+        for message in messages:
+            error = message.error()
+            if error is not None:
+                self._raise(error, message)
+            else:
+                records.append(self._record(message))
+        return records
+
+    def _record(self, message: Message) -> Record:
+        topic = message.topic() or ""
+        return Record(
+            topic=topic,
+            topic_id=self._topic_ids[topic],
+            partition=message.partition() or 0,
+            offset=message.offset() or 0,
+            timestamp_ms=message.timestamp()[1],
+            key=_bytes(message.key()),
+            value=_bytes(message.value()),
+            headers=_headers(message),
+        )
+
+    def _raise(self, error: KafkaError, message: Message) -> None:
+        code = error.code()
+        where = f"{message.topic()}[{message.partition()}]"
+        if code in (AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
+            raise Halt(
+                f"group {self.group} has a commit on {where} that lies outside the log ({error.str()}): "
+                "retention removed the records between it and the log's start, or the topic was made anew. "
+                "To go on from the oldest record, reset the group's offset there with "
+                f"`kafka-consumer-groups --reset-offsets --to-earliest --group {self.group} --topic "
+                f"{message.topic()} --execute`, then run `simstream reconcile`"
+            )
+        if code in _REFUSALS:
+            raise Halt(f"Kafka refused {where}: {error.str()}; {_REFUSALS[code]}")
+        if error.fatal():
+            raise Halt(f"the Kafka consumer cannot go on: {error.str()}; restart")
+        # Everything else (a leader moved, a poll came too late, a connection broke) librdkafka mends itself.
+        log.warning("kafka_poll_error where=%s code=%s reason=%s", where, error.name(), error.str())
+
+    def committed(self, partitions: Iterable[Partition]) -> dict[Partition, int | None]:
+        """Each partition's committed offset, None where there is none. Raises Transient or Halt."""
+        asked = [TopicPartition(part.topic, part.number) for part in partitions]
+        if not asked:
+            return {}
+        try:
+            answers = self._consumer.committed(asked, timeout=10.0)
+        except KafkaException as error:
+            raise Transient(
+                f"the broker did not say what group {self.group} has committed: {error}"
+            ) from error
+        for answer in answers:
+            if answer.error is not None:
+                raise Transient(
+                    f"no committed offset of {answer.topic}[{answer.partition}]: {answer.error.str()}"
+                )
+        return {
+            Partition(answer.topic, answer.partition): answer.offset if answer.offset >= 0 else None
+            for answer in answers
+        }
+
+    def commit(self, offsets: Mapping[Partition, int], *, wait: bool) -> bool:
+        """Commit one past the last done record of each partition; whether it is known to have worked.
+
+        Without `wait` the answer comes to `on_commit_error` if it is bad, during a later poll.
+        """
+        if not offsets:
+            return True
+        asked = [TopicPartition(part.topic, part.number, offset) for part, offset in offsets.items()]
+        try:
+            if not wait:
+                self._consumer.commit(offsets=asked, asynchronous=True)
+                return True
+            answers = self._consumer.commit(offsets=asked, asynchronous=False)
+        except KafkaException as error:
+            self._committed(error.args[0], asked)
+            return False
+        bad = [answer for answer in answers or [] if answer.error is not None]
+        for answer in bad:
+            self._committed(answer.error, [answer])
+        return not bad
+
+    def _committed(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
+        if self._on_commit_error is None:
+            return
+        for part in partitions:
+            reason = error or part.error
+            if reason is not None:
+                self._on_commit_error({Partition(part.topic, part.partition): part.offset}, reason)
+
+    def pause(self, partitions: Sequence[Partition]) -> None:
+        """Fetch no more of these; polling goes on, so the group keeps this member."""
+        self._consumer.pause([TopicPartition(part.topic, part.number) for part in partitions])
+
+    def resume(self, partitions: Sequence[Partition]) -> None:
+        """Fetch these again."""
+        self._consumer.resume([TopicPartition(part.topic, part.number) for part in partitions])
+
+    def seek(self, partition: Partition, offset: int | None) -> None:
+        """Go on reading at `offset`, at the beginning when None. Raises Transient."""
+        try:
+            self._consumer.seek(
+                TopicPartition(
+                    partition.topic, partition.number, OFFSET_BEGINNING if offset is None else offset
+                )
+            )
+        except KafkaException as error:
+            raise Transient(f"could not go back to offset {offset} of {partition}: {error}") from error
+
+    def high_watermark(self, partition: Partition) -> int | None:
+        """End of the log as the last fetch said, which is right on every broker; None before the first."""
+        try:
+            _, high = self._consumer.get_watermark_offsets(
+                TopicPartition(partition.topic, partition.number), cached=True
+            )
+        except KafkaException:
+            return None
+        return high if high >= 0 else None
+
+    def close(self) -> None:
+        """Leave the group."""
+        self._consumer.close()
+
+
+def _bytes(value: str | bytes | None) -> bytes | None:
+    return value.encode() if isinstance(value, str) else value
+
+
+def _headers(message: Message) -> tuple[tuple[str, bytes], ...]:
+    pairs: Any = message.headers() or ()
+    return tuple((str(name), _bytes(value) or b"") for name, value in pairs)
