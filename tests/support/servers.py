@@ -1,0 +1,182 @@
+"""Apache Kafka itself for tests: one node, KRaft, from Maven Central, on the Java of the machine.
+
+Reads   SIMSTREAM_CACHE (default ~/.cache/simstream): the folder that keeps Kafka's jars between runs
+Writes  the jars there, once; data and logs into the folder each broker is given
+Never   runs without saying why: `missing()` names what the machine lacks
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+
+from app.children import HOST, Child, reserve_port
+from app.local import answers_kafka
+from schemas.errors import Halt
+
+KAFKA_VERSION = "4.3.1"
+#: Any 16 bytes in base64; fixed, so that a data folder can be started again.
+CLUSTER_ID = "c2ltc3RyZWFtLXRlc3RzMA"
+MAVEN_TIMEOUT_SECONDS = 300.0
+# slf4j-simple: without a binding Kafka logs nothing, not even why it does not start.
+_POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>simstream</groupId>
+  <artifactId>kafka-for-tests</artifactId>
+  <version>1</version>
+  <packaging>pom</packaging>
+  <dependencies>
+    <dependency>
+      <groupId>org.apache.kafka</groupId>
+      <artifactId>kafka_2.13</artifactId>
+      <version>{KAFKA_VERSION}</version>
+    </dependency>
+    <dependency>
+      <groupId>org.slf4j</groupId>
+      <artifactId>slf4j-simple</artifactId>
+      <version>1.7.36</version>
+    </dependency>
+  </dependencies>
+</project>
+"""
+#: A broker that lives for minutes: the quick compiler, the small collector, a small heap.
+_JAVA = [
+    "-Xmx512m",
+    "-XX:TieredStopAtLevel=1",
+    "-XX:+UseSerialGC",
+    "-Xshare:auto",
+    "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+    "-Dorg.slf4j.simpleLogger.showDateTime=true",
+    "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
+]
+
+
+def missing() -> str | None:
+    """Why Apache Kafka cannot run here, or None when it can."""
+    if shutil.which("java") is None:
+        return "Apache Kafka needs Java 17 or newer on the PATH (apt-get install default-jre-headless)"
+    if shutil.which("mvn") is None and not _jars_present():
+        return "Apache Kafka is fetched with Maven, which is not on the PATH (apt-get install maven)"
+    return None
+
+
+def _cache_folder() -> Path:
+    base = os.environ.get("SIMSTREAM_CACHE") or Path.home() / ".cache" / "simstream"
+    return Path(base).expanduser() / f"kafka-{KAFKA_VERSION}"
+
+
+def _jars_present() -> bool:
+    return (_cache_folder() / "complete").is_file()
+
+
+@cache
+def kafka_jars() -> Path:
+    """The folder of Kafka's jars, fetched once per machine. Raises Halt when Maven cannot fetch them."""
+    folder = _cache_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # sessions that start together fetch once
+        if not _jars_present():
+            (folder / "pom.xml").write_text(_POM)
+            done = subprocess.run(
+                ["mvn", "-B", "-q", "dependency:copy-dependencies", f"-DoutputDirectory={folder / 'jars'}"],
+                cwd=folder,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=MAVEN_TIMEOUT_SECONDS,
+                check=False,
+            )
+            if done.returncode != 0:
+                raise Halt(f"Maven could not fetch Apache Kafka {KAFKA_VERSION}:\n{done.stdout[-2000:]}")
+            (folder / "complete").touch()
+    return folder / "jars"
+
+
+class ApacheKafka(Child):
+    """Apache Kafka, broker and controller in one process. `overrides` are lines of server.properties."""
+
+    name = "kafka"
+    start_timeout_seconds = 60.0
+    stop_timeout_seconds = 20.0
+
+    def __init__(self, folder: Path, *, port: int = 0, overrides: dict[str, str] | None = None) -> None:
+        super().__init__(folder, port=port)
+        self._overrides = overrides or {}
+        self._controller = reserve_port(0, "kafka's controller")
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """What Kafka clients connect to."""
+        return f"{HOST}:{self.port}"
+
+    def prepare(self) -> None:
+        """Write server.properties; format the data folder if it is new."""
+        properties = self.folder / "server.properties"
+        properties.write_text("".join(f"{name}={value}\n" for name, value in self._properties().items()))
+        if (self.folder / "data" / "meta.properties").is_file():
+            return
+        arguments = ["format", "--cluster-id", CLUSTER_ID, "--config", str(properties.resolve())]
+        done = subprocess.run(
+            self._java("kafka.tools.StorageTool", *arguments),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=self.start_timeout_seconds,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise Halt(f"Apache Kafka could not format {self.folder / 'data'}:\n{done.stdout[-2000:]}")
+
+    def command(self) -> list[str]:
+        return self._java("kafka.Kafka", str((self.folder / "server.properties").resolve()))
+
+    def ready(self) -> bool:
+        return answers_kafka(self.bootstrap_servers, CLUSTER_ID)
+
+    def stop(self) -> None:
+        super().stop()
+        self._controller.close()
+
+    def _java(self, main: str, *arguments: str) -> list[str]:
+        java = shutil.which("java")
+        if java is None:
+            raise Halt(missing() or "java has gone from the PATH")
+        return [java, *_JAVA, "-cp", f"{kafka_jars()}/*", main, *arguments]
+
+    def _properties(self) -> dict[str, str]:
+        controller = f"{HOST}:{self._controller.getsockname()[1]}"
+        return {
+            "process.roles": "broker,controller",
+            "node.id": "1",
+            "controller.quorum.voters": f"1@{controller}",
+            "listeners": f"PLAINTEXT://{self.bootstrap_servers},CONTROLLER://{controller}",
+            "advertised.listeners": f"PLAINTEXT://{self.bootstrap_servers}",
+            "controller.listener.names": "CONTROLLER",
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "log.dirs": str((self.folder / "data").resolve()),
+            "group.initial.rebalance.delay.ms": "0",
+            # Chaos tests use session.timeout.ms=6000, the broker's own lower bound.
+            "group.min.session.timeout.ms": "1000",
+            # After kill -9 the broker may register again only once its old session has run out (9 s by default).
+            "broker.heartbeat.interval.ms": "300",
+            "broker.session.timeout.ms": "1500",
+            "num.partitions": "4",
+            "auto.create.topics.enable": "false",
+            "offsets.topic.num.partitions": "4",
+            "offsets.topic.replication.factor": "1",
+            "transaction.state.log.num.partitions": "2",
+            "transaction.state.log.replication.factor": "1",
+            "transaction.state.log.min.isr": "1",
+            "share.coordinator.state.topic.num.partitions": "1",
+            "share.coordinator.state.topic.replication.factor": "1",
+            "share.coordinator.state.topic.min.isr": "1",
+            "num.network.threads": "2",
+            "num.io.threads": "4",
+            "log.cleaner.dedupe.buffer.size": str(8 * 1024 * 1024),
+            **self._overrides,
+        }
