@@ -40,7 +40,7 @@ _NOT_NOW = ("LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "TRYAGAIN", "CLUST
 
 # KEYS: item. ARGV: 1 kind (event|tombstone), 2 revision, 3 record ms, 4 body hash, 5 topic id, 6 partition,
 # 7 offset, 8 document ('' when deleted), 9 occurred_at, 10 hash of the text fields.
-# Answers {status, 1 if the text fields moved}. Numbers are compared as numbers and stored as the strings given.
+# Answers {status, 1 if the text fields moved}. Numbers are compared as numbers, stored as the strings given.
 _APPLY = """
 local key = KEYS[1]
 local old = redis.call('HMGET', key, 'rev', 'ts', 'hash', 'topic', 'part', 'off', 'text', 'live')
@@ -168,7 +168,7 @@ class Applied:
 
 
 def connect(settings: RedisSettings) -> redis.Redis:
-    """Open a client that fails fast; waiting and repeating is the caller's, who knows what may be repeated."""
+    """Open a client that fails fast; waiting and repeating is for the caller, who knows what may be."""
     return redis.Redis.from_url(
         settings.url,
         socket_timeout=settings.timeout_seconds,
@@ -184,10 +184,18 @@ def translated(what: str) -> Iterator[None]:
     try:
         yield
     except AuthenticationError as error:
-        raise Halt(f"Redis refused the credentials while {what}: {error}; check SIMSTREAM_REDIS__URL") from error
+        raise Halt(
+            f"Redis refused the credentials while {what}: {error}; check SIMSTREAM_REDIS__URL"
+        ) from error
     except NoScriptError:
         raise
-    except (redis.ConnectionError, redis.TimeoutError, ReadOnlyError, OutOfMemoryError, ClusterDownError) as error:
+    except (
+        redis.ConnectionError,
+        redis.TimeoutError,
+        ReadOnlyError,
+        OutOfMemoryError,
+        ClusterDownError,
+    ) as error:
         raise Transient(f"Redis is away while {what}: {error}") from error
     except ResponseError as error:
         if str(error).startswith(_NOT_NOW):
@@ -225,11 +233,13 @@ class ItemStore:
         """
         with translated("writing item state"):
             answers = self._scripted(self._apply_batch, writes)
-        return [Applied(outcome=Outcome(status.decode()), text_changed=bool(text)) for status, text in answers]
+        return [
+            Applied(outcome=Outcome(status.decode()), text_changed=bool(text)) for status, text in answers
+        ]
 
     def _apply_batch(self, writes: Sequence[ProductWrite]) -> list[Any]:
         if self._apply_sha is None:
-            self._apply_sha = cast(str, self._client.script_load(_APPLY))
+            self._apply_sha = self._client.script_load(_APPLY)
         pipe = self._client.pipeline(transaction=False)
         for write in writes:
             position = write.position
@@ -291,7 +301,9 @@ class ItemStore:
         pattern = f"{_glob_escape(self._namespace)}item:*:product"
         while True:
             with translated("walking item state"):
-                answer = cast("tuple[int, list[bytes]]", self._client.scan(cursor, match=pattern, count=batch))
+                answer = cast(
+                    "tuple[int, list[bytes]]", self._client.scan(cursor, match=pattern, count=batch)
+                )
             cursor, keys = answer
             ids = [_untag(key.decode()[len(prefix) : -len(suffix)]) for key in keys]
             if ids:
@@ -307,13 +319,13 @@ class ItemStore:
 
     def _draw(self, floor: int) -> Any:
         if self._ticket_sha is None:
-            self._ticket_sha = cast(str, self._client.script_load(_TICKET))
+            self._ticket_sha = self._client.script_load(_TICKET)
         return self._client.evalsha(self._ticket_sha, 1, self._ticket_key, str(floor))
 
     def run_id(self) -> str:
         """Names this incarnation of the Redis process; a new one may have lost its last seconds."""
         with translated("asking for its run id"):
-            info = cast("dict[str, Any]", self._client.info("server"))
+            info = self._client.info("server")
         return str(info["run_id"])
 
     def ping(self) -> None:

@@ -64,8 +64,8 @@ def assemble(
 ) -> Assembly:
     """Compare all dimensions of an item's state with its point, whatever the hint said.
 
-    A dimension whose new vector is not encoded yet keeps the old vector and the old fingerprint, so that a new
-    price is visible at once; an item without any point waits for its first vector. Equal means: write nothing.
+    A dimension whose new vector is not encoded yet keeps the old vector and the old fingerprint, so that a
+    new price is visible at once; an item without any point waits for its first vector. Equal: write nothing.
     """
     product = state.product if state is not None else None
     if state is None or product is None:

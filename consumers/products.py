@@ -4,8 +4,8 @@ Reads   catalog.products
 Writes  item state in Redis; publishes ItemChanged, on the bulk lane where the record asks for it
 Never   touches the index: consumers/embeddings.py is the only writer of vectors
 
-Announcing is part of the effect: a record settles when the broker has acknowledged the hint it caused. A crash
-between the write and the announcement is redelivered with an equal revision, and equal announces again.
+Announcing is part of the effect: a record settles when the broker has acknowledged the hint it caused. A
+crash between the write and the announcement is redelivered with an equal revision, which announces again.
 """
 
 from __future__ import annotations
@@ -15,13 +15,24 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import cast
+
+from pydantic import TypeAdapter, ValidationError
 
 from adapters.kafka import Publisher, Record
 from adapters.metrics import FRESHNESS_SECONDS
 from adapters.redis_items import Applied, ItemStore, LogPosition, Outcome, ProductWrite
-from consumers.runner import Delivery
+from consumers.progress import Delivery
 from schemas.errors import PoisonMessage, Transient
-from schemas.events import Id, InvalidEvent, ItemChanged, ProductDeleted, ProductUpserted, parse_event
+from schemas.events import (
+    Id,
+    InvalidEvent,
+    ItemChanged,
+    ProductDeleted,
+    ProductUpserted,
+    explain,
+    parse_event,
+)
 from schemas.items import digest
 from schemas.topics import BULK_LANE, LANE_HEADER, Topics
 
@@ -31,6 +42,7 @@ MAX_CLOCK_AHEAD = timedelta(minutes=10)
 COMMIT_DELAY_SECONDS = 3.0
 #: The last millisecond that a datetime can say; a record's timestamp is whatever its producer wrote.
 _LAST_MS = 253_402_300_799_000
+_PRODUCT_ID: TypeAdapter[str] = TypeAdapter(Id)
 _TEXT_DIMENSIONS = ["content", "lexical"]
 
 
@@ -71,7 +83,10 @@ class ProductsHandler:
                 bulk=bulk,
             )
         try:
-            event: ProductUpserted | ProductDeleted = parse_event(record.value, ProductUpserted, ProductDeleted)
+            event = cast(
+                ProductUpserted | ProductDeleted,
+                parse_event(record.value, ProductUpserted, ProductDeleted),
+            )
         except InvalidEvent as error:
             raise PoisonMessage(str(error)) from error
         if key != event.product_id:
@@ -151,9 +166,7 @@ class ProductsHandler:
                     FRESHNESS_SECONDS.labels(stage="consumed").observe(max(0.0, age))
             acknowledgements.count(error)
 
-        self._publisher.send(
-            topic.name, key=product_id, value=hint.model_dump_json().encode(), on_ack=on_ack
-        )
+        self._publisher.send(topic.name, key=product_id, value=hint.model_dump_json().encode(), on_ack=on_ack)
 
     def store_epoch(self) -> str | None:
         """Redis' run id: when it changes, effects younger than the commit may be gone."""
@@ -197,10 +210,10 @@ def _key(record: Record) -> str:
         key = record.key.decode("utf-8")
     except UnicodeDecodeError as error:
         raise PoisonMessage("the record's key is not UTF-8: key records by product_id") from error
-    limit = Id.__metadata__[0].max_length
-    if not key or len(key) > limit:
-        raise PoisonMessage(f"the record's key has {len(key)} characters: a product_id has 1 to {limit}")
-    return key
+    try:
+        return _PRODUCT_ID.validate_python(key)
+    except ValidationError as error:
+        raise PoisonMessage(f"the record's key: {explain(error)}") from error
 
 
 def _text_hash(product: ProductUpserted) -> str:

@@ -1,8 +1,8 @@
 """What the embeddings consumer has in hand: one entry per item, however many hints point at it.
 
-Pure bookkeeping under one lock: two lanes, live before bulk, bulk with a guaranteed share. An entry can wait in
-two queues at once: `due` (its state should be compared with its point) and `unencoded` (its text awaits the
-encoder), so that a new price never waits for an encode.
+Pure bookkeeping under one lock: two lanes, live before bulk, bulk with a guaranteed share. An entry can wait
+in two queues at once: `due` (its state should be compared with its point) and `unencoded` (its text awaits
+the encoder), so that a new price never waits for an encode.
 """
 
 from __future__ import annotations
@@ -12,12 +12,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from adapters.kafka import Record  # noqa: F401  (the record type of Delivery, for readers)
 from consumers.assembly import Encoded, Wanted
-from consumers.runner import Delivery
-from schemas.events import ItemChanged
+from consumers.progress import Delivery
 
 LIVE, BULK = 0, 1
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """One ItemChanged as far as the work needs it, and the lane it came in."""
+
+    product_id: str
+    lane: int
+    occurred_at: datetime
+    consumed_at: datetime | None
 
 
 @dataclass(slots=True)
@@ -28,7 +36,7 @@ class Entry:
     lane: int
     occurred_at: datetime
     consumed_at: datetime | None
-    deliveries: list[Delivery[ItemChanged]] = field(default_factory=list)
+    deliveries: list[Delivery[Hint]] = field(default_factory=list)
     wanted: Wanted | None = None
     encoded: Encoded | None = None
     encoded_at: datetime | None = None
@@ -53,16 +61,16 @@ class Worklist:
         with self._changed:
             return len(self._entries)
 
-    def add(self, deliveries: Sequence[Delivery[ItemChanged]], lane: int) -> None:
+    def add(self, deliveries: Sequence[Delivery[Hint]]) -> None:
         """Take hints in; hints for one item share an entry, and one live hint makes the entry live."""
         with self._changed:
             for delivery in deliveries:
                 hint = delivery.event
                 entry = self._entries.get(hint.product_id)
                 if entry is None:
-                    entry = Entry(hint.product_id, lane, hint.occurred_at, hint.consumed_at)
+                    entry = Entry(hint.product_id, hint.lane, hint.occurred_at, hint.consumed_at)
                     self._entries[hint.product_id] = entry
-                elif lane < entry.lane:
+                elif hint.lane < entry.lane:
                     self._promote(entry)
                 entry.deliveries.append(delivery)
                 self._due[entry.lane][hint.product_id] = None
@@ -90,7 +98,10 @@ class Worklist:
                     product_id = next(iter(queue))
                     del queue[product_id]
                     entry = self._entries[product_id]
-                    taken.append((entry, len(entry.deliveries)))
+                    if all(delivery.abandoned for delivery in entry.deliveries):
+                        self._forget(entry)  # its partition went elsewhere: the next owner has the hints
+                    else:
+                        taken.append((entry, len(entry.deliveries)))
             return taken
 
     def put_back(self, entries: Sequence[Entry]) -> None:

@@ -1,0 +1,76 @@
+"""How far one partition has come: records in offset order, each settled by whoever did its work.
+
+Pure bookkeeping. The loop adds and collects; handlers settle from any thread. One past the last record before
+which everything is settled is what may be committed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Generic, TypeVar
+
+E = TypeVar("E")
+
+
+class Progress:
+    """One stay of a partition with this process; a new assignment or a rewind starts a new one."""
+
+    __slots__ = ("_marks", "abandoned", "committed", "in_flight", "reached")
+
+    def __init__(self, committed: int | None) -> None:
+        #: What the group's commit is, as far as known; None before the first.
+        self.committed = committed
+        #: One past the last record before which all are settled; None before the first record.
+        self.reached: int | None = None
+        self.abandoned = False
+        self.in_flight: deque[Delivery[object]] = deque()
+        # (when, reached): the past of `reached`, for commits that trail the effect.
+        self._marks: deque[tuple[float, int]] = deque()
+
+    def collect(self, now: float) -> None:
+        """Move past what has been settled. `now` is monotonic seconds."""
+        moved = None
+        while self.in_flight and self.in_flight[0].settled:
+            moved = self.in_flight.popleft().offset + 1
+        if moved is not None:
+            self.reached = moved
+            self._marks.append((now, moved))
+
+    def due(self, now: float, delay_seconds: float) -> int | None:
+        """What may be committed: reached at least `delay_seconds` ago and not yet committed."""
+        found = None
+        while self._marks and self._marks[0][0] <= now - delay_seconds:
+            found = self._marks.popleft()[1]
+        return found
+
+    def commit_again(self, offset: int) -> None:
+        """That commit did not arrive; a later one covers it."""
+        if not self.abandoned and self.committed == offset:
+            self._marks.appendleft((0.0, offset))
+
+    def abandon(self) -> None:
+        """The partition went elsewhere or is read again: what is in flight here no longer counts."""
+        self.abandoned = True
+        self.in_flight.clear()
+        self._marks.clear()
+
+
+class Delivery(Generic[E]):
+    """One decoded record on its way through a handler."""
+
+    __slots__ = ("_progress", "event", "offset", "settled")
+
+    def __init__(self, event: E, offset: int, progress: Progress) -> None:
+        self.event = event
+        self.offset = offset
+        self.settled = False
+        self._progress = progress
+
+    @property
+    def abandoned(self) -> bool:
+        """Nobody waits for this record here any more: its next owner, or a second reading, has it."""
+        return self._progress.abandoned
+
+    def settle(self) -> None:
+        """The record's whole effect is done, announcements included. Any thread; again is harmless."""
+        self.settled = True

@@ -1,0 +1,137 @@
+"""Walk item state and the index, in both directions, and announce what differs.
+
+Reads   every item's state in Redis; every point of one collection (payload only)
+Writes  publishes ItemChanged on the bulk lane; the embeddings consumer does the writing
+Never   announces a mass deletion unasked: an empty or foreign Redis must not empty the index
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
+
+from adapters.index_port import VectorIndex
+from adapters.kafka import Publisher
+from adapters.redis_items import ItemStore
+from consumers.assembly import assemble
+from schemas.errors import Halt, Transient
+from schemas.events import ItemChanged
+from schemas.items import ItemState
+from schemas.topics import Topics
+from schemas.vectors import Point, TextRecipe
+
+#: More deletions than this many, and than this share of the points, need a person's word.
+FREE_DELETES = 100
+FREE_DELETES_SHARE = 0.01
+_FLUSH_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciled:
+    """What a walk found: items with state, points, and how many of each kind were announced."""
+
+    items: int
+    points: int
+    outdated: int
+    missing: int
+    surplus: int
+
+    @property
+    def announced(self) -> int:
+        """How many hints were published."""
+        return self.outdated + self.missing + self.surplus
+
+
+class Reconciler:
+    """Compares item state with one collection."""
+
+    def __init__(
+        self,
+        *,
+        store: ItemStore,
+        index: VectorIndex,
+        collection: str,
+        recipe: TextRecipe,
+        publisher: Publisher,
+        topics: Topics,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        batch: int = 500,
+    ) -> None:
+        self._store = store
+        self._index = index
+        self._collection = collection
+        self._recipe = recipe
+        self._publisher = publisher
+        self._topic = topics.changed_bulk.name
+        self._now = now
+        self._batch = batch
+
+    def run(self, *, accept_deletes: int = 0) -> Reconciled:
+        """Announce every difference; returns once the broker has all hints.
+
+        Raises Halt, with nothing announced, when more than 1 % of the points (and more than 100) would be
+        deleted and `accept_deletes` allows fewer; Transient when a store or the broker is away: run it again.
+        """
+        points, outdated, surplus = self._walk_index()
+        allowed = max(FREE_DELETES, int(FREE_DELETES_SHARE * points), accept_deletes)
+        if len(surplus) > allowed:
+            raise Halt(
+                f"reconcile would delete {len(surplus)} of {points} points, because Redis knows no such live "
+                "items: is this the right Redis, restored whole? If they really are to go, run "
+                f"`simstream reconcile --accept-deletes {len(surplus)}`"
+            )
+        items, missing = self._walk_state()
+        for page in (surplus, outdated, missing):
+            self._announce(page)
+        if self._publisher.flush(_FLUSH_SECONDS):
+            raise Transient("the broker did not acknowledge every announcement in time")
+        return Reconciled(items, points, len(outdated), len(missing), len(surplus))
+
+    def _walk_index(self) -> tuple[int, list[str], list[str]]:
+        """How many live points there are, and the ids whose points are outdated or should not be."""
+        count = 0
+        outdated: list[str] = []
+        surplus: list[str] = []
+        for page in self._index.scan(self._collection, batch=self._batch):
+            states = self._store.read([point.product_id for point in page])
+            for point in page:
+                deleted = bool(point.payload.get("deleted"))
+                count += not deleted
+                state = states.get(point.product_id)
+                if self._differs(point.product_id, state, point):
+                    gone = state is None or state.deleted
+                    (surplus if gone else outdated).append(point.product_id)
+        return count, outdated, surplus
+
+    def _walk_state(self) -> tuple[int, list[str]]:
+        """How many live items there are, and the ids of those without a point."""
+        seen: set[str] = set()
+        missing: list[str] = []
+        items = 0
+        for page in _pages(self._store.scan_ids(batch=self._batch), self._batch):
+            fresh = [product_id for product_id in page if product_id not in seen]
+            seen.update(fresh)
+            live = [one for one, state in self._store.read(fresh).items() if not state.deleted]
+            items += len(live)
+            known = self._index.fetch(self._collection, live, vectors=False)
+            missing += [product_id for product_id in live if product_id not in known]
+        return items, missing
+
+    def _differs(self, product_id: str, state: ItemState | None, point: Point | None) -> bool:
+        found = assemble(product_id, state, point, recipe=self._recipe, encoded=None, now=self._now())
+        return found.point is not None or found.wanted is not None
+
+    def _announce(self, product_ids: Sequence[str]) -> None:
+        now = self._now()
+        for product_id in product_ids:
+            hint = ItemChanged(product_id=product_id, occurred_at=now)
+            self._publisher.send(self._topic, key=product_id, value=hint.model_dump_json().encode())
+
+
+def _pages(found: Iterator[list[str]], size: int) -> Iterator[list[str]]:
+    """Redis answers a walk in pages of any size; the index is asked in pages of one size."""
+    ids = (product_id for page in found for product_id in page)
+    while page := list(islice(ids, size)):
+        yield page

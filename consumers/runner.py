@@ -1,0 +1,367 @@
+"""The one loop that polls and commits.
+
+Reads   the handler's topics, as one member of its group
+Writes  dead letters; commits
+Never   commits past a record whose effect is not done, nor dead-letters because a store is down
+
+1. poll      up to a batch; paused partitions under back-pressure, polling goes on
+2. decode    what can never parse is dead-lettered with its reason
+3. handle    on a thread of its own; handlers settle each record when its whole effect is done
+4. collect   one past the last record before which everything is settled, per partition
+5. commit    what was reached `commit_delay_seconds` ago, if the store is still the one that took the effect
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from typing import Any, Generic, Protocol, TypeVar
+
+from confluent_kafka import KafkaError
+from pydantic import Field
+
+from adapters.kafka import Record
+from adapters.kafka_reader import GroupReader, Partition
+from adapters.metrics import (
+    BATCH_RECORDS,
+    COMMITS_TOTAL,
+    DEAD_LETTERS_TOTAL,
+    IN_FLIGHT_RECORDS,
+    LAG_RECORDS,
+    RECORDS_TOTAL,
+    REWINDS_TOTAL,
+    TRANSIENT_ERRORS_TOTAL,
+)
+from consumers.dead_letters import DeadLetters
+from consumers.progress import Delivery, Progress
+from schemas.errors import Halt, PoisonMessage, Transient
+from schemas.events import Frozen
+
+log = logging.getLogger(__name__)
+
+E = TypeVar("E")
+#: So many of the last records of a topic, and this share of them poison, is a bad deploy and not bad data.
+POISON_WINDOW = 1_000
+POISON_SHARE = 0.95
+
+
+class RunnerSettings(Frozen):
+    """How much the loop holds at once, and how often it commits."""
+
+    batch_records: int = Field(default=500, ge=1)
+    in_flight_records: int = Field(default=5_000, ge=1)
+    commit_interval_seconds: float = Field(default=0.5, gt=0)
+    backoff_seconds: float = Field(default=0.1, gt=0)
+    max_backoff_seconds: float = Field(default=5.0, gt=0)
+
+
+class Handler(Protocol[E]):
+    """What a consumer does with its records. It opens nothing, reads no settings, commits nothing."""
+
+    name: str
+    topics: Sequence[str]
+    #: How long a commit trails the effect: longer than the store may lose on a crash.
+    commit_delay_seconds: float
+
+    def decode(self, record: Record) -> E:
+        """Parse one record. Raises PoisonMessage naming the field and the fix."""
+        ...
+
+    def handle(self, deliveries: Sequence[Delivery[E]]) -> None:
+        """Do the work, now or later, and settle each record when it is done.
+
+        Raises Transient when a store is away: the loop calls again with what is still unsettled.
+        """
+        ...
+
+    def store_epoch(self) -> str | None:
+        """Names the incarnation of the store that holds the effects; None where it loses nothing."""
+        ...
+
+    def fatal(self) -> BaseException | None:
+        """Why a thread of the handler died, if one did."""
+        ...
+
+    def close(self) -> None:
+        """Stop the handler's own threads."""
+        ...
+
+
+class Runner(Generic[E]):
+    """Runs one handler as one member of its group until `stop` is called or a Halt is raised."""
+
+    def __init__(
+        self,
+        *,
+        reader: GroupReader,
+        handler: Handler[E],
+        dead_letters: DeadLetters,
+        settings: RunnerSettings,
+        accept_poison: int = 0,
+    ) -> None:
+        self._reader = reader
+        self._handler = handler
+        self._dead_letters = dead_letters
+        self._settings = settings
+        self._accept_poison = accept_poison
+        self._progress: dict[Partition, Progress] = {}
+        self._paused: set[str] = set()
+        self._poison: dict[str, deque[bool]] = {}
+        # Unbounded on purpose: what is in flight is bounded by pausing, so the poll thread never blocks here.
+        self._batches: queue.SimpleQueue[list[Delivery[E]] | None] = queue.SimpleQueue()
+        self._failure: BaseException | None = None
+        self._epoch: str | None = None
+        self._next_commit = 0.0
+        self._stop = threading.Event()
+        self._halted = False
+        #: Set while the group has given this process its partitions.
+        self.assigned = threading.Event()
+
+    def stop(self) -> None:
+        """Ask the loop to end after the work in hand; any thread."""
+        self._stop.set()
+
+    def run(self) -> None:
+        """Poll until stopped. Raises Halt, or what killed the handler, with nothing more committed."""
+        worker = threading.Thread(target=self._work, name=f"{self._handler.name}-worker", daemon=True)
+        try:
+            self._epoch = self._first_epoch()
+            self._subscribe()
+            worker.start()
+            while not self._stop.is_set():
+                self._step(poll_seconds=0.1)
+            self._finish()
+        except BaseException:
+            self._halted = True  # stopping because of a fault commits nothing more
+            raise
+        finally:
+            self._stop.set()
+            self._batches.put(None)
+            self._handler.close()
+            if worker.ident is not None:
+                worker.join(10.0)
+            self._reader.close()
+
+    def _first_epoch(self) -> str | None:
+        """Which incarnation of the store the effects will go to; waits until it can say."""
+        pause = self._settings.backoff_seconds
+        while not self._stop.is_set():
+            try:
+                return self._handler.store_epoch()
+            except Transient as error:
+                log.warning("consumer_waits consumer=%s reason=%s", self._handler.name, error)
+                self._stop.wait(pause)
+                pause = min(pause * 2, self._settings.max_backoff_seconds)
+        return None
+
+    def _subscribe(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self._reader.subscribe(
+                    self._handler.topics,
+                    on_assign=self._on_assign,
+                    on_revoke=self._on_revoke,
+                    on_lost=self._on_lost,
+                    on_commit_error=self._on_commit_error,
+                )
+                return
+            except Transient as error:
+                log.warning("consumer_waits consumer=%s reason=%s", self._handler.name, error)
+                self._stop.wait(self._settings.max_backoff_seconds / 5)
+
+    def _step(self, *, poll_seconds: float) -> None:
+        # 1. poll
+        records = self._reader.poll(self._settings.batch_records, poll_seconds)
+        # 2. decode, 3. hand over
+        if records:
+            self._take(records)
+        if self._failure is not None:
+            raise self._failure
+        fatal = self._handler.fatal()
+        if fatal is not None:
+            raise fatal
+        # 4. collect
+        now = time.monotonic()
+        for progress in self._progress.values():
+            progress.collect(now)
+        self._apply_back_pressure()
+        # 5. commit
+        if now >= self._next_commit:
+            self._next_commit = now + self._settings.commit_interval_seconds
+            self._commit(now, wait=False)
+            self._report_lag()
+
+    def _take(self, records: Sequence[Record]) -> None:
+        batch: list[Delivery[E]] = []
+        for record in records:
+            progress = self._progress.get(Partition(record.topic, record.partition))
+            if progress is None:
+                continue  # revoked between the fetch and here: its next owner reads it
+            poisoned = False
+            try:
+                delivery = Delivery(self._handler.decode(record), record.offset, progress)
+                batch.append(delivery)
+                progress.in_flight.append(delivery)  # type: ignore[arg-type]
+            except PoisonMessage as poison:
+                poisoned = True
+                rejected: Delivery[Any] = Delivery(None, record.offset, progress)
+                progress.in_flight.append(rejected)
+                log.warning(
+                    "record_dead_lettered topic=%s partition=%d offset=%d reason=%s",
+                    record.topic,
+                    record.partition,
+                    record.offset,
+                    poison.reason,
+                )
+                DEAD_LETTERS_TOTAL.labels(consumer=self._handler.name, topic=record.topic).inc()
+                self._dead_letters.put(record, poison.reason, on_done=rejected.settle)
+            self._watch_poison(record.topic, poisoned)
+        for topic, count in Counter(record.topic for record in records).items():
+            RECORDS_TOTAL.labels(consumer=self._handler.name, topic=topic).inc(count)
+        BATCH_RECORDS.labels(consumer=self._handler.name).observe(len(records))
+        if batch:
+            self._batches.put(batch)
+
+    def _watch_poison(self, topic: str, poisoned: bool) -> None:
+        if poisoned and self._accept_poison > 0:
+            self._accept_poison -= 1
+            return
+        window = self._poison.setdefault(topic, deque(maxlen=POISON_WINDOW))
+        window.append(poisoned)
+        if poisoned and len(window) == POISON_WINDOW:
+            count = sum(window)
+            if count >= POISON_SHARE * POISON_WINDOW:
+                raise Halt(
+                    f"{count} of the last {POISON_WINDOW} records of {topic} could not be read: that looks "
+                    "like a wrong producer or a wrong deploy, not like single bad records. They are in "
+                    f"{self._dead_letters.topic_of(topic)} (`simstream dlq list`). Mend the producer; or, "
+                    "if the records are to be skipped, start again with --accept-poison N for N more of them"
+                )
+
+    def _work(self) -> None:
+        """The handler's thread: each batch until it is taken, however long the stores are away."""
+        pause = self._settings.backoff_seconds
+        try:
+            while (batch := self._batches.get()) is not None:
+                while not self._stop.is_set():
+                    open_ones = [one for one in batch if not one.settled and not one.abandoned]
+                    if not open_ones:
+                        break
+                    try:
+                        self._handler.handle(open_ones)
+                        pause = self._settings.backoff_seconds
+                        break
+                    except Transient as error:
+                        log.warning("consumer_waits consumer=%s reason=%s", self._handler.name, error)
+                        TRANSIENT_ERRORS_TOTAL.labels(stage=self._handler.name).inc()
+                        self._stop.wait(pause)
+                        pause = min(pause * 2, self._settings.max_backoff_seconds)
+        except BaseException as error:  # noqa: BLE001  handed to the loop, which raises it
+            self._failure = error
+
+    def _apply_back_pressure(self) -> None:
+        """Pause a topic that has too much in flight, resume it at half: polling never stops."""
+        held: dict[str, int] = dict.fromkeys(self._handler.topics, 0)
+        for part, progress in self._progress.items():
+            held[part.topic] += len(progress.in_flight)
+        IN_FLIGHT_RECORDS.labels(consumer=self._handler.name).set(sum(held.values()))
+        for topic, count in held.items():
+            parts = [part for part in self._progress if part.topic == topic]
+            if count >= self._settings.in_flight_records and topic not in self._paused:
+                self._paused.add(topic)
+                self._reader.pause(parts)
+            elif count <= self._settings.in_flight_records // 2 and topic in self._paused:
+                self._paused.discard(topic)
+                self._reader.resume(parts)
+
+    def _commit(self, now: float, *, wait: bool) -> None:
+        if self._halted or not self._store_is_the_same():
+            return
+        offsets: dict[Partition, int] = {}
+        for part, progress in self._progress.items():
+            offset = progress.due(now, self._handler.commit_delay_seconds)
+            if offset is not None:
+                offsets[part] = progress.committed = offset
+        if offsets:
+            if self._reader.commit(offsets, wait=wait):
+                COMMITS_TOTAL.labels(consumer=self._handler.name, result="sent").inc()
+
+    def _store_is_the_same(self) -> bool:
+        """Whether effects younger than the commit still stand; goes back to the commit where they may not."""
+        try:
+            epoch = self._handler.store_epoch()
+        except Transient:
+            return False  # nothing is committed while the store cannot say who it is
+        if epoch == self._epoch:
+            return True
+        log.warning("store_restarted consumer=%s: reading again from the commit", self._handler.name)
+        REWINDS_TOTAL.labels(consumer=self._handler.name).inc()
+        try:
+            commits = self._reader.committed(list(self._progress))
+            for part, commit in commits.items():
+                self._reader.seek(part, commit)
+                self._progress[part].abandon()
+                self._progress[part] = Progress(commit)
+        except Transient as error:
+            log.warning("consumer_waits consumer=%s reason=%s", self._handler.name, error)
+            return False
+        self._epoch = epoch
+        return False
+
+    def _report_lag(self) -> None:
+        lag: dict[str, int] = dict.fromkeys(self._handler.topics, 0)
+        for part, progress in self._progress.items():
+            high = self._reader.high_watermark(part)
+            if high is not None:
+                lag[part.topic] += max(0, high - (progress.reached or progress.committed or 0))
+        for topic, records in lag.items():
+            LAG_RECORDS.labels(consumer=self._handler.name, topic=topic).set(records)
+
+    def _finish(self) -> None:
+        """A clean stop: give the work in hand a moment, then commit what trails long enough."""
+        deadline = time.monotonic() + self._handler.commit_delay_seconds + 1.0
+        while time.monotonic() < deadline and any(one.in_flight for one in self._progress.values()):
+            for progress in self._progress.values():
+                progress.collect(time.monotonic())
+            time.sleep(0.02)
+        self._commit(time.monotonic(), wait=True)
+
+    # --- what the group tells us; called inside poll -----------------------------------------------
+
+    def _on_assign(self, commits: Mapping[Partition, int | None]) -> None:
+        # The newcomers are not paused, so neither are the others: the next step decides for all of them.
+        self._reader.resume([part for part in self._progress if part.topic in self._paused])
+        self._paused.clear()
+        for part, commit in commits.items():
+            self._progress[part] = Progress(commit)
+        self.assigned.set()
+        log.info("partitions_assigned consumer=%s count=%d", self._handler.name, len(commits))
+
+    def _on_revoke(self, partitions: Sequence[Partition]) -> None:
+        now = time.monotonic()
+        for part in partitions:
+            if part in self._progress:
+                self._progress[part].collect(now)
+        self._commit(now, wait=True)
+        self._on_lost(partitions)
+
+    def _on_lost(self, partitions: Sequence[Partition]) -> None:
+        for part in partitions:
+            progress = self._progress.pop(part, None)
+            if progress is not None:
+                progress.abandon()
+        log.info("partitions_revoked consumer=%s count=%d", self._handler.name, len(partitions))
+
+    def _on_commit_error(self, offsets: Mapping[Partition, int], error: KafkaError) -> None:
+        """A commit that fails loses nothing: it is sent again, or the next owner reads again."""
+        COMMITS_TOTAL.labels(consumer=self._handler.name, result="failed").inc()
+        for part, offset in offsets.items():
+            if part in self._progress:
+                self._progress[part].commit_again(offset)
+        log.warning(
+            "commit_failed consumer=%s partitions=%d reason=%s", self._handler.name, len(offsets), error.str()
+        )
