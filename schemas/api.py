@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AwareDatetime, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from schemas.events import Amount, Currency, Frozen, Id, Name, Product
 
-DimensionName = Literal["content", "lexical", "context"]
-#: Weights may be negative ("like this, but not in words"); at least one must not be zero.
+#: What a query can weigh. A dimension that the live collection does not have is left out, with a note.
+DimensionName = Literal["content", "lexical", "reviews", "behaviour"]
+#: Weights may be negative ("like this, but not in words"); at least one must be above zero.
 Weights = dict[DimensionName, Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]]
 Factor = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
 MAX_LIMIT = 200
@@ -75,14 +76,44 @@ class QueryOptions(Strict):
     filter: Filter = Filter()
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = 10
     explain: bool = False
+    #: Ask the collection of this release instead of the live one.
     release_id: Id | None = None
+
+    @field_validator("weights")
+    @classmethod
+    def _some_weight(cls, weights: Weights | None) -> Weights | None:
+        if weights is not None and not any(weight > 0 for weight in weights.values()):
+            raise ValueError(
+                "at least one dimension needs a weight above 0; leave 'weights' out for the default"
+            )
+        return weights
 
 
 SearchText = Annotated[str, StringConstraints(min_length=1, max_length=2_000, strip_whitespace=True)]
 
 
 class SimilarRequest(QueryOptions):
-    """POST /v1/similar. `text` is one more seed."""
+    """POST /v1/similar. Several seeds are one query; `text` is one more seed, of weight 1."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "seeds": [
+                        {"item_id": "B00X", "weight": 1},
+                        {"item": {"title": "Trail running shoe", "brand": "Norda"}, "weight": 0.5},
+                        {"item_id": "B00Y", "weight": -0.3},
+                    ],
+                    "weights": {"content": 1, "lexical": 1},
+                    "filter": {"in_stock": True, "price_ratio": {"min": 0.5, "max": 2}, "brand_cap": 3},
+                    "limit": 10,
+                    "explain": True,
+                }
+            ]
+        },
+    )
 
     seeds: Annotated[list[Seed], Field(max_length=MAX_SEEDS)] = []
     text: SearchText | None = None
@@ -91,17 +122,29 @@ class SimilarRequest(QueryOptions):
     def _some_seed(self) -> SimilarRequest:
         if not self.seeds and self.text is None:
             raise ValueError("give at least one seed in 'seeds', or a 'text'")
+        if self.text is None and not any(seed.weight > 0 for seed in self.seeds):
+            raise ValueError("at least one seed needs a weight above 0")
         return self
 
 
 class SearchRequest(QueryOptions):
     """POST /v1/search: the text is the seed."""
 
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {"text": "waterproof trail running shoes", "filter": {"in_stock": True}, "limit": 10}
+            ]
+        },
+    )
+
     text: SearchText
 
 
 class DimensionScore(Frozen):
-    """One dimension's part in a hit's score."""
+    """One dimension's part in a hit's score: 0..1, and what the query weighed it with."""
 
     score: float
     weight: float
@@ -117,7 +160,7 @@ class Shared(Frozen):
 
 
 class Explanation(Frozen):
-    """Why two items are similar: each dimension's share of the fused score, and what they share."""
+    """Why two items are similar: each dimension's share of the fused score (their sizes add up to 1)."""
 
     shares: dict[str, float]
     shared: Shared
@@ -139,7 +182,7 @@ class HitItem(Frozen):
 
 
 class Hit(Frozen):
-    """One neighbour."""
+    """One neighbour. `score` is the weighted mean of its dimensions, 1 for the seed itself."""
 
     item_id: str
     score: float
@@ -165,10 +208,14 @@ class DimensionAge(Frozen):
 
 
 class ItemView(Frozen):
-    """GET /v1/items/{item_id}. `dimensions` is empty while the item waits for its first encode."""
+    """GET /v1/items/{item_id}. `dimensions` is empty while the item waits for its first encode.
+
+    `revision` is that of the item's state, `indexed_revision` the one that queries see.
+    """
 
     item_id: str
     revision: int
+    indexed_revision: int | None = None
     occurred_at: AwareDatetime
     title: str
     brand: str | None = None
@@ -199,7 +246,7 @@ class ReleaseView(Frozen):
 
 
 class Problem(Frozen):
-    """RFC 9457 problem details (application/problem+json)."""
+    """RFC 9457 problem details. `errors` names wrong fields, or a missing store."""
 
     type: str = "about:blank"
     title: str

@@ -1,0 +1,237 @@
+"""The HTTP API: routes, parsing at the edge, worker threads; OpenAPI at /docs.
+
+Reads   what service/query.py and service/catalogue.py read
+Writes  nothing
+Never   blocks the event loop: every call to a store runs in a worker thread
+
+Reviews, behaviour and users' routes come with their dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any, Literal, TypeVar
+
+import orjson
+from anyio import CapacityLimiter, to_thread
+from fastapi import APIRouter, FastAPI, Path, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
+from pydantic import BaseModel, Field, ValidationError
+from starlette.responses import Response
+
+from adapters.index_port import LIVE_ALIAS, VectorIndex
+from adapters.redis_items import ItemStore
+from schemas.api import (
+    MAX_LIMIT,
+    Answer,
+    ItemView,
+    Problem,
+    ReleaseView,
+    SearchRequest,
+    SimilarRequest,
+    Strict,
+)
+from service import problems
+from service.catalogue import Catalogue
+from service.middleware import BodyLimit, Measured
+from service.query import QueryEngine
+from service.releases import Releases
+from service.settings import ServiceSettings
+from service.timing import Timings
+
+Returned = TypeVar("Returned")
+SIMILAR_SUFFIX = "/similar"
+PROBLEM_ANSWERS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Problem, "description": what, "content": {problems.MEDIA_TYPE: {}}}
+    for status, what in {
+        404: "Unknown item or release",
+        409: "The item waits for its first vectors; see Retry-After",
+        410: "The item has left the catalogue",
+        413: "The body is too large",
+        422: "A field is wrong; `errors` names it",
+        503: "A store or the encoder is missing; `errors` names it, see Retry-After",
+    }.items()
+}
+
+
+class ShortForm(Strict):
+    """Query parameters of the short form of similar. An unknown one is a spelling mistake, and is named."""
+
+    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = 10
+    weights: Annotated[str | None, Field(examples=["content:1,lexical:0.5"], max_length=200)] = None
+    explain: bool = False
+    in_stock: bool | None = None
+    category: list[str] = []
+    brand: list[str] = []
+    brand_cap: int | None = None
+    exclude: list[str] = []
+    group: Literal["collapse", "any"] = "any"
+    min_score: float | None = None
+    release_id: str | None = None
+
+    def request(self, item_id: str) -> SimilarRequest:
+        """The request it abbreviates. Raises ValidationError."""
+        body: dict[str, Any] = {
+            "seeds": [{"item_id": item_id}],
+            "weights": None if self.weights is None else _weights(self.weights),
+            "limit": self.limit,
+            "explain": self.explain,
+            "release_id": self.release_id,
+            "filter": self.model_dump(
+                include={"in_stock", "category", "brand", "brand_cap", "exclude", "group", "min_score"}
+            ),
+        }
+        return SimilarRequest.model_validate(body)
+
+
+def _weights(text: str) -> dict[str, str]:
+    """`content:1,lexical:0.5` as {dimension: number as text}; validation names what is wrong with either."""
+    pairs = (part.partition(":") for part in text.split(",") if part.strip())
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+class StrictJson(Request):
+    """A request whose JSON is parsed by orjson: no NaN, no lone surrogates, no bottomless nesting."""
+
+    async def json(self) -> Any:
+        """The body. Raises json.JSONDecodeError, which FastAPI answers as a wrong field."""
+        if not hasattr(self, "_json"):
+            self._json = orjson.loads(await self.body())
+        return self._json
+
+
+class StrictJsonRoute(APIRoute):
+    """A route that reads its body with StrictJson."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """FastAPI's handler, given a request that parses strictly."""
+        handler = super().get_route_handler()
+
+        async def strict(request: Request) -> Response:
+            return await handler(StrictJson(request.scope, request.receive))
+
+        return strict
+
+
+def create_app(
+    *,
+    index: VectorIndex,
+    store: ItemStore,
+    releases: Releases,
+    settings: ServiceSettings,
+    alias: str = LIVE_ALIAS,
+    registry: CollectorRegistry = REGISTRY,
+) -> FastAPI:
+    """The application. Everything it needs is handed in open; it closes nothing.
+
+    `alias` names the live collection (namespace included). Requests beyond `settings.threads` at a time wait.
+    """
+    catalogue = Catalogue(index=index, store=store, releases=releases, alias=alias)
+    engine = QueryEngine(catalogue=catalogue, settings=settings)
+    workers = Workers(settings.threads)
+
+    app = FastAPI(
+        title="simstream",
+        summary="Similar items that are never stale.",
+        version="1",
+        redirect_slashes=False,
+    )
+    problems.install(app, retry_after_seconds=settings.retry_after_seconds)
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(Measured)
+    app.include_router(_ranking(engine, catalogue, workers))
+    app.include_router(_operations(catalogue, workers, settings, registry))
+    return app
+
+
+class Workers:
+    """Worker threads of this application, apart from the framework's own."""
+
+    def __init__(self, threads: int) -> None:
+        self._limiter = CapacityLimiter(threads)
+        self._checks = CapacityLimiter(2)
+
+    async def run(self, work: Callable[[Timings], BaseModel]) -> Response:
+        """`work` in a thread, its model as JSON, with a Server-Timing header."""
+        timings = Timings()
+
+        def answered() -> bytes:
+            return orjson.dumps(work(timings).model_dump(mode="json"))
+
+        body = await to_thread.run_sync(answered, limiter=self._limiter)
+        return Response(body, media_type="application/json", headers={"Server-Timing": timings.header()})
+
+    async def check(self, work: Callable[[], Returned]) -> Returned:
+        """Health and metrics: they never queue behind queries."""
+        return await to_thread.run_sync(work, limiter=self._checks)
+
+
+ItemId = Annotated[str, Path(min_length=1, max_length=256, examples=["B00X"])]
+
+
+def _ranking(engine: QueryEngine, catalogue: Catalogue, workers: Workers) -> APIRouter:
+    router = APIRouter(prefix="/v1", route_class=StrictJsonRoute, responses=PROBLEM_ANSWERS, tags=["items"])
+
+    @router.get("/items/{item_id:path}/similar", response_model=Answer, summary="Neighbours, the short form")
+    async def similar_to_item(
+        request: Request, item_id: ItemId, query: Annotated[ShortForm, Query()]
+    ) -> Response:
+        # An id may itself end in "/similar", percent-encoded; only the raw path tells it from the route.
+        if not request.scope.get("raw_path", b"").endswith(SIMILAR_SUFFIX.encode()):
+            return await workers.run(lambda timings: catalogue.item(item_id + SIMILAR_SUFFIX, timings))
+        try:
+            wanted = query.request(item_id)
+        except ValidationError as error:
+            raise RequestValidationError(error.errors(include_url=False, include_context=False)) from None
+        return await workers.run(lambda timings: engine.similar(wanted, timings))
+
+    @router.get("/items/{item_id:path}", response_model=ItemView, summary="An item and how fresh it is")
+    async def item(item_id: ItemId) -> Response:
+        return await workers.run(lambda timings: catalogue.item(item_id, timings))
+
+    @router.post("/similar", response_model=Answer, summary="Neighbours of several seeds")
+    async def similar(body: SimilarRequest) -> Response:
+        return await workers.run(lambda timings: engine.similar(body, timings))
+
+    @router.post("/search", response_model=Answer, summary="Items that a text describes")
+    async def search(body: SearchRequest) -> Response:
+        return await workers.run(lambda timings: engine.search(body, timings))
+
+    @router.get("/release", response_model=ReleaseView, summary="The live release", tags=["release"])
+    async def release() -> Response:
+        return await workers.run(catalogue.release)
+
+    return router
+
+
+def _operations(
+    catalogue: Catalogue, workers: Workers, settings: ServiceSettings, registry: CollectorRegistry
+) -> APIRouter:
+    router = APIRouter(tags=["operations"])
+
+    @router.get("/health/live", summary="The process answers")
+    async def live() -> dict[str, str]:
+        return {"status": "live"}
+
+    @router.get("/health/ready", summary="Every route can be answered", responses={503: {"model": Problem}})
+    async def ready() -> Response:
+        missing = await workers.check(catalogue.missing)
+        if not missing:
+            return Response(b'{"status":"ready"}', media_type="application/json")
+        detail = "; ".join(entry["message"] for entry in missing)
+        return problems.problem(
+            503,
+            detail,
+            title="Not ready",
+            errors=missing,
+            headers={"Retry-After": str(settings.retry_after_seconds)},
+        )
+
+    @router.get("/metrics", summary="Prometheus metrics")
+    async def metrics() -> Response:
+        text = await workers.check(lambda: generate_latest(registry))
+        return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    return router

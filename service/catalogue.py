@@ -1,0 +1,175 @@
+"""What the service looks up by name: the live collection, its release, items and their points.
+
+Reads   the index, item state, the releases loaded in this process
+Writes  nothing
+Never   ranks: service/query.py does
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from adapters.index_port import LIVE_ALIAS, VectorIndex, release_of
+from adapters.redis_items import ItemStore
+from schemas.api import DimensionAge, ItemView, ReleaseView
+from schemas.items import ItemState
+from schemas.vectors import AnyOf, Point, Where
+from service.errors import (
+    DeletedItem,
+    NotSearchableYet,
+    Refused,
+    Unavailable,
+    UnknownItem,
+    UnknownRelease,
+    shown,
+)
+from service.releases import LoadedRelease, ReleaseNotLoaded, Releases
+from service.timing import ENCODER, INDEX, ITEMS, Timings
+
+NOT_DELETED = Where(must_not=(AnyOf("deleted", (True,)),))
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The collection that one request uses for all it does, and the release it was built with."""
+
+    collection: str
+    release_id: str
+
+
+class Catalogue:
+    """Look-ups of the service. Thread-safe as its collaborators are; keeps no state of its own."""
+
+    def __init__(
+        self, *, index: VectorIndex, store: ItemStore, releases: Releases, alias: str = LIVE_ALIAS
+    ) -> None:
+        self.index = index
+        self._store = store
+        self._releases = releases
+        self._alias = alias
+
+    def target(self, release_id: str | None, timings: Timings) -> Target:
+        """The live collection, or that of the release named. Raises Unavailable, UnknownRelease."""
+        with timings.asking(INDEX):
+            live = self.index.resolve(self._alias)
+        if release_id is None:
+            if live is None:
+                raise Unavailable(
+                    INDEX, f"no collection is live yet: the alias {self._alias!r} points nowhere"
+                )
+            return Target(live, release_of(live))
+        if live is not None and release_of(live) == release_id:
+            return Target(live, release_id)
+        with timings.asking(INDEX):
+            names = self.index.collections()
+        own = [
+            name
+            for name in names
+            if name.startswith(f"{self._alias}__")
+            and name.count("__") >= 2
+            and release_of(name) == release_id
+        ]
+        if not own:
+            raise UnknownRelease(f"no collection holds vectors of release {shown(release_id)}")
+        return Target(max(own, key=_generation), release_id)
+
+    def loaded(self, release_id: str) -> LoadedRelease:
+        """The release's encoder and recipe. Raises Unavailable where this process has not loaded it."""
+        try:
+            return self._releases.loaded(release_id)
+        except ReleaseNotLoaded as error:
+            raise Unavailable(ENCODER, f"{error}; queries by item are answered all the same") from error
+
+    def seed_points(self, target: Target, item_ids: Sequence[str], timings: Timings) -> dict[str, Point]:
+        """Seeds with vectors. Raises UnknownItem, DeletedItem or NotSearchableYet for a missing one."""
+        if not item_ids:
+            return {}
+        with timings.asking(INDEX):
+            points = self.index.fetch(target.collection, item_ids, vectors=True)
+        for item_id in item_ids:
+            point = points.get(item_id)
+            if point is None or point.payload.get("deleted") or not point.vectors:
+                raise self._why_missing(item_id, timings)
+        return points
+
+    def _why_missing(self, item_id: str, timings: Timings) -> Refused:
+        state = self._state(item_id, timings)
+        if state is None:
+            return UnknownItem(f"no item {shown(item_id)} in the catalogue")
+        if state.deleted:
+            return DeletedItem(f"item {shown(item_id)} has left the catalogue")
+        return NotSearchableYet(f"item {shown(item_id)} waits for its first vectors: repeat in a second")
+
+    def _state(self, item_id: str, timings: Timings) -> ItemState | None:
+        with timings.asking(ITEMS):
+            return self._store.read([item_id]).get(item_id)
+
+    def item(self, item_id: str, timings: Timings) -> ItemView:
+        """Item state, and what the index shows of it. Raises UnknownItem, DeletedItem, Unavailable."""
+        state = self._state(item_id, timings)
+        if state is None:
+            raise UnknownItem(f"no item {shown(item_id)} in the catalogue")
+        if state.product is None:
+            raise DeletedItem(f"item {shown(item_id)} has left the catalogue")
+        with timings.asking(INDEX):
+            live = self.index.resolve(self._alias)
+            points = self.index.fetch(live, [item_id], vectors=False) if live is not None else {}
+        payload = points[item_id].payload if item_id in points else {}
+        if payload.get("deleted"):
+            payload = {}
+        product = state.product.model_dump(exclude={"kind", "product_id", "revision", "occurred_at", "price"})
+        return ItemView(
+            item_id=item_id,
+            revision=state.revision,
+            indexed_revision=payload.get("revision"),
+            occurred_at=state.occurred_at,
+            price=None if state.product.price is None else str(state.product.price),
+            dimensions=_ages(payload),
+            **product,
+        )
+
+    def release(self, timings: Timings) -> ReleaseView:
+        """The live release and what it runs as. `model` is unknown here until its encoder is loaded (503)."""
+        target = self.target(None, timings)
+        manifest = self.loaded(target.release_id).manifest
+        with timings.asking(INDEX):
+            points = self.index.count(target.collection, NOT_DELETED)
+        return ReleaseView(
+            release_id=target.release_id,
+            collection=target.collection,
+            model=manifest.model,
+            dimension=manifest.dimension,
+            points=points,
+            created_at=manifest.created_at,
+        )
+
+    def missing(self) -> list[dict[str, str]]:
+        """What keeps this process from answering every route: store and reason, empty when it is ready."""
+        found = []
+        timings = Timings()
+        try:
+            with timings.asking(ITEMS):
+                self._store.ping()
+        except Unavailable as error:
+            found.append({"store": error.store, "message": error.detail})
+        try:
+            self.loaded(self.target(None, timings).release_id)
+        except Unavailable as error:
+            found.append({"store": error.store, "message": error.detail})
+        return found
+
+
+def _ages(payload: dict[str, Any] | Any) -> dict[str, DimensionAge]:
+    fingerprints, updated = payload.get("fingerprints") or {}, payload.get("updated_at") or {}
+    return {
+        name: DimensionAge(updated_at=updated[name], fingerprint=fingerprint)
+        for name, fingerprint in fingerprints.items()
+        if name in updated
+    }
+
+
+def _generation(collection: str) -> int:
+    last = collection.rpartition("__")[2]
+    return int(last) if last.isdigit() else 0

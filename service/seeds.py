@@ -1,0 +1,140 @@
+"""Seeds of a request become one vector per dimension, with what is known of the first positive one.
+
+Reads   the index for items of the catalogue; the release's encoder and recipe for inline products and texts
+Writes  nothing
+Never   needs an encoder when every seed is an item
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from schemas.api import Seed
+from schemas.events import Product
+from schemas.vectors import CONTENT, LEXICAL, DenseVector, Point, SparseVector, Vector
+from service.filters import Price
+from service.releases import LoadedRelease
+
+#: A combination shorter than this came from seeds that cancel each other out.
+_NOTHING = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What explanations and filters know of a seed, wherever it came from."""
+
+    words: str
+    brand: str | None = None
+    category: tuple[str, ...] = ()
+    price: Price | None = None
+    group_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One seed: its weight, its vectors by dimension (absent ones left out), and its id if it has one."""
+
+    weight: float
+    vectors: Mapping[str, Vector]
+    about: About
+    product_id: str | None = None
+
+
+def about_payload(payload: Mapping[str, Any]) -> About:
+    """From a point's payload (schemas.items.live_payload)."""
+    category = tuple(payload.get("category_path") or ())
+    values = [term.partition("=")[2] for term in payload.get("attributes") or ()]
+    words = [payload["title"], payload.get("brand_name") or "", *category, *values]
+    price = payload.get("price")
+    return About(
+        words=" ".join(words),
+        brand=payload.get("brand_name"),
+        category=category,
+        price=None if price is None else Price(float(price), payload.get("currency")),
+        group_id=payload.get("group_id"),
+    )
+
+
+def about_product(product: Product) -> About:
+    """From an inline product."""
+    values = [word for value in product.attributes.values() for word in _listed(value)]
+    words = [product.title, product.brand or "", *product.category, *values, product.description or ""]
+    return About(
+        words=" ".join(words),
+        brand=product.brand,
+        category=tuple(product.category),
+        price=None if product.price is None else Price(float(product.price), product.currency),
+        group_id=product.group_id,
+    )
+
+
+def _listed(value: str | list[str]) -> list[str]:
+    return value if isinstance(value, list) else [value]
+
+
+def item_part(seed: Seed, point: Point) -> Part:
+    """A seed from the catalogue: the vectors its point holds."""
+    return Part(
+        weight=seed.weight,
+        vectors=point.vectors,
+        about=about_payload(point.payload),
+        product_id=point.product_id,
+    )
+
+
+def inline_parts(
+    seeds: Sequence[Seed], text: str | None, *, load: Callable[[], LoadedRelease], dense: bool
+) -> list[Part]:
+    """Inline products, encoded with their fields as an event would be, then the text with the query prompt.
+
+    `load` gives the collection's release (and raises where it is not loaded); it is not called when there is
+    nothing inline. `dense` False leaves the encoder alone, for queries that weigh only words.
+    """
+    products = [(seed.weight, seed.item) for seed in seeds if seed.item is not None]
+    if not products and text is None:
+        return []
+    release = load()
+    recipe = release.recipe
+    parts: list[Part] = []
+    encoded: list[list[float]] = []
+    if dense and products:
+        encoded = release.encoder.encode([recipe.content(product) for _, product in products])
+    for number, (weight, product) in enumerate(products):
+        vectors: dict[str, Vector] = {LEXICAL: recipe.lexical(product)}
+        if dense:
+            vectors[CONTENT] = encoded[number]
+        parts.append(Part(weight, vectors, about_product(product)))
+    if text is not None:
+        vectors = {LEXICAL: recipe.lexical_query(text)}
+        if dense:
+            vectors[CONTENT] = release.encoder.encode([text], query=True)[0]
+        parts.append(Part(1.0, vectors, About(words=text)))
+    return parts
+
+
+def combined_dense(parts: Sequence[tuple[float, DenseVector]]) -> list[float] | None:
+    """The unit vector along the weighted sum, or None where the seeds cancel each other out."""
+    total = np.sum([weight * np.asarray(vector, dtype=np.float64) for weight, vector in parts], axis=0)
+    norm = float(np.linalg.norm(total))
+    if norm < _NOTHING:
+        return None
+    unit: list[float] = (total / norm).tolist()
+    return unit
+
+
+def combined_sparse(parts: Sequence[tuple[float, SparseVector]]) -> tuple[SparseVector, float] | None:
+    """The unit vector along the weighted sum and the sum's norm, or None where nothing is left."""
+    total: dict[int, float] = {}
+    for weight, vector in parts:
+        for index, value in zip(vector.indices, vector.values, strict=True):
+            total[index] = total.get(index, 0.0) + weight * value
+    norm = math.sqrt(sum(value * value for value in total.values()))
+    if norm < _NOTHING:
+        return None
+    indices = tuple(sorted(index for index, value in total.items() if value != 0.0))
+    return SparseVector(indices, tuple(total[index] / norm for index in indices)), norm
