@@ -44,9 +44,10 @@ PROTECTED = frozenset(
 )
 #: librdkafka's own errors, which its Python client spells as private names.
 AUTO_OFFSET_RESET: int = KafkaError._AUTO_OFFSET_RESET  # noqa: SLF001
+END_OF_PARTITION: int = KafkaError._PARTITION_EOF  # noqa: SLF001
 LOCAL_TIMEOUTS: frozenset[int] = frozenset({KafkaError._TIMED_OUT, KafkaError._TRANSPORT})  # noqa: SLF001
 #: The client lets large records through; each topic's max.message.bytes is the limit that counts.
-_CLIENT_MAX_BYTES = 16 * 1024 * 1024
+CLIENT_MAX_BYTES = 16 * 1024 * 1024
 
 
 class KafkaSettings(Frozen):
@@ -105,6 +106,25 @@ class Record:
     headers: tuple[tuple[str, bytes], ...] = ()
 
 
+def as_record(message: Message, topic_id: str) -> Record:
+    """A message of the client as a record."""
+    headers: Any = message.headers() or ()
+    return Record(
+        topic=message.topic() or "",
+        topic_id=topic_id,
+        partition=message.partition() or 0,
+        offset=message.offset() or 0,
+        timestamp_ms=message.timestamp()[1],
+        key=_bytes(message.key()),
+        value=_bytes(message.value()),
+        headers=tuple((str(name), _bytes(value) or b"") for name, value in headers),
+    )
+
+
+def _bytes(value: str | bytes | None) -> bytes | None:
+    return value.encode() if isinstance(value, str) else value
+
+
 def log_client_error(error: KafkaError) -> None:
     """Connection trouble that librdkafka handles itself: said once per occurrence, never raised."""
     log.warning("kafka_client_error code=%s reason=%s", error.name(), error.str())
@@ -120,7 +140,7 @@ class Publisher:
                 "linger.ms": settings.linger_ms,
                 "queue.buffering.max.messages": 100_000,
                 "queue.buffering.max.kbytes": 65_536,
-                "message.max.bytes": _CLIENT_MAX_BYTES,
+                "message.max.bytes": CLIENT_MAX_BYTES,
                 "delivery.timeout.ms": int(settings.delivery_timeout_seconds * 1000),
                 **settings.client_config(client_id),
                 "enable.idempotence": True,

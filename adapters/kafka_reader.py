@@ -21,7 +21,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient
 
-from adapters.kafka import AUTO_OFFSET_RESET, KafkaSettings, Record
+from adapters.kafka import AUTO_OFFSET_RESET, KafkaSettings, Record, as_record
 from adapters.kafka_admin import topic_ids
 from schemas.errors import Halt, Transient
 
@@ -146,21 +146,8 @@ class GroupReader:
             if error is not None:
                 self._raise(error, message)
             else:
-                records.append(self._record(message))
+                records.append(as_record(message, self._topic_ids[message.topic() or ""]))
         return records
-
-    def _record(self, message: Message) -> Record:
-        topic = message.topic() or ""
-        return Record(
-            topic=topic,
-            topic_id=self._topic_ids[topic],
-            partition=message.partition() or 0,
-            offset=message.offset() or 0,
-            timestamp_ms=message.timestamp()[1],
-            key=_bytes(message.key()),
-            value=_bytes(message.value()),
-            headers=_headers(message),
-        )
 
     def _raise(self, error: KafkaError, message: Message) -> None:
         code = error.code()
@@ -262,12 +249,3 @@ class GroupReader:
     def close(self) -> None:
         """Leave the group."""
         self._consumer.close()
-
-
-def _bytes(value: str | bytes | None) -> bytes | None:
-    return value.encode() if isinstance(value, str) else value
-
-
-def _headers(message: Message) -> tuple[tuple[str, bytes], ...]:
-    pairs: Any = message.headers() or ()
-    return tuple((str(name), _bytes(value) or b"") for name, value in pairs)

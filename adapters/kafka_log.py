@@ -1,0 +1,108 @@
+"""A topic read from its beginning to its end, without a group; and records written in one transaction.
+
+Reads   every partition of one topic, committed records only
+Writes  what it is handed, all of it or none
+Never   commits offsets: it leaves no trace on the broker
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from adapters.kafka import CLIENT_MAX_BYTES, END_OF_PARTITION, Headers, KafkaSettings, Record, as_record
+from adapters.kafka_admin import topic_ids
+from schemas.errors import Halt, Transient
+
+_TIMEOUT_SECONDS = 30.0
+
+
+def read_to_end(settings: KafkaSettings, topic: str) -> Iterator[Record]:
+    """Every record that the topic holds now, partitions mixed.
+
+    Raises Halt when the topic does not exist, Transient when the broker falls silent for half a minute.
+    """
+    identity = topic_ids(AdminClient(settings.client_config("simstream-log-admin")), [topic])[topic]
+    consumer = Consumer(
+        {
+            **settings.client_config("simstream-log"),
+            # The client insists on a group; nothing is committed to it.
+            "group.id": f"simstream-log-{uuid.uuid4()}",
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "auto.offset.reset": "error",
+            "isolation.level": "read_committed",
+        }
+    )
+    try:
+        try:
+            described = consumer.list_topics(topic, timeout=_TIMEOUT_SECONDS).topics[topic]
+        except KafkaException as error:
+            raise Transient(f"the broker does not describe {topic}: {error.args[0].str()}") from error
+        open_partitions = set(described.partitions)
+        consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in open_partitions])
+        quiet_since = time.monotonic()
+        while open_partitions:
+            for message in consumer.consume(1_000, 0.2):
+                quiet_since = time.monotonic()
+                reason = message.error()
+                if reason is None:
+                    yield as_record(message, identity)
+                elif reason.code() == END_OF_PARTITION:
+                    open_partitions.discard(message.partition() or 0)
+                elif reason.fatal() or not reason.retriable():
+                    raise Halt(f"{topic} cannot be read: {reason.str()}")
+            if time.monotonic() - quiet_since > _TIMEOUT_SECONDS:
+                raise Transient(f"the broker said nothing about {topic} for {_TIMEOUT_SECONDS:.0f} s")
+    finally:
+        consumer.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One record to write."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+
+
+class Transactions:
+    """Writes batches of records, each whole or not at all; a later holder of the name fences this one."""
+
+    def __init__(self, settings: KafkaSettings, *, transactional_id: str) -> None:
+        self._producer = Producer(
+            {
+                "message.max.bytes": CLIENT_MAX_BYTES,
+                **settings.client_config(f"simstream-{transactional_id}"),
+                "transactional.id": transactional_id,
+                "partitioner": "murmur2_random",
+            }
+        )
+        try:
+            self._producer.init_transactions(_TIMEOUT_SECONDS)
+        except KafkaException as error:
+            raise Transient(f"the broker did not open a transaction: {error.args[0].str()}") from error
+
+    def write(self, records: Sequence[Outgoing]) -> None:
+        """Write them in one transaction. Raises Halt when another process took over, else Transient."""
+        try:
+            self._producer.begin_transaction()
+            for record in records:
+                self._producer.produce(
+                    record.topic, key=record.key, value=record.value, headers=list(record.headers)
+                )
+            self._producer.commit_transaction(_TIMEOUT_SECONDS)
+        except KafkaException as error:
+            reason: KafkaError = error.args[0]
+            if reason.fatal():
+                raise Halt(f"another process is doing the same work: {reason.str()}") from error
+            if reason.txn_requires_abort():
+                self._producer.abort_transaction(_TIMEOUT_SECONDS)
+            raise Transient(f"the broker did not take the transaction: {reason.str()}") from error
