@@ -77,6 +77,7 @@ class Child(ABC):
     stop_timeout_seconds: float = 10.0
     #: How long a folder may still be held by a child whose parent has just died.
     lock_timeout_seconds: float = 3.0
+    stop_signal: signal.Signals = signal.SIGTERM
     #: What the kernel sends when the parent has died.
     death_signal: signal.Signals = signal.SIGKILL
 
@@ -146,7 +147,7 @@ class Child(ABC):
         return self
 
     def stop(self) -> None:
-        """End the child (SIGTERM, then SIGKILL) and give its port and folder back. Safe to repeat."""
+        """End the child (its stop signal, then SIGKILL) and give its port and folder back. Safe to repeat."""
         try:
             self._end()
         finally:
@@ -247,7 +248,7 @@ class Child(ABC):
         if process is None:
             return
         if process.poll() is None:
-            process.terminate()
+            process.send_signal(self.stop_signal)
             process.send_signal(signal.SIGCONT)  # a paused process takes no notice of SIGTERM
             try:
                 process.wait(self.stop_timeout_seconds)

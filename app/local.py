@@ -36,6 +36,8 @@ class TansuBroker(Child):
     """The Kafka-protocol broker of the embedded stack. Memory only: it forgets everything when it ends."""
 
     name = "tansu"
+    #: On SIGTERM it waits 5 s for its clients to go, and has nothing to save.
+    stop_signal = signal.SIGKILL
 
     @property
     def bootstrap_servers(self) -> str:
