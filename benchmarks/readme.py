@@ -1,0 +1,102 @@
+"""The README's figures, written from the results: `python -m benchmarks.readme [--check]`.
+
+Reads   benchmarks/results/*.json
+Writes  the block between the two markers of README.md; with `--check` nothing, exit code 1 if it differs
+Never   states a figure that no result file holds
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from benchmarks.harness import RESULTS, ROOT, Figure, Result, result_json, shown
+
+README = ROOT / "README.md"
+START = "<!-- figures:start -->"
+END = "<!-- figures:end -->"
+
+
+def results(folder: Path = RESULTS) -> list[Result]:
+    """Every result kept, by name of its benchmark. Raises ValueError naming a file that is not one."""
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            found.append(result_json.validate_json(path.read_bytes()))
+        except ValueError as error:
+            raise ValueError(f"{path.name} is no result: {error}; run its benchmark again") from error
+    return found
+
+
+def block(kept: Sequence[Result]) -> str:
+    """The README's lines between the markers: a table of figures, and where and how each was measured."""
+    if not kept:
+        return "No figures yet: `make bench` writes them."
+    lines = ["| what | measured | wanted | measured by |", "|---|---:|---:|---|"]
+    for result in kept:
+        lines += [_row(figure, result) for figure in result.report.figures if _quoted(figure)]
+    lines += ["", *_provenance(kept)]
+    return "\n".join(lines)
+
+
+def rewritten(text: str, kept: Sequence[Result]) -> str:
+    """`text` with its block replaced. Raises ValueError when it has not exactly one pair of markers."""
+    if text.count(START) != 1 or text.count(END) != 1 or text.index(START) > text.index(END):
+        raise ValueError(f"README.md needs one line {START!r} and, after it, one line {END!r}")
+    before, _, rest = text.partition(START)
+    after = rest.partition(END)[2]
+    return f"{before}{START}\n{block(kept)}\n{END}{after}"
+
+
+def _quoted(figure: Figure) -> bool:
+    return figure.target is not None or figure.headline
+
+
+def _row(figure: Figure, result: Result) -> str:
+    what = f"{figure.name}, {figure.note}" if figure.note else figure.name
+    wanted = f"{figure.direction} {shown(figure.target, '')}" if figure.target is not None else ""
+    measured = f"**{shown(figure.value, figure.unit)}**"
+    if figure.met(small=False) is False:
+        measured += " (missed)"
+    return "| " + " | ".join([_cell(what), measured, wanted, f"`{result.report.benchmark}`"]) + " |"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", r"\|").replace("\n", " ")
+
+
+def _provenance(kept: Sequence[Result]) -> Iterator[str]:
+    for machine in dict.fromkeys(result.machine for result in kept):
+        here = [result for result in kept if result.machine == machine]
+        yield f"Measured on: {machine.line()}."
+        yield ""
+        for result in here:
+            report = result.report
+            when = f"{result.date}, commit {result.commit or 'unknown'}"
+            yield f"- `{report.benchmark}`: `{result.command}`, {when}; {_cell(report.data)}"
+            yield from (f"  - left out: {_cell(reason)}" for reason in report.skipped)
+        yield ""
+    yield "The JSON files in [benchmarks/results](benchmarks/results) hold the settings and package versions."
+
+
+def main() -> int:
+    """Rewrite README.md, or only say whether it is up to date."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.readme", description="The README's figures.")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit code 1 if it would")
+    options = parser.parse_args()
+    before = README.read_text()
+    after = rewritten(before, results())
+    if before == after:
+        return 0
+    if options.check:
+        print("README.md does not say what benchmarks/results hold: run python -m benchmarks.readme")
+        return 1
+    README.write_text(after)
+    print("README.md: figures written")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
