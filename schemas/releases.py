@@ -1,0 +1,72 @@
+"""What a release of the model is: its manifest, written last, after which nothing of it ever changes.
+
+A release is a folder of files as the sentence-transformers library lays them out, plus `manifest.json`.
+"""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints
+
+from schemas.events import Frozen
+
+MANIFEST_NAME = "manifest.json"
+
+#: Part of collection names (`items__<release_id>__<n>`), so an underscore has no place in it.
+ReleaseId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9.-]{0,62}[a-z0-9])?$")]
+Pooling = Literal["mean", "cls", "last"]
+
+
+def _inside(name: str) -> str:
+    """Refuse names that could leave the release's folder, or hide in it."""
+    parts = PurePosixPath(name).parts
+    if not parts or name != "/".join(parts) or any(part.startswith(".") for part in parts) or "\\" in name:
+        raise ValueError("expected a relative path with '/' between its parts, none of them hidden or '..'")
+    if name == MANIFEST_NAME or name.startswith("/"):
+        raise ValueError("expected a file of the release other than its manifest, relative to its folder")
+    return name
+
+
+FileName = Annotated[str, StringConstraints(min_length=1, max_length=500), AfterValidator(_inside)]
+
+
+class FileEntry(Frozen):
+    """One file of a release."""
+
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    size_bytes: Annotated[int, Field(ge=0)]
+
+
+class EncoderConfig(Frozen):
+    """How the model turns text into one vector. Vectors are always scaled to unit length.
+
+    `max_length` is in tokens, special ones included. Prompts are put in front of the text as they are;
+    without `include_prompt` their tokens are left out of a mean. `lower_case` is applied before tokenising.
+    """
+
+    pooling: Pooling
+    max_length: Annotated[int, Field(ge=2)]
+    query_prompt: str = ""
+    passage_prompt: str = ""
+    include_prompt: bool = True
+    lower_case: bool = False
+
+
+class Manifest(Frozen):
+    """Everything a process needs to run a release, and to check that it has it whole.
+
+    `text` holds the settings of the text recipe, `figures` what was measured when it was made.
+    """
+
+    format: Literal[1] = 1
+    release_id: ReleaseId
+    created_at: AwareDatetime
+    base_model: str
+    parent: ReleaseId | None = None
+    dimension: Annotated[int, Field(ge=1)]
+    encoder: EncoderConfig
+    text: dict[str, Any] = {}
+    files: Annotated[dict[FileName, FileEntry], Field(min_length=1)]
+    figures: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = {}
