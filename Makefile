@@ -1,30 +1,34 @@
 # make demo | test | check | bench | lint | type
 # The environment is made once, from the pins of constraints.txt, and again only when they change.
 
-PYTHON ?= python3
+# The first of these that is 3.11 or 3.12; `make PYTHON=/path/to/python3.12` chooses another.
+FITS := import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 12) else 1)
+PYTHON ?= $(shell for name in python3 python3.12 python3.11; do \
+  if $$name -c '$(FITS)' 2>/dev/null; then echo $$name; exit; fi; done; echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SOURCES := schemas adapters consumers producers model service app tests benchmarks
 
 .DEFAULT_GOAL := help
+# `check` is a sequence, also under make -j: timings and real servers share the machine.
+.NOTPARALLEL:
 .PHONY: help demo test check bench bench-small lint type format install clean
 
 help:
 	@echo "make demo    the whole stack on a synthetic shop of 1,000 products (under a minute once installed)"
 	@echo "make test    every test; those that need Apache Kafka are skipped where there is no Java or Maven"
 	@echo "make check   lint, types, small benchmarks, tests: what CI runs"
-	@echo "make bench   every benchmark in full, results in benchmarks/results/"
+	@echo "make bench   every benchmark in full, results in benchmarks/results/ and the README"
 	@echo "make lint    ruff;  make type: mypy --strict;  make format: rewrite the layout"
 
 install: $(STAMP)
 
 # Rewritten only when the content changed, so that a checkout with new file times installs nothing again.
 $(STAMP): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 12) else \
-	"simstream needs Python 3.11 or 3.12, and $(PYTHON) is %d.%d: run make PYTHON=/path/to/python3.12" \
-	% sys.version_info[:2])'
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c '$(FITS)' || { echo "simstream needs Python 3.11 or 3.12, and $(PYTHON) is" \
+	  "`$(PYTHON) --version 2>&1`: run make PYTHON=/path/to/python3.12"; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@wanted=`cat pyproject.toml constraints.txt | cksum`; \
 	if [ "`cat $(STAMP) 2>/dev/null`" != "$$wanted" ]; then \
 	  echo "installing into $(VENV) (torch is large: a few minutes the first time)"; \
@@ -50,7 +54,7 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix $(SOURCES)
 
 bench: $(STAMP)
-	$(BIN)/python -m benchmarks --full
+	@$(BIN)/python -m benchmarks --full; missed=$$?; $(BIN)/python -m benchmarks.readme; exit $$missed
 
 bench-small: $(STAMP)
 	$(BIN)/python -m benchmarks --small
