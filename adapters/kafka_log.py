@@ -28,23 +28,9 @@ def read_to_end(settings: KafkaSettings, topic: str) -> Iterator[Record]:
     Raises Halt when the topic does not exist, Transient when the broker falls silent for half a minute.
     """
     identity = topic_ids(AdminClient(settings.client_config("simstream-log-admin")), [topic])[topic]
-    consumer = Consumer(
-        {
-            **settings.client_config("simstream-log"),
-            # The client insists on a group; nothing is committed to it.
-            "group.id": f"simstream-log-{uuid.uuid4()}",
-            "enable.auto.commit": False,
-            "enable.partition.eof": True,
-            "auto.offset.reset": "error",
-            "isolation.level": "read_committed",
-        }
-    )
+    consumer = _groupless(settings, "simstream-log", **{"enable.partition.eof": True})
     try:
-        try:
-            described = consumer.list_topics(topic, timeout=_TIMEOUT_SECONDS).topics[topic]
-        except KafkaException as error:
-            raise Transient(f"the broker does not describe {topic}: {error.args[0].str()}") from error
-        open_partitions = set(described.partitions)
+        open_partitions = _partitions(consumer, topic)
         consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in open_partitions])
         quiet_since = time.monotonic()
         while open_partitions:
@@ -61,6 +47,54 @@ def read_to_end(settings: KafkaSettings, topic: str) -> Iterator[Record]:
                 raise Transient(f"the broker said nothing about {topic} for {_TIMEOUT_SECONDS:.0f} s")
     finally:
         consumer.close()
+
+
+class Tail:
+    """One topic from its beginning and onwards, without a group; a partition added later is not followed."""
+
+    def __init__(self, settings: KafkaSettings, topic: str) -> None:
+        self._identity = topic_ids(AdminClient(settings.client_config("simstream-tail-admin")), [topic])[
+            topic
+        ]
+        self._consumer = _groupless(settings, "simstream-tail")
+        numbers = _partitions(self._consumer, topic)
+        self._consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in numbers])
+
+    def poll(self, timeout_seconds: float, *, limit: int = 1_000) -> list[Record]:
+        """What has arrived; waits for the first record only. Raises Halt when the topic cannot be read."""
+        messages = self._consumer.consume(1, timeout_seconds)
+        if messages:
+            messages += self._consumer.consume(limit - 1, 0)
+        for message in messages:
+            reason = message.error()
+            if reason is not None and (reason.fatal() or not reason.retriable()):
+                raise Halt(f"{message.topic()} cannot be read: {reason.str()}")
+        return [as_record(message, self._identity) for message in messages if message.error() is None]
+
+    def close(self) -> None:
+        """Let go of the topic."""
+        self._consumer.close()
+
+
+def _groupless(settings: KafkaSettings, client_id: str, **options: bool) -> Consumer:
+    return Consumer(
+        {
+            **settings.client_config(client_id),
+            # The client insists on a group; nothing is committed to it.
+            "group.id": f"{client_id}-{uuid.uuid4()}",
+            "enable.auto.commit": False,
+            "auto.offset.reset": "error",
+            "isolation.level": "read_committed",
+            **options,
+        }
+    )
+
+
+def _partitions(consumer: Consumer, topic: str) -> set[int]:
+    try:
+        return set(consumer.list_topics(topic, timeout=_TIMEOUT_SECONDS).topics[topic].partitions)
+    except KafkaException as error:
+        raise Transient(f"the broker does not describe {topic}: {error.args[0].str()}") from error
 
 
 @dataclass(frozen=True, slots=True)

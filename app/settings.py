@@ -24,9 +24,17 @@ from dotenv import dotenv_values
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
+from adapters.index import IndexSettings
+from adapters.kafka import KafkaSettings
 from adapters.redis_items import RedisSettings
+from adapters.releases import ReleaseSettings
+from app.observability import LogSettings, MetricsSettings
+from consumers.embeddings import EmbeddingsSettings
+from consumers.runner import RunnerSettings
+from model.settings import ModelSettings
 from schemas.events import Frozen
 from schemas.topics import Topics
+from service.settings import ServiceSettings
 
 PREFIX = "SIMSTREAM_"
 DELIMITER = "__"
@@ -59,7 +67,16 @@ class Settings(Frozen):
 
     namespace: str = ""
     topics: TopicNames = TopicNames()
+    kafka: KafkaSettings = KafkaSettings()
     redis: RedisSettings = RedisSettings()
+    qdrant: IndexSettings = IndexSettings()
+    releases: ReleaseSettings = ReleaseSettings()
+    model: ModelSettings = ModelSettings()
+    service: ServiceSettings = ServiceSettings()
+    loop: RunnerSettings = RunnerSettings()
+    embeddings: EmbeddingsSettings = EmbeddingsSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    log: LogSettings = LogSettings()
 
     def named_topics(self) -> Topics:
         """Every topic under its final name."""

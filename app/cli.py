@@ -1,0 +1,55 @@
+"""The command `simstream`.
+
+Reads   arguments, settings
+Writes  what its commands do; errors as one sentence on standard error
+
+Exit codes: 0 done; 1 stopped by a fault that the sentence names; 2 a wrong call or input; 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from click.exceptions import ClickException
+
+from app.commands import demo, operate, publish, query, run, schemas, shop
+from app.settings import InvalidSettings
+from schemas.errors import Halt, Transient
+
+app = typer.Typer(
+    name="simstream",
+    help="Similar items that are never stale: Kafka events in, fresh neighbours out.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+for module in (run, demo, publish, shop, query, operate, schemas):
+    module.register(app)
+
+
+def main() -> None:
+    """Entry point of the distribution."""
+    try:
+        app(standalone_mode=False)
+    except ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except typer.Exit as asked:
+        sys.exit(asked.exit_code)
+    except (InvalidSettings, ValueError) as error:
+        _say(str(error))
+        sys.exit(2)
+    except (Halt, Transient) as error:
+        _say(str(error))
+        sys.exit(1)
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(130)
+
+
+def _say(sentence: str) -> None:
+    print(f"simstream: {sentence}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""`simstream up`, `consume`, `serve`, `topics`: what runs for ever, and what has to be there first."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from adapters.index_port import release_of
+from app.observability import configure_logging, export_metrics
+from app.settings import load_settings
+from app.stack import running, serve_alone
+from app.wiring import (
+    embeddings_runner,
+    make_topics,
+    open_live,
+    open_publisher,
+    open_store,
+    patiently,
+    products_runner,
+)
+from consumers.runner import Runner
+
+
+class Consumer(StrEnum):
+    """Which consumer a process runs."""
+
+    PRODUCTS = "products"
+    EMBEDDINGS = "embeddings"
+
+
+DataDir = Annotated[Path, typer.Option("--data-dir", help="Where the embedded stack keeps its data.")]
+
+
+def up(
+    embedded: Annotated[
+        bool,
+        typer.Option("--embedded", help="Bring the broker, Redis and the index along: no Docker, no Java."),
+    ] = False,
+    data_dir: DataDir = Path("var"),
+    port: Annotated[int | None, typer.Option(help="Port of the query API; 0 picks a free one.")] = None,
+) -> None:
+    """Run everything in one process: topics, consumers, query API; with --embedded the servers as well."""
+    settings = load_settings()
+    configure_logging(settings.log)
+    _stop_on_sigterm()
+    port = settings.service.port if port is None else port
+    with running(settings, data_dir=data_dir, port=port, embedded=embedded, say=_say) as (where, _, failures):
+        _say(f"ready: API {where.http} (documentation at {where.http}/docs), Kafka {where.kafka}")
+        failures.stopped.wait()
+        failures.check()
+
+
+def consume(
+    consumer: Annotated[Consumer, typer.Argument(help="Which one.")],
+    accept_poison: Annotated[
+        int, typer.Option(min=0, help="Let so many unreadable records pass before judging their share.")
+    ] = 0,
+) -> None:
+    """Run one consumer, for one process or pod."""
+    settings = load_settings()
+    configure_logging(settings.log)
+    export_metrics(settings.metrics)
+    patiently("kafka", lambda: make_topics(settings))
+    store = open_store(settings)
+    patiently("redis", store.ping)
+    publisher = open_publisher(settings, consumer.value)
+    runner: Runner[Any]
+    index = None
+    if consumer is Consumer.PRODUCTS:
+        runner = products_runner(settings, store=store, publisher=publisher, accept_poison=accept_poison)
+    else:
+        index, collection, releases = open_live(settings)
+        release = releases.loaded(release_of(collection))
+        runner = embeddings_runner(
+            settings,
+            store=store,
+            publisher=publisher,
+            index=index,
+            collection=collection,
+            encoder=release.encoder,
+            recipe=release.recipe,
+            accept_poison=accept_poison,
+        )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: runner.stop())
+    try:
+        runner.run()
+    finally:
+        publisher.close()
+        if index is not None:
+            index.close()
+
+
+def serve(
+    port: Annotated[int | None, typer.Option(help="Port of the query API; 0 picks a free one.")] = None,
+) -> None:
+    """Run the query API alone."""
+    settings = load_settings()
+    configure_logging(settings.log)
+    serve_alone(settings, port=port)
+
+
+def topics() -> None:
+    """Create the topics that are missing, with the partitions, cleanup and retention simstream needs."""
+    settings = load_settings()
+    made = patiently("kafka", lambda: make_topics(settings))
+    print("\n".join(f"created {name}" for name in made) or "all topics exist")
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    for command in (up, consume, serve, topics):
+        app.command()(command)
+
+
+def _say(sentence: str) -> None:
+    print(sentence, file=sys.stderr, flush=True)
+
+
+def _stop_on_sigterm() -> None:
+    """SIGTERM ends a stack as Ctrl-C does: in order."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)

@@ -1,0 +1,271 @@
+"""The whole of simstream in one process: topics, consumers, service; embedded, its three servers as well.
+
+Reads   settings
+Writes  `stack.json` in the data folder once everything is ready, removed at the end
+Never   leaves a server behind: the embedded ones end with this process, however it ends
+
+Embedded, the broker and Redis are children and the index is a folder that this process owns. That broker
+forgets everything when it ends, so every embedded start reconciles the index with item state.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from adapters.index_port import release_of
+from adapters.kafka import KafkaSettings
+from app.local import LocalRedis, TansuBroker
+from app.settings import Settings
+from app.wiring import (
+    LoadedReleases,
+    alias_of,
+    embeddings_runner,
+    make_topics,
+    open_live,
+    open_publisher,
+    open_store,
+    patiently,
+    products_runner,
+    reconciler,
+)
+from consumers.runner import Runner
+from schemas.errors import Halt
+from service.api import create_app
+
+log = logging.getLogger(__name__)
+
+STACK_FILE = "stack.json"
+#: Below this many points a plain scan is as quick as a graph (design 10), and building one holds everything.
+GRAPH_FROM_POINTS = 20_000
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where a running stack can be reached: what `stack.json` says."""
+
+    kafka: str
+    redis: str
+    http: str
+
+
+class Failures:
+    """The first thing that went wrong in any thread, and a way to wait for it or for a stop."""
+
+    def __init__(self) -> None:
+        self.stopped = threading.Event()
+        self.first: BaseException | None = None
+
+    def watch(self, work: Callable[[], object]) -> None:
+        """Run `work`; its failure stops everything."""
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001  raised again by whoever waits
+            self.first = self.first or error
+        finally:
+            self.stopped.set()
+
+    def check(self) -> None:
+        """Raise what went wrong, if anything did."""
+        if self.first is not None:
+            raise self.first
+
+
+class Service:
+    """The query API on a thread."""
+
+    def __init__(self, app: Any, *, host: str, port: int) -> None:
+        self._socket = _bound(host, port)
+        self.address = f"http://{host}:{self._socket.getsockname()[1]}"
+        self._server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
+
+    def run(self) -> None:
+        """Serve until `stop`."""
+        self._server.run(sockets=[self._socket])
+
+    def stop(self) -> None:
+        """Finish the requests in hand, then end `run`."""
+        self._server.should_exit = True
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """A listening socket of our own, so that a taken port is a sentence and not a log line."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise Halt(
+            f"cannot listen on {host}:{port}: {error.strerror}; choose another port with --port"
+        ) from error
+    return listener
+
+
+@contextmanager
+def embedded_servers(settings: Settings, data_dir: Path, say: Say) -> Iterator[Settings]:
+    """Broker and Redis as children in `data_dir`; the settings that point at them and at a local index."""
+    data_dir.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as children:
+        # The broker starts empty each time, so nothing of its folder is of use.
+        shutil.rmtree(data_dir / "broker", ignore_errors=True)
+        broker = children.enter_context(TansuBroker(data_dir / "broker"))
+        redis = children.enter_context(LocalRedis(data_dir / "redis"))
+        say(f"broker {broker.bootstrap_servers}, redis {redis.url}, index in {data_dir / 'index'}")
+        yield settings.model_copy(
+            update={
+                "kafka": KafkaSettings(
+                    bootstrap_servers=broker.bootstrap_servers,
+                    partitions=settings.kafka.partitions,
+                    replication_factor=1,
+                ),
+                "redis": settings.redis.model_copy(update={"url": redis.url}),
+                "qdrant": settings.qdrant.model_copy(update={"url": f"edge:{data_dir / 'index'}"}),
+                "releases": settings.releases.model_copy(update={"url": str(data_dir / "releases")}),
+            }
+        )
+
+
+@contextmanager
+def running(
+    settings: Settings, *, data_dir: Path, port: int, embedded: bool, say: Say
+) -> Iterator[tuple[Addresses, Settings, Failures]]:
+    """Everything running and ready. Leaving stops it; `Failures` tells when something ended by itself."""
+    with ExitStack() as opened:
+        if embedded:
+            settings = opened.enter_context(embedded_servers(settings, data_dir, say))
+        addresses, failures = _start(opened, settings, port=port, embedded=embedded, say=say)
+        data_dir.mkdir(parents=True, exist_ok=True)
+        stack_file = data_dir / STACK_FILE
+        _write_whole(stack_file, json.dumps(asdict(addresses)))
+        opened.callback(stack_file.unlink, missing_ok=True)
+        yield addresses, settings, failures
+
+
+def _start(
+    opened: ExitStack, settings: Settings, *, port: int, embedded: bool, say: Say
+) -> tuple[Addresses, Failures]:
+    """Open, wire and start everything; `opened` closes it in reverse."""
+    patiently("kafka", lambda: make_topics(settings))
+    store = open_store(settings)
+    patiently("redis", store.ping)
+    publisher = open_publisher(settings, "stack")
+    opened.callback(publisher.close)
+    index, collection, releases = open_live(settings)
+    opened.callback(index.close)
+    release = releases.loaded(release_of(collection))
+    points = index.count(collection)
+    say(f"release {release_of(collection)}, collection {collection}, {points} points")
+    if embedded and points > GRAPH_FROM_POINTS:
+        say("building the search graph (nothing else runs meanwhile)")
+        index.optimize(collection)
+
+    failures = Failures()
+    runners: list[Runner[Any]] = [
+        products_runner(settings, store=store, publisher=publisher),
+        embeddings_runner(
+            settings,
+            store=store,
+            publisher=publisher,
+            index=index,
+            collection=collection,
+            encoder=release.encoder,
+            recipe=release.recipe,
+        ),
+    ]
+    for runner in runners:
+        _start_thread(opened, failures, runner.run, runner.stop)
+    if embedded:
+        walk = reconciler(
+            settings,
+            store=store,
+            publisher=publisher,
+            index=index,
+            collection=collection,
+            recipe=release.recipe,
+        )
+        found = walk.run()
+        say(f"reconciled: {found.items} items, {found.points} points, {found.announced} announced")
+    service = Service(
+        create_app(
+            index=index, store=store, releases=releases, settings=settings.service, alias=alias_of(settings)
+        ),
+        host=settings.service.host,
+        port=port,
+    )
+    _start_thread(opened, failures, service.run, service.stop)
+    for runner in runners:
+        while not runner.assigned.wait(0.1):
+            failures.check()
+    return Addresses(settings.kafka.bootstrap_servers, settings.redis.url, service.address), failures
+
+
+def _start_thread(
+    opened: ExitStack, failures: Failures, run: Callable[[], None], stop: Callable[[], None]
+) -> None:
+    thread = threading.Thread(target=failures.watch, args=(run,), daemon=True)
+    thread.start()
+
+    def end() -> None:
+        stop()
+        thread.join(30.0)
+
+    opened.callback(end)
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Readers see the old file or the new one, never half of it."""
+    aside = path.with_suffix(f".{os.getpid()}")
+    aside.write_text(text)
+    aside.replace(path)
+
+
+def serve_alone(settings: Settings, *, port: int | None = None) -> None:
+    """Only the service, in this thread, until it is told to stop; its encoder is loaded beside it."""
+    from adapters.index import open_index
+
+    index = open_index(settings.qdrant)
+    releases = LoadedReleases(settings)
+    stopping = threading.Event()
+    failures = Failures()
+
+    def follow_alias() -> None:
+        """Load the release of whatever is live; until then the service says that it is not ready."""
+        while not stopping.is_set():
+            collection = patiently("qdrant", lambda: index.resolve(alias_of(settings)))
+            if collection is not None:
+                releases.load(release_of(collection))
+            stopping.wait(2.0)
+
+    watcher = threading.Thread(target=failures.watch, args=(follow_alias,), daemon=True)
+    watcher.start()
+    service = Service(
+        create_app(
+            index=index,
+            store=open_store(settings),
+            releases=releases,
+            settings=settings.service,
+            alias=alias_of(settings),
+        ),
+        host=settings.service.host,
+        port=settings.service.port if port is None else port,
+    )
+    log.info("service_listens address=%s", service.address)
+    try:
+        service.run()
+    finally:
+        stopping.set()
+        index.close()
+    failures.check()

@@ -1,0 +1,208 @@
+"""Everything is opened and put together here, from settings; nothing else in the house does both.
+
+Reads   settings
+Writes  the first release and the live collection, where there are none yet
+Never   imports torch before an encoder is asked for: item-to-item queries and `products` do without
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from adapters.index import open_index
+from adapters.index_port import LIVE_ALIAS, VectorIndex, collection_name, release_of
+from adapters.kafka import Publisher
+from adapters.kafka_admin import ensure_topics, open_admin
+from adapters.kafka_reader import GroupReader
+from adapters.redis_items import ItemStore, connect
+from adapters.releases import ReleaseStore
+from app.settings import Settings
+from consumers.dead_letters import DeadLetters
+from consumers.embeddings import EmbeddingsHandler
+from consumers.products import ProductChange, ProductsHandler
+from consumers.reconcile import Reconciler
+from consumers.runner import Runner
+from consumers.work import Hint
+from schemas.errors import Transient
+from schemas.vectors import CONTENT, CollectionSpec, Encoder, TextRecipe
+from service.releases import ReleaseNotLoaded
+
+if TYPE_CHECKING:
+    from model.release import LoadedRelease
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+def client_id(settings: Settings, role: str) -> str:
+    """Names a client in the broker's logs and metrics: role, machine, process."""
+    return f"{settings.namespace}simstream-{role}-{socket.gethostname()}-{os.getpid()}"
+
+
+def patiently(what: str, attempt: Callable[[], T], *, pause_seconds: float = 1.0) -> T:
+    """Repeat while a store or the broker is away: compose and Kubernetes start things in any order."""
+    while True:
+        try:
+            return attempt()
+        except Transient as error:
+            log.warning("start_waits for=%s reason=%s", what, error)
+            time.sleep(pause_seconds)
+
+
+def make_topics(settings: Settings) -> list[str]:
+    """Create the topics that are missing; the names created. Raises Transient or Halt."""
+    return ensure_topics(
+        open_admin(settings.kafka),
+        settings.named_topics().declared(),
+        partitions=settings.kafka.partitions,
+        replication_factor=settings.kafka.replication_factor,
+    )
+
+
+def open_store(settings: Settings) -> ItemStore:
+    """Item state in Redis."""
+    return ItemStore(client=connect(settings.redis), namespace=settings.namespace)
+
+
+def open_publisher(settings: Settings, role: str) -> Publisher:
+    """A producer under the name of its role."""
+    return Publisher(settings.kafka, client_id=client_id(settings, role))
+
+
+def alias_of(settings: Settings) -> str:
+    """The alias of the live collection."""
+    return settings.namespace + LIVE_ALIAS
+
+
+class LoadedReleases:
+    """The releases that this process can encode with; implements service.releases.Releases."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._loaded: dict[str, LoadedRelease] = {}
+        self._lock = threading.Lock()
+
+    def loaded(self, release_id: str) -> LoadedRelease:
+        """The release by name. Raises ReleaseNotLoaded; never loads anything itself."""
+        try:
+            return self._loaded[release_id]
+        except KeyError:
+            raise ReleaseNotLoaded(release_id) from None
+
+    def load(self, release_id: str) -> LoadedRelease:
+        """Load a release, once, verified against its manifest."""
+        from model.release import load_release
+
+        with self._lock:
+            if release_id not in self._loaded:
+                store = ReleaseStore(self._settings.releases)
+                self._loaded[release_id] = load_release(store, release_id, self._settings.model)
+            return self._loaded[release_id]
+
+
+def live_collection(settings: Settings, index: VectorIndex, releases: LoadedReleases) -> str:
+    """The collection behind the alias; where there is none, the first release and its collection are made.
+
+    Two processes that start at once make the same release and so the same collection.
+    """
+    alias = alias_of(settings)
+    found = index.resolve(alias)
+    if found is not None:
+        return found
+    from model.release import first_release
+
+    manifest = first_release(settings.model, ReleaseStore(settings.releases))
+    collection = collection_name(manifest.release_id, namespace=settings.namespace)
+    index.ensure_collection(collection, CollectionSpec(dense={CONTENT: manifest.dimension}))
+    index.set_alias(alias, collection)
+    log.info("first_collection_made collection=%s", collection)
+    return collection
+
+
+def open_live(settings: Settings) -> tuple[VectorIndex, str, LoadedReleases]:
+    """The index, its live collection, and that collection's release loaded."""
+    index = open_index(settings.qdrant)
+    releases = LoadedReleases(settings)
+    collection = patiently("qdrant", lambda: live_collection(settings, index, releases))
+    releases.load(release_of(collection))
+    return index, collection, releases
+
+
+def products_runner(
+    settings: Settings, *, store: ItemStore, publisher: Publisher, accept_poison: int = 0
+) -> Runner[ProductChange]:
+    """The products consumer, ready to run."""
+    handler = ProductsHandler(store=store, publisher=publisher, topics=settings.named_topics())
+    return Runner(
+        reader=GroupReader(
+            settings.kafka,
+            group=f"{settings.namespace}simstream-products",
+            client_id=client_id(settings, "products"),
+        ),
+        handler=handler,
+        dead_letters=DeadLetters(publisher=publisher),
+        settings=settings.loop,
+        accept_poison=accept_poison,
+    )
+
+
+def embeddings_runner(
+    settings: Settings,
+    *,
+    store: ItemStore,
+    publisher: Publisher,
+    index: VectorIndex,
+    collection: str,
+    encoder: Encoder,
+    recipe: TextRecipe,
+    accept_poison: int = 0,
+) -> Runner[Hint]:
+    """The embeddings consumer of one collection, ready to run; its threads have started."""
+    handler = EmbeddingsHandler(
+        store=store,
+        index=index,
+        collection=collection,
+        encoder=encoder,
+        recipe=recipe,
+        publisher=publisher,
+        topics=settings.named_topics(),
+        settings=settings.embeddings,
+    )
+    return Runner(
+        reader=GroupReader(
+            settings.kafka,
+            group=f"{settings.namespace}simstream-embeddings-{collection.removeprefix(settings.namespace)}",
+            client_id=client_id(settings, "embeddings"),
+        ),
+        handler=handler,
+        dead_letters=DeadLetters(publisher=publisher),
+        settings=settings.loop,
+        accept_poison=accept_poison,
+    )
+
+
+def reconciler(
+    settings: Settings,
+    *,
+    store: ItemStore,
+    publisher: Publisher,
+    index: VectorIndex,
+    collection: str,
+    recipe: TextRecipe,
+) -> Reconciler:
+    """Compares item state with a collection."""
+    return Reconciler(
+        store=store,
+        index=index,
+        collection=collection,
+        recipe=recipe,
+        publisher=publisher,
+        topics=settings.named_topics(),
+    )
