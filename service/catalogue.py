@@ -139,7 +139,7 @@ class Catalogue:
         return ReleaseView(
             release_id=target.release_id,
             collection=target.collection,
-            model=manifest.model,
+            model=manifest.base_model,
             dimension=manifest.dimension,
             points=points,
             created_at=manifest.created_at,

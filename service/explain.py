@@ -3,60 +3,83 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from schemas.api import Explanation, Shared
+from schemas.events import Product
 from schemas.vectors import SparseVector
 from service.seeds import About
 
 MAX_TERMS = 10
-#: Words of a seed that are looked at; descriptions can be long, and its first words come from the title.
+#: Words of a seed that are looked at; descriptions can be long, and the first words come from the title.
 MAX_WORDS = 300
 _EDGES = re.compile(r"^\W+|\W+$")
+#: Runs of scripts that are written without spaces, which the recipe cuts into single characters and pairs.
+_UNSPACED = re.compile(r"([\u0e00-\u0eff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]{2,})")
 
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A readable word of the seed and the grams it is made of."""
+    """A readable word of the seed and the grams that make it up, those across its edges left out.
+
+    `run` and `position` tell neighbouring pairs of one unspaced run, which are shown as one term.
+    """
 
     text: str
     grams: frozenset[int]
+    run: int = -1
+    position: int = 0
 
 
-def words_of(text: str, grams_of: Callable[[str], SparseVector]) -> list[Word]:
-    """The distinct words of a seed's text, in order, each with its grams (`TextRecipe.lexical_query`)."""
+def words_of(text: str, grams_of: Callable[[Product], Mapping[int, str]]) -> list[Word]:
+    """The distinct words of a seed's text, in order, each with its grams (`TextRecipe.grams`)."""
     words: dict[str, Word] = {}
-    for raw in text.split()[: 4 * MAX_WORDS]:
-        readable = _EDGES.sub("", raw)
-        key = readable.casefold()
-        if not key or key in words:
-            continue
-        grams = frozenset(grams_of(readable).indices)
-        if grams:
-            words[key] = Word(readable, grams)
-        if len(words) >= MAX_WORDS:
-            break
+    run = 0
+    for raw in text.split()[:MAX_WORDS]:
+        for piece in _UNSPACED.split(raw):
+            readable = _EDGES.sub("", piece)
+            if not readable or readable.casefold() in words:
+                continue
+            if _UNSPACED.fullmatch(readable):
+                run += 1
+                for position in range(len(readable) - 1):
+                    pair = readable[position : position + 2]
+                    grams = grams_of(Product.model_construct(title=pair))
+                    whole = frozenset(index for index, gram in grams.items() if len(gram) == 2)
+                    words.setdefault(pair, Word(pair, whole or frozenset(grams), run, position))
+                continue
+            grams = grams_of(Product.model_construct(title=readable))
+            # "(black)," and "black" share what lies inside the word; a short word has nothing but edges.
+            inside = frozenset(index for index, gram in grams.items() if gram == gram.strip())
+            words[readable.casefold()] = Word(readable, inside or frozenset(grams))
     return list(words.values())
 
 
 def shared_terms(
-    words: Iterable[Word], query: SparseVector, hit: SparseVector, idf: Mapping[int, float]
+    words: Sequence[Word], query: SparseVector, hit: SparseVector, idf: Mapping[int, float]
 ) -> list[str]:
-    """Words whose grams both have, those that add most to the lexical score first, at most MAX_TERMS.
+    """Words of the seed whose grams the hit has too, those that add most to the score first.
 
     A word's worth is the sum over its grams of query value x IDF x hit value: its part of the engine's score.
     """
     asked = dict(zip(query.indices, query.values, strict=True))
     held = dict(zip(hit.indices, hit.values, strict=True))
-    ranked = []
+    terms: list[tuple[float, str, Word]] = []
     for word in words:
-        if all(gram in held and asked.get(gram, 0.0) > 0 for gram in word.grams):
-            worth = sum(asked[gram] * idf.get(gram, 1.0) * held[gram] for gram in word.grams)
-            ranked.append((-worth, word.text))
-    ranked.sort()
-    return [text for _, text in ranked[:MAX_TERMS]]
+        if not word.grams or not word.grams <= held.keys():
+            continue
+        worth = sum(asked.get(gram, 0.0) * idf.get(gram, 0.0) * held[gram] for gram in word.grams)
+        if worth <= 0:
+            continue
+        before = terms[-1] if terms else None
+        if before and word.run >= 0 and (before[2].run, before[2].position + 1) == (word.run, word.position):
+            terms[-1] = (before[0] + worth, before[1] + word.text[-1], word)
+        else:
+            terms.append((worth, word.text, word))
+    ranked = sorted(terms, key=lambda term: (-term[0], term[1]))
+    return [text for _, text, _ in ranked[:MAX_TERMS]]
 
 
 def shares(contributions: Mapping[str, float]) -> dict[str, float]:

@@ -71,6 +71,6 @@ class Measured:
         try:
             await self._app(scope, receive, noted)
         finally:
-            route = getattr(scope.get("route"), "path", UNMATCHED)
+            route = getattr(scope.get("route"), "path_format", UNMATCHED)
             HTTP_REQUESTS_TOTAL.labels(route=route, status=str(status)).inc()
             HTTP_SECONDS.labels(route=route).observe(time.perf_counter() - started)

@@ -59,11 +59,22 @@ def field_errors(details: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     """Pydantic's error details as {field, message}, without the input they were about."""
     errors = []
     for detail in details[:MAX_ERRORS]:
-        path = [str(part) for part in detail["loc"] if part not in ("body", "query", "path")]
-        field = ascii(".".join(path))[1:-1][:200]
-        message = "is required" if detail["type"] == "missing" else str(detail["msg"])
-        errors.append({"field": field, "message": message[:300].encode("ascii", "backslashreplace").decode()})
+        path = [str(part) for part in detail["loc"] if part not in ("body", "query", "path", "[key]")]
+        message = str(detail["msg"])
+        if detail["type"] == "missing":
+            message = "is required"
+        elif detail["type"] == "json_invalid":
+            reason = (detail.get("ctx") or {}).get("error", "")
+            path, message = [], f"is not valid JSON: {reason} (character {path[0] if path else 0})"
+        elif detail["type"] == "model_attributes_type" and not path:
+            message = "is not a JSON object: send one, with Content-Type: application/json"
+        errors.append({"field": _ascii(".".join(path))[:200], "message": _ascii(message)[:300]})
     return errors
+
+
+def _ascii(text: str) -> str:
+    """Printable ASCII; anything else as an escape."""
+    return ascii(text)[1:-1].replace("\\'", "'")
 
 
 def invalid(details: Sequence[Mapping[str, Any]]) -> Response:
@@ -83,7 +94,7 @@ def install(app: FastAPI, *, retry_after_seconds: int) -> None:
         if isinstance(error, Unavailable | NotSearchableYet):
             headers["Retry-After"] = str(retry_after_seconds)
         if isinstance(error, Unavailable):
-            logger.warning("store_unavailable", extra={"store": error.store, "reason": error.detail})
+            logger.warning("store_unavailable store=%s reason=%s", error.store, ascii(error.detail))
         return problem(error.status, error.detail, title=error.title, errors=error.errors, headers=headers)
 
     async def unparsable(_: Request, error: Exception) -> Response:
@@ -95,8 +106,8 @@ def install(app: FastAPI, *, retry_after_seconds: int) -> None:
         return problem(error.status_code, str(error.detail), headers=error.headers)
 
     async def unexpected(request: Request, error: Exception) -> Response:
-        route = getattr(request.scope.get("route"), "path", "")
-        logger.error("request_failed", extra={"route": route}, exc_info=error)
+        route = getattr(request.scope.get("route"), "path_format", "")
+        logger.error("request_failed route=%s", route, exc_info=error)
         return problem(500, "the service failed on this request; its log says why")
 
     app.add_exception_handler(Refused, refused)

@@ -5,9 +5,9 @@ Never imports model/: app/wiring.py hands in what implements these.
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Protocol
 
+from schemas.releases import Manifest
 from schemas.vectors import Encoder, TextRecipe
 
 
@@ -17,25 +17,6 @@ class ReleaseNotLoaded(Exception):
     def __init__(self, release_id: str) -> None:
         super().__init__(f"the encoder of release {release_id!r} is not loaded here")
         self.release_id = release_id
-
-
-class ReleaseManifest(Protocol):
-    """The part of a release's manifest that the API shows."""
-
-    @property
-    def model(self) -> str:
-        """The base model's name."""
-        ...
-
-    @property
-    def dimension(self) -> int:
-        """Length of its vectors."""
-        ...
-
-    @property
-    def created_at(self) -> datetime | None:
-        """When the release was made."""
-        ...
 
 
 class LoadedRelease(Protocol):
@@ -52,7 +33,7 @@ class LoadedRelease(Protocol):
         ...
 
     @property
-    def manifest(self) -> ReleaseManifest:
+    def manifest(self) -> Manifest:
         """What it is."""
         ...
 
