@@ -1,0 +1,309 @@
+"""Texts become unit vectors, in three phases: tokenise, forward, pool.
+
+Reads   a model's folder (config.json, *.safetensors, tokenizer.json) once, in `load`
+Writes  metrics: texts, tokens, seconds, truncated texts
+Never   runs a model's own code, guesses a release, or lets a short query wait behind a long bulk encode
+
+The caller's thread tokenises and cuts the texts, sorted by length, into batches of so many tokens, padding
+included. One thread of the encoder's own runs every forward pass, in the order the batches were handed to it.
+A bulk encode has at most `ahead` batches there, so a query waits for those and no more. Pooling sums in fp32.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tokenizers import Encoding, Tokenizer
+
+from adapters.metrics import (
+    ENCODED_TEXTS_TOTAL,
+    ENCODED_TOKENS_TOTAL,
+    ENCODER_SECONDS_TOTAL,
+    TRUNCATED_TEXTS_TOTAL,
+)
+from model.precision import chosen_device, chosen_precision
+from model.settings import ModelSettings, UnusableModel
+from model.weights import load_model
+from schemas.releases import EncoderConfig, Pooling
+
+log = logging.getLogger(__name__)
+
+#: Texts tokenised and sorted together: bounds memory, and is far more than a batch.
+_CHUNK_TEXTS = 4096
+#: Measured on two cores: a batch of 512 tokens takes about 45 ms, and larger ones gain nothing.
+_BATCH_TOKENS_CPU = 512
+_BATCH_TOKENS_GPU = 32_768
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """One tokenised text: ids of at most `max_length` tokens, and whether more were cut off."""
+
+    ids: list[int]
+    truncated: bool
+
+
+class TextEncoder:
+    """Implements `schemas.vectors.Encoder`. Thread-safe. Make one with `load`, end it with `close`."""
+
+    def __init__(
+        self,
+        *,
+        model: torch.nn.Module,
+        tokenizer: Tokenizer,
+        config: EncoderConfig,
+        device: torch.device,
+        batch_tokens: int,
+        threads: int | None = None,
+    ) -> None:
+        self.config = config
+        self.device = device
+        self.batch_tokens = batch_tokens
+        # A GPU works on one batch while the next is copied and the one before is awaited.
+        self._ahead = 2 if device.type == "cuda" else 1
+        self._model = model
+        shape: Any = model.config
+        self._pad_id = int(getattr(shape, "pad_token_id", None) or 0)
+        self._dimension = int(shape.hidden_size)
+        self._tokenizer = tokenizer
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(config.max_length)
+        self._prompt_tokens = {
+            query: 0 if config.include_prompt else self._tokens_of_prompt(query) for query in (False, True)
+        }
+        self._busy_until = 0.0
+        self._busy_lock = threading.Lock()
+        # torch keeps a pool of helpers per calling thread: one caller, one pool, whoever asks.
+        self._lane = ThreadPoolExecutor(
+            max_workers=1, thread_name_prefix="encoder", initializer=_use_threads, initargs=(threads,)
+        )
+
+    @classmethod
+    def load(cls, folder: Path, config: EncoderConfig, settings: ModelSettings) -> TextEncoder:
+        """Load the model in `folder`, choosing device and precision for this machine, and log the choice.
+
+        Raises UnusableModel if files are missing, or the weights are not finite or not all there.
+        """
+        started = time.monotonic()
+        device = chosen_device(settings.device)
+        tokenizer = _tokenizer(folder)
+        default_tokens = _BATCH_TOKENS_CPU if device.type == "cpu" else _BATCH_TOKENS_GPU
+
+        def encoder_of(model: torch.nn.Module) -> TextEncoder:
+            return cls(
+                model=model,
+                tokenizer=tokenizer,
+                config=config,
+                device=device,
+                batch_tokens=settings.batch_tokens or default_tokens,
+                threads=settings.threads,
+            )
+
+        def vectors_of(model: torch.nn.Module, texts: Sequence[str]) -> NDArray[np.float32]:
+            probe = encoder_of(model)
+            try:
+                return probe.vectors(probe.tokenise(texts))
+            finally:
+                probe.close()
+
+        model, dtype, cosine = chosen_precision(
+            load_model(folder, device), device, settings.dtype, vectors_of
+        )
+        if settings.compile:
+            model.compile(dynamic=True)
+        encoder = encoder_of(model)
+        log.info(
+            "encoder_ready",
+            extra={
+                "folder": str(folder),
+                "device": str(device),
+                "dtype": dtype,
+                "cosine_to_fp32": cosine,
+                "dimension": encoder.dimension,
+                "pooling": config.pooling,
+                "max_length": config.max_length,
+                "batch_tokens": encoder.batch_tokens,
+                "compiled": settings.compile,
+                "load_seconds": round(time.monotonic() - started, 3),
+            },
+        )
+        return encoder
+
+    @property
+    def dimension(self) -> int:
+        """Length of every vector."""
+        return self._dimension
+
+    def encode(self, texts: Sequence[str], *, query: bool = False) -> list[list[float]]:
+        """`encode_array` as plain lists of floats."""
+        vectors: list[list[float]] = self.encode_array(texts, query=query).tolist()
+        return vectors
+
+    def encode_array(self, texts: Sequence[str], *, query: bool = False) -> NDArray[np.float32]:
+        """Unit vectors, float32, shape (len(texts), dimension), in the order of `texts`.
+
+        `query` puts the model's query prompt in front, otherwise the passage prompt.
+        """
+        vectors = np.empty((len(texts), self._dimension), dtype=np.float32)
+        for start in range(0, len(texts), _CHUNK_TEXTS):
+            tokens = self.tokenise(texts[start : start + _CHUNK_TEXTS], query=query)
+            vectors[start : start + len(tokens)] = self.vectors(tokens, query=query)
+            ENCODED_TEXTS_TOTAL.inc(len(tokens))
+            ENCODED_TOKENS_TOTAL.inc(sum(len(text.ids) for text in tokens))
+            TRUNCATED_TEXTS_TOTAL.inc(sum(text.truncated for text in tokens))
+        return vectors
+
+    def close(self) -> None:
+        """Finish what is being encoded and end the encoder's thread."""
+        self._lane.shutdown()
+
+    # --- phase 1: tokenise, in the caller's thread (the tokeniser releases the GIL and uses all cores) ---
+
+    def tokenise(self, texts: Sequence[str], *, query: bool = False) -> list[Tokens]:
+        """Ids of each text with its prompt, cut to `max_length`."""
+        prompt = self.config.query_prompt if query else self.config.passage_prompt
+        prepared: Sequence[str] = [prompt + text for text in texts] if prompt else list(texts)
+        if self.config.lower_case:
+            prepared = [text.lower() for text in prepared]
+        encodings: list[Encoding] = self._tokenizer.encode_batch_fast(prepared)
+        return [Tokens(ids=found.ids, truncated=bool(found.overflowing)) for found in encodings]
+
+    def _tokens_of_prompt(self, query: bool) -> int:
+        """How many tokens the prompt takes at the front, the opening special token included."""
+        prompt = self.config.query_prompt if query else self.config.passage_prompt
+        if not prompt:
+            return 0
+        ids = self._tokenizer.encode(prompt).ids
+        bare = self._tokenizer.encode(prompt, add_special_tokens=False).ids
+        closing = (
+            len(ids) - len(bare) - next((at for at in range(len(ids)) if ids[at:][: len(bare)] == bare), 0)
+        )
+        return len(ids) - closing
+
+    def vectors(self, tokens: Sequence[Tokens], *, query: bool = False) -> NDArray[np.float32]:
+        """Unit vectors of tokenised texts, float32, (len(tokens), dimension), in their order."""
+        vectors = np.empty((len(tokens), self._dimension), dtype=np.float32)
+        waiting: deque[tuple[list[int], Future[Callable[[], NDArray[np.float32]]]]] = deque()
+        skip = self._prompt_tokens[query]
+        for batch in token_batches([len(text.ids) for text in tokens], self.batch_tokens):
+            if len(waiting) == self._ahead:
+                rows, done = waiting.popleft()
+                vectors[rows] = done.result()()
+            waiting.append((batch, self._lane.submit(self._run, [tokens[row].ids for row in batch], skip)))
+        for rows, done in waiting:
+            vectors[rows] = done.result()()
+        return vectors
+
+    # --- phases 2 and 3: forward and pool, in the encoder's thread ---
+
+    def _run(self, batch: Sequence[Sequence[int]], skip: int) -> Callable[[], NDArray[np.float32]]:
+        """Start one batch; the answer waits for it and hands out its vectors, (len(batch), dimension)."""
+        started = time.perf_counter()
+        with torch.inference_mode():
+            ids, lengths = self._on_device(batch)
+            hidden = self._forward(ids, lengths, padded=len(batch[0]) != len(batch[-1]))
+            pooled = pool(hidden, lengths, self.config.pooling, skip=skip)
+            if self.device.type != "cuda":
+                vectors: NDArray[np.float32] = pooled.cpu().numpy()
+                self._count_busy(started)
+                return lambda: vectors
+            # One copy back per batch, into pinned memory, awaited by the caller and not by this thread.
+            target = torch.empty(pooled.shape, dtype=pooled.dtype, pin_memory=True)
+            target.copy_(pooled, non_blocking=True)
+            copied: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            copied.record()
+
+        def wait() -> NDArray[np.float32]:
+            copied.synchronize()
+            self._count_busy(started)
+            found: NDArray[np.float32] = target.numpy()
+            return found
+
+        return wait
+
+    def _on_device(self, batch: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Ids, int64, (texts, longest) and lengths, int64, (texts,); texts come longest first."""
+        lengths = np.array([len(ids) for ids in batch], dtype=np.int64)
+        padded = np.full((len(batch), max(1, int(lengths[0]))), self._pad_id, dtype=np.int64)
+        for row, ids in enumerate(batch):
+            padded[row, : len(ids)] = ids
+        tensors = torch.from_numpy(padded), torch.from_numpy(lengths)
+        if self.device.type == "cpu":
+            return tensors
+        if self.device.type == "cuda":
+            tensors = tensors[0].pin_memory(), tensors[1].pin_memory()
+        return tensors[0].to(self.device, non_blocking=True), tensors[1].to(self.device, non_blocking=True)
+
+    def _forward(self, ids: torch.Tensor, lengths: torch.Tensor, *, padded: bool) -> torch.Tensor:
+        """Hidden states of the last layer, (texts, longest, dimension). No mask where nothing is padded."""
+        mask = None
+        if padded:
+            mask = (torch.arange(ids.shape[1], device=ids.device) < lengths.unsqueeze(1)).long()
+        hidden: torch.Tensor = self._model(input_ids=ids, attention_mask=mask).last_hidden_state
+        return hidden
+
+    def _count_busy(self, started: float) -> None:
+        """Add the time since `started` that no earlier batch has been counted for."""
+        now = time.perf_counter()
+        with self._busy_lock:
+            seconds = now - max(started, self._busy_until)
+            self._busy_until = max(now, self._busy_until)
+        if seconds > 0:
+            ENCODER_SECONDS_TOTAL.inc(seconds)
+
+
+def pool(hidden: torch.Tensor, lengths: torch.Tensor, pooling: Pooling, *, skip: int = 0) -> torch.Tensor:
+    """One unit vector per text, fp32, (texts, dimension), from hidden states (texts, longest, dimension).
+
+    `skip` tokens at the front (a prompt) are left out of a mean. Texts are padded on the right.
+    """
+    if pooling == "cls":
+        pooled = hidden[:, 0].float()
+    elif pooling == "last":
+        rows = torch.arange(hidden.shape[0], device=hidden.device)
+        pooled = hidden[rows, (lengths - 1).clamp(min=0)].float()
+    else:
+        position = torch.arange(hidden.shape[1], device=hidden.device)
+        kept = ((position < lengths.unsqueeze(1)) & (position >= skip)).float()
+        # A product of matrices in fp32: the sum of each text's tokens, no masked copy of the states.
+        summed = torch.bmm(kept.unsqueeze(1), hidden.float()).squeeze(1)
+        pooled = summed / kept.sum(1, keepdim=True).clamp(min=1.0)
+    return torch.nn.functional.normalize(pooled, dim=1)
+
+
+def token_batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
+    """Positions of `lengths`, longest first, in batches of texts x longest <= batch_tokens.
+
+    A text that is longer than that alone is a batch of its own.
+    """
+    batch: list[int] = []
+    for position in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
+        if batch and (len(batch) + 1) * lengths[batch[0]] > batch_tokens:
+            yield batch
+            batch = []
+        batch.append(position)
+    if batch:
+        yield batch
+
+
+def _tokenizer(folder: Path) -> Tokenizer:
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise UnusableModel(f"{path} is missing; a release made by simstream has one")
+    return Tokenizer.from_file(str(path))
+
+
+def _use_threads(threads: int | None) -> None:
+    if threads is not None:
+        torch.set_num_threads(threads)

@@ -1,0 +1,91 @@
+"""On which device the encoder runs, and in how many bits: chosen once, by measuring on this machine.
+
+Reads   what the processor or GPU can do
+Writes  nothing
+Never   trades accuracy silently: half precision is taken only where probe texts keep their direction
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from model.settings import UnusableModel
+
+#: The least cosine between a vector in half precision and in fp32.
+LEAST_COSINE = 0.999
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+#: Texts like those of a catalogue, from one word to longer than most models read.
+PROBE_TEXTS = (
+    "lamp",
+    "USB-C to HDMI adapter, 4K 60 Hz, space grey",
+    "Trail running shoe, women's, size 39. Nordfell. Shoes > Running. colour: teal; weight: 248 g",
+    "Ibuprofen 400 mg film-coated tablets, 50 pieces (PZN 10019621)",
+    "Édition reliée du roman, 412 pages, traduit de l'islandais",
+    "无线蓝牙耳机 降噪 入耳式 黑色",
+    "Cordless drill 18 V with two batteries, 13 mm keyless chuck, 62 Nm, brushless motor and case. "
+    "The two-speed gearbox drives long screws into hardwood and drills steel up to 13 mm. "
+    "An LED lights the work, and the belt hook can be fitted on either side.",
+    " ".join(f"part {number}: bracket, washer and hex bolt M{number % 12 + 3}" for number in range(40)),
+)
+
+VectorsOf = Callable[[torch.nn.Module, Sequence[str]], NDArray[np.float32]]
+
+
+def chosen_device(wanted: str) -> torch.device:
+    """`auto` is the GPU where there is one. Raises UnusableModel for a device this machine lacks."""
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(wanted)
+    if device.type == "cuda":
+        present = torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()
+    else:
+        present = device.type == "cpu" or torch.backends.mps.is_available()
+    if not present:
+        raise UnusableModel(f"SIMSTREAM_MODEL__DEVICE={wanted}: this machine has no such device; try 'auto'")
+    return device
+
+
+def fast_half(device: torch.device) -> str | None:
+    """The half precision that the device computes natively, or None."""
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    if device.type == "cpu":
+        # Without these instructions torch computes bf16 as well, slower than fp32.
+        capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+        if any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16")):
+            return "bf16"
+    return None
+
+
+def chosen_precision(
+    model: torch.nn.Module, device: torch.device, wanted: str, vectors_of: VectorsOf
+) -> tuple[torch.nn.Module, str, float | None]:
+    """The model in the precision to use, that precision's name, and the least cosine to fp32 on the probes.
+
+    `wanted` names it, or is `auto`: half precision where the device has it and every probe text stays
+    within LEAST_COSINE. The cosine is None where nothing was compared. `model` comes in fp32.
+    """
+    name = (fast_half(device) or "fp32") if wanted == "auto" else wanted
+    if name == "fp32":
+        return model, name, None
+    lowered = in_precision(model, name)
+    products = (vectors_of(model, PROBE_TEXTS) * vectors_of(lowered, PROBE_TEXTS)).sum(axis=1)
+    cosine = float(products.min())
+    # Written so that NaN, which overflowing fp16 gives, is refused as well.
+    if wanted == "auto" and not cosine >= LEAST_COSINE:
+        return model, "fp32", cosine
+    return lowered, name, cosine
+
+
+def in_precision(model: torch.nn.Module, name: str) -> torch.nn.Module:
+    """A copy of the model with parameters in that precision. Buffers (rotary tables) keep theirs."""
+    lowered = copy.deepcopy(model)
+    for parameter in lowered.parameters():
+        parameter.data = parameter.data.to(_DTYPES[name])
+    return lowered
