@@ -4,7 +4,12 @@ adapters/index_edge.py    Qdrant's engine in this process, one owner per folder
 adapters/index_server.py  a Qdrant server >= 1.19, or qdrant-client's local mode in tests
 
 Every method raises `schemas.errors.Transient` when the engine is away, slow or refusing, and is then safe
-to repeat. Point ids are UUIDv5 of the product id (`point_id`), so any client can compute them.
+to repeat; `Halt` when a person has to act (credentials refused, a folder somebody else owns, a server too old
+to know conditional writes); ValueError, naming what is wrong, when the caller asks for what cannot be: an
+unknown collection, a vector of the wrong length, one id twice. All methods may be called from several threads.
+Point ids are UUIDv5 of the product id (`point_id`), so any client can compute them.
+
+A filter may name the fields of `PAYLOAD_INDEXES`, with values of their kind, and no others (ValueError).
 """
 
 from __future__ import annotations
@@ -122,7 +127,14 @@ class VectorIndex(Protocol):
         ...
 
     def idf(self, collection: str, dimension: str, indices: Sequence[int]) -> list[float]:
-        """The inverse document frequency the engine applies to each index right now."""
+        """The inverse document frequency the engine applies to each index right now, in the order given.
+
+        Needed only for a seed that is not in the collection: its lexical score with itself is
+        sum(q_i * idf_i * d_i). A seed that is in the collection asks `scores` for itself, which is cheaper.
+        Engines do not tell these figures, so each index is looked up with a query of its own (limit 1, one
+        batch): the hit's score over its stored value. An index that no point has gets ln(2n + 2), what the
+        engine would apply at a document frequency of 0 among n points. IDF moves slowly: callers may cache.
+        """
         ...
 
     def optimize(self, collection: str) -> None:
