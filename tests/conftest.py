@@ -1,17 +1,28 @@
 """Real servers for the whole session, and a namespace per test so that they can be shared.
 
+Reads   SIMSTREAM_KAFKA__BOOTSTRAP_SERVERS, SIMSTREAM_REDIS__URL: servers to use instead of starting some
+
 A test that kills, pauses or fills a server starts one of its own: `with ApacheKafka(tmp_path) as ...`.
 """
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Iterator
 
 import pytest
 
 from app.local import LocalRedis, TansuBroker
-from tests.support.servers import ApacheKafka, Broker, require_kafka
+from tests.support.servers import (
+    ApacheKafka,
+    Broker,
+    Kafka,
+    Redis,
+    RunningKafka,
+    RunningRedis,
+    require_kafka,
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -22,8 +33,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApacheKafka]:
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
     """Apache Kafka; topics are not created by themselves."""
+    if address := os.environ.get("SIMSTREAM_KAFKA__BOOTSTRAP_SERVERS"):
+        yield RunningKafka(address)
+        return
     require_kafka()
     with ApacheKafka(tmp_path_factory.mktemp("kafka")) as server:
         yield server
@@ -44,8 +58,11 @@ def broker(request: pytest.FixtureRequest) -> Broker:
 
 
 @pytest.fixture(scope="session")
-def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRedis]:
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
     """Redis as the embedded stack runs it."""
+    if url := os.environ.get("SIMSTREAM_REDIS__URL"):
+        yield RunningRedis(url)
+        return
     with LocalRedis(tmp_path_factory.mktemp("redis")) as server:
         yield server
 

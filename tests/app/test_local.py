@@ -70,8 +70,8 @@ def test_redis_keeps_what_it_acknowledged_through_kill_9(
         assert client.get("kept") == b"yes"
 
 
-def test_redis_never_evicts_and_listens_on_loopback_only(redis_server: LocalRedis) -> None:
-    with redis.Redis.from_url(redis_server.url) as client:
+def test_redis_never_evicts_and_listens_on_loopback_only(tmp_path: Path) -> None:
+    with LocalRedis(tmp_path) as server, redis.Redis.from_url(server.url) as client:
         config = client.config_get()
     assert config["maxmemory-policy"] == "noeviction"
     assert (config["appendonly"], config["appendfsync"]) == ("yes", "everysec")

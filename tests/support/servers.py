@@ -12,13 +12,14 @@ import os
 import shutil
 import socket
 import subprocess
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import pytest
 
 from app.children import HOST, Child, reserve_port
-from app.local import TansuBroker, answers_kafka
+from app.local import LocalRedis, TansuBroker, answers_kafka
 from schemas.errors import Halt
 
 KAFKA_VERSION = "4.3.1"
@@ -197,5 +198,21 @@ class ApacheKafka(Child):
         }
 
 
-#: What the fixture `broker` hands out.
-Broker = TansuBroker | ApacheKafka
+@dataclass(frozen=True, slots=True)
+class RunningKafka:
+    """A Kafka that somebody else runs: SIMSTREAM_KAFKA__BOOTSTRAP_SERVERS names it."""
+
+    bootstrap_servers: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunningRedis:
+    """A Redis that somebody else runs: SIMSTREAM_REDIS__URL names it."""
+
+    url: str
+
+
+#: What the fixtures hand out. They are shared, so a test uses the address and nothing else.
+Kafka = ApacheKafka | RunningKafka
+Broker = TansuBroker | Kafka
+Redis = LocalRedis | RunningRedis
