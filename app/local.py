@@ -74,6 +74,8 @@ class LocalRedis(Child):
     """Redis with an append-only file in `folder`, fsynced every second, that never evicts."""
 
     name = "redis"
+    #: Reading back a large append-only file takes its time.
+    start_timeout_seconds = 300.0
     #: It writes what it holds and ends; SIGKILL could lose the seconds that wait behind an fsync.
     death_signal = signal.SIGTERM
 

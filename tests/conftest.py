@@ -25,6 +25,7 @@ from tests.support.servers import (
 )
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whoever asks for the fixture `kafka` needs Apache Kafka: the marker follows from that."""
     for item in items:
