@@ -12,7 +12,6 @@ import tomllib
 from pathlib import Path
 from typing import Any, cast
 
-import click
 import pytest
 import typer
 import yaml
@@ -39,14 +38,14 @@ def uncommented() -> dict[str, str]:
 
 
 def command_line() -> Any:
-    """The command line as click sees it."""
+    """The command line as a tree of commands."""
     from app.cli import app
 
     return typer.main.get_command(app)
 
 
 def parse(command: Any, words: list[str]) -> None:
-    """Raises click's UsageError unless `words` is a valid call; runs nothing."""
+    """Raises TyperException unless `words` is a valid call; runs nothing."""
     while hasattr(command, "commands"):
         assert words, "a command is missing"
         assert words[0] in command.commands, f"there is no command {words[0]!r}"
@@ -105,7 +104,7 @@ def test_every_command_exists(name: str) -> None:
 
 @pytest.mark.parametrize("words", [["serv"], ["consume", "product"], ["serve", "--prot", "1"], ["consume"]])
 def test_a_command_that_does_not_exist_would_be_found(words: list[str]) -> None:
-    with pytest.raises((AssertionError, click.UsageError), match=r"no command|product|prot|Missing"):
+    with pytest.raises((AssertionError, typer.TyperException), match=r"no command|product|prot|Missing"):
         parse(command_line(), words)
 
 
