@@ -6,11 +6,14 @@ ignored, so a producer may be newer than its reader. A wrong field is named toge
 
 from __future__ import annotations
 
+import math
+from datetime import datetime
 from decimal import Decimal
 from functools import cache
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
+    AfterValidator,
     AwareDatetime,
     BaseModel,
     BeforeValidator,
@@ -19,7 +22,9 @@ from pydantic import (
     StringConstraints,
     TypeAdapter,
     ValidationError,
+    WithJsonSchema,
 )
+from pydantic_core import ErrorDetails
 
 MAX_REVISION = 2**53 - 1
 
@@ -27,22 +32,90 @@ MAX_REVISION = 2**53 - 1
 Id = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 Name = Annotated[str, StringConstraints(max_length=500)]
 Revision = Annotated[int, Field(ge=0, le=MAX_REVISION, strict=True)]
-#: An exact amount of money. NaN and infinity are refused.
-Amount = Annotated[Decimal, Field(ge=0, max_digits=20, decimal_places=8, allow_inf_nan=False)]
+#: An exact amount of money. NaN and infinity are refused. A JSON number is a double: send a string where
+#: more than 15 digits count.
+Amount = Annotated[
+    Decimal,
+    Field(ge=0, max_digits=20, decimal_places=8, allow_inf_nan=False),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": r"^[0-9]{1,12}(\.[0-9]{1,8})?$"},
+                {"type": "number", "minimum": 0},
+            ],
+            "examples": ["19.90"],
+        },
+        mode="validation",
+    ),
+]
 Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
 
+MAX_ATTRIBUTE_LENGTH = 2_000
 
-def _attribute_text(value: Any) -> Any:
-    """Numbers and booleans become text; a shop's attributes are compared as words."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int | float):
-        return str(value)
+
+def _real_time(value: datetime) -> datetime:
+    """Placeholders such as year 1 cannot be converted between zones, and are never meant."""
+    if not 1970 <= value.year <= 9998:
+        raise ValueError("expected a time between the years 1970 and 9998, not a placeholder")
     return value
 
 
-AttributeWord = Annotated[str, StringConstraints(max_length=2_000), BeforeValidator(_attribute_text)]
-Attributes = Annotated[dict[Name, AttributeWord | list[AttributeWord]], Field(max_length=200)]
+#: A time with a zone.
+Moment = Annotated[AwareDatetime, AfterValidator(_real_time)]
+
+
+def _attribute_word(value: Any) -> str:
+    """Numbers and booleans become text; a shop's attributes are compared as words."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("expected a finite number; leave the attribute out where it is unknown")
+    if isinstance(value, int | float | Decimal):
+        return str(value)
+    if not isinstance(value, str):
+        raise ValueError("expected text, a number, true or false, or a list of these")
+    if len(value) > MAX_ATTRIBUTE_LENGTH:
+        raise ValueError(f"expected at most {MAX_ATTRIBUTE_LENGTH} characters, got {len(value)}")
+    return value
+
+
+def _attribute_value(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_attribute_word(inner) for inner in value if inner is not None]
+    return _attribute_word(value)
+
+
+def _known(value: Any) -> Any:
+    """Attributes without those that are null; null itself is none at all."""
+    if value is None:
+        return {}
+    if isinstance(value, dict):
+        return {name: inner for name, inner in value.items() if inner is not None}
+    return value
+
+
+_Word = Annotated[str, Field(max_length=MAX_ATTRIBUTE_LENGTH)] | int | float | bool
+AttributeValue = Annotated[
+    str | list[str],
+    BeforeValidator(_attribute_value, json_schema_input_type=_Word | list[_Word | None] | None),
+]
+_AttributeMap = Annotated[dict[Name, AttributeValue], Field(max_length=200)]
+Attributes = Annotated[_AttributeMap, BeforeValidator(_known, json_schema_input_type=_AttributeMap | None)]
+
+
+def _or(default: Any, wire: Any) -> BeforeValidator:
+    """On the topic, null says the same as leaving an optional field out."""
+    return BeforeValidator(
+        lambda value: default() if value is None else value, json_schema_input_type=wire | None
+    )
+
+
+_CategoryList = Annotated[list[Name], Field(max_length=20)]
+Category = Annotated[_CategoryList, _or(list, _CategoryList)]
+_Quantity = Annotated[int, Field(ge=1, le=1_000_000)]
+Quantity = Annotated[_Quantity, _or(lambda: 1, _Quantity)]
+_Votes = Annotated[int, Field(ge=0, le=MAX_REVISION)]
+Votes = Annotated[_Votes, _or(int, _Votes)]
 
 
 class Frozen(BaseModel):
@@ -56,7 +129,7 @@ class Product(Frozen):
 
     title: Annotated[str, StringConstraints(min_length=1, max_length=2_000, strip_whitespace=True)]
     brand: Name | None = None
-    category: Annotated[list[Name], Field(max_length=20)] = []
+    category: Category = []
     description: Annotated[str, StringConstraints(max_length=200_000)] | None = None
     attributes: Attributes = {}
     price: Amount | None = None
@@ -74,7 +147,7 @@ class Revised(Frozen):
     """An event whose order is told by a revision that only grows (default: microseconds of occurred_at)."""
 
     revision: Revision | None = None
-    occurred_at: AwareDatetime
+    occurred_at: Moment
 
     @property
     def order(self) -> int:
@@ -108,7 +181,7 @@ class ReviewPosted(Revised):
     rating: Annotated[float, Field(ge=0, le=5, allow_inf_nan=False)] | None = None
     title: Annotated[str, StringConstraints(max_length=2_000)] | None = None
     text: Annotated[str, StringConstraints(max_length=100_000)] | None = None
-    helpful_votes: Annotated[int, Field(ge=0)] = 0
+    helpful_votes: Votes = 0
 
 
 class ReviewRemoved(Revised):
@@ -130,9 +203,9 @@ class UserEvent(Frozen):
     type: UserEventType
     user_id: Id
     product_id: Id
-    occurred_at: AwareDatetime
+    occurred_at: Moment
     session_id: Id | None = None
-    quantity: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    quantity: Quantity = 1
     value: Amount | None = None
     position: Annotated[int, Field(ge=0)] | None = None
     query: Annotated[str, StringConstraints(max_length=2_000)] | None = None
@@ -145,18 +218,18 @@ class ItemChanged(Frozen):
     kind: Literal["item_changed"] = "item_changed"
     product_id: Id
     dimensions: list[str] = []
-    occurred_at: AwareDatetime
+    occurred_at: Moment
     #: When the consumer that announces had written its effect; None where a tool announced.
-    consumed_at: AwareDatetime | None = None
+    consumed_at: Moment | None = None
 
 
 class StageTimes(Frozen):
     """When one change passed each stage. All on the clocks of the machines that did the work."""
 
-    occurred_at: AwareDatetime
-    consumed_at: AwareDatetime | None = None
-    encoded_at: AwareDatetime | None = None
-    searchable_at: AwareDatetime
+    occurred_at: Moment
+    consumed_at: Moment | None = None
+    encoded_at: Moment | None = None
+    searchable_at: Moment
 
 
 class ItemUpdated(Frozen):
@@ -188,6 +261,10 @@ EVENT_MODELS: tuple[type[Frozen], ...] = (
 Event = TypeVar("Event", bound=Frozen)
 
 
+#: How many wrong fields an error names.
+MAX_EXPLAINED = 5
+
+
 class InvalidEvent(ValueError):
     """Not an event that this topic carries; the message names the field and what was expected."""
 
@@ -210,24 +287,42 @@ def parse_event(body: bytes | str, *models: type[Event]) -> Event:
     try:
         event: Event = _adapter(models).validate_json(body)
     except ValidationError as error:
-        raise InvalidEvent(explain(error)) from None
+        raise InvalidEvent(explain(error, *models)) from None
     return event
 
 
-def explain(error: ValidationError) -> str:
-    """Say what is wrong in words a producer's engineer can act on, values shortened, at most five fields."""
-    sentences = []
-    for detail in error.errors(include_url=False)[:5]:
+def explain(error: ValidationError, *models: type[Frozen]) -> str:
+    """Say what is wrong in words a producer's engineer can act on, values shortened, at most five fields.
+
+    `models` are what could have been meant; their kinds are named where the kind is missing.
+    """
+    sentences: dict[str, str] = {}
+    details = error.errors(include_url=False)
+    for detail in details:
         path = ".".join(str(part) for part in detail["loc"] if not _is_tag(part))
-        value = repr(detail.get("input"))
-        shown = value if len(value) <= 60 else value[:57] + "..."
-        where = f"field '{path}'" if path else "the message"
-        if detail["type"] == "missing":
-            sentences.append(f"{where} is missing: it is required")
-        else:
-            sentences.append(f"{where}: {detail['msg']} (got {shown})")
-    more = error.error_count() - len(sentences)
-    return "; ".join(sentences) + (f"; and {more} more" if more > 0 else "")
+        if path not in sentences:
+            sentences[path] = _sentence(path, detail, models)
+    more = len(sentences) - MAX_EXPLAINED
+    text = "; ".join(list(sentences.values())[:MAX_EXPLAINED])
+    return text + (f"; and {more} more" if more > 0 else "")
+
+
+def _sentence(path: str, detail: ErrorDetails, models: tuple[type[Frozen], ...]) -> str:
+    where = f"field '{path}'" if path else "the message"
+    if detail["type"] == "missing":
+        return f"{where} is missing: it is required"
+    if detail["type"] in ("union_tag_not_found", "union_tag_invalid"):
+        kinds = ", ".join(repr(model.model_fields["kind"].default) for model in models)
+        tag = detail.get("ctx", {}).get("tag")
+        given = "is missing" if tag is None else f"is {_shortened(tag)}"
+        return f"field 'kind' {given}: expected one of {kinds or 'the kinds this topic carries'}"
+    message = detail["msg"].removeprefix("Value error, ")
+    return f"{where}: {message} (got {_shortened(detail.get('input'))})"
+
+
+def _shortened(value: Any) -> str:
+    shown = repr(value[:80] if isinstance(value, str | bytes) else value)
+    return shown if len(shown) <= 60 else shown[:57] + "..."
 
 
 _TAGS = frozenset(model.model_fields["kind"].default for model in EVENT_MODELS)
