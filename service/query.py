@@ -37,6 +37,7 @@ from service.catalogue import Catalogue, Target
 from service.errors import Unanswerable, Unavailable
 from service.explain import explanation, shared_terms, words_of
 from service.filters import conditions
+from service.idf import RememberedIdf
 from service.ranking import Asked, Ranker, Scored
 from service.seeds import About, Part, combined_dense, combined_sparse, inline_parts, item_part
 from service.settings import ServiceSettings
@@ -49,6 +50,7 @@ class QueryEngine:
     def __init__(self, *, catalogue: Catalogue, settings: ServiceSettings) -> None:
         self._catalogue = catalogue
         self._index = catalogue.index
+        self._idf = RememberedIdf(catalogue.index)
         self._ranker = Ranker(index=catalogue.index, settings=settings)
         self._settings = settings
 
@@ -160,7 +162,7 @@ class QueryEngine:
                 )
                 unit /= norm
             else:
-                idf = self._index.idf(target.collection, dimension, query.indices)
+                idf = self._idf.of(target.collection, dimension, query.indices)
                 unit = sum(value * value * weigh for value, weigh in zip(query.values, idf, strict=True))
         return Asked(dimension, query, weight, unit) if unit > 0 else None
 
@@ -217,7 +219,7 @@ class QueryEngine:
             ids = [scored.product_id for scored, _ in ranked]
             points = self._index.fetch(target.collection, ids, vectors=True)
             idf = dict(
-                zip(query.indices, self._index.idf(target.collection, LEXICAL, query.indices), strict=True)
+                zip(query.indices, self._idf.of(target.collection, LEXICAL, query.indices), strict=True)
             )
         found = {}
         for product_id, point in points.items():

@@ -1,0 +1,82 @@
+"""service/explain.py: words, shares, categories and prices that two items share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from model.text import ProductText
+from schemas.events import Product
+from schemas.vectors import SparseVector
+from service.explain import common_prefix, explanation, shared_terms, shares, words_of
+from service.filters import Price
+from service.seeds import About
+
+RECIPE = ProductText()
+
+
+def terms(seed: str, hit: str, idf: Mapping[int, float] | None = None) -> list[str]:
+    query = RECIPE.lexical(Product(title=seed))
+    weights = dict.fromkeys(query.indices, 1.0) if idf is None else idf
+    return shared_terms(words_of(seed, RECIPE.grams), query, RECIPE.lexical(Product(title=hit)), weights)
+
+
+def test_shared_terms_are_whole_words_of_the_seed() -> None:
+    assert set(terms("Norda trail shoe black", "Salomon trail shoe white")) == {"trail", "shoe"}
+
+
+def test_punctuation_around_a_word_does_not_hide_it() -> None:
+    assert "black" in terms("shoe (black), new", "black boot")
+    assert "black" in terms("black boot", "shoe (black), new")
+
+
+def test_a_word_that_is_only_partly_shared_is_no_term() -> None:
+    assert terms("speedcross", "speedgoat") == []
+
+
+def test_short_words_are_terms_as_well() -> None:
+    assert terms("tv stand", "tv remote") == ["tv"]
+
+
+def test_pairs_of_chinese_characters_are_joined_to_one_term() -> None:
+    assert terms("越野跑鞋 男款", "越野跑鞋 女款") == ["越野跑鞋"]
+
+
+def test_the_word_that_adds_most_to_the_score_comes_first() -> None:
+    grams = RECIPE.grams(Product(title="common unusual"))
+    idf = {index: 9.0 if gram.strip() in "unusual" else 0.1 for index, gram in grams.items()}
+    assert terms("common unusual", "common unusual", idf) == ["unusual", "common"]
+
+
+def test_negative_grams_of_a_query_name_no_term() -> None:
+    query = RECIPE.lexical(Product(title="shoe"))
+    against = SparseVector(query.indices, tuple(-value for value in query.values))
+    assert (
+        shared_terms(words_of("shoe", RECIPE.grams), against, query, dict.fromkeys(query.indices, 1.0)) == []
+    )
+
+
+def test_shares_add_up_to_one() -> None:
+    assert shares({"content": 0.6, "lexical": 0.2}) == {"content": 0.75, "lexical": 0.25}
+    assert shares({"content": 0.6, "lexical": -0.2}) == {"content": 0.75, "lexical": -0.25}
+    assert shares({"content": 0.0}) == {"content": 0.0}
+
+
+def test_category_paths_share_their_beginning() -> None:
+    assert common_prefix(["Sport", "Shoes", "Trail"], ["Sport", "Shoes", "Road"]) == ["Sport", "Shoes"]
+    assert common_prefix(["Home"], ["Sport"]) == []
+
+
+@pytest.mark.parametrize(
+    ("price", "currency", "ratio"), [(20.0, "EUR", 2.0), (20.0, "USD", None), (None, "EUR", None)]
+)
+def test_prices_are_compared_within_one_currency(
+    price: float | None, currency: str, ratio: float | None
+) -> None:
+    seed = About(words="x", brand="Norda", price=Price(10.0, "EUR"))
+    payload = {"brand_name": "NORDA", "price": price, "currency": currency}
+    found = explanation(seed, payload, contributions={"content": 1.0}, terms=["x"])
+    assert found.shared.price_ratio == ratio
+    assert found.shared.brand == "NORDA"
+    assert found.shared.terms == ["x"]
