@@ -71,6 +71,8 @@ class GroupReader:
         self._topic_ids: dict[str, str] = {}
         self._on_commit_error: Callable[[Mapping[Partition, int], KafkaError], None] | None = None
         self._failure: BaseException | None = None
+        # Partitions that changed hands during the poll under way.
+        self._moved: set[Partition] = set()
 
     def subscribe(
         self,
@@ -93,11 +95,15 @@ class GroupReader:
                 self._failure = error
 
         def revoked(consumer: Consumer, partitions: list[TopicPartition]) -> None:
-            on_revoke([Partition(part.topic, part.partition) for part in partitions])
+            gone = [Partition(part.topic, part.partition) for part in partitions]
+            self._moved.update(gone)
+            on_revoke(gone)
             consumer.incremental_unassign(partitions)
 
         def lost(consumer: Consumer, partitions: list[TopicPartition]) -> None:
-            on_lost([Partition(part.topic, part.partition) for part in partitions])
+            gone = [Partition(part.topic, part.partition) for part in partitions]
+            self._moved.update(gone)
+            on_lost(gone)
             consumer.incremental_unassign(partitions)
 
         self._consumer.subscribe(list(topics), on_assign=assigned, on_revoke=revoked, on_lost=lost)
@@ -136,7 +142,15 @@ class GroupReader:
         """
         messages = self._consumer.consume(1, timeout_seconds)
         if messages and limit > 1:
-            messages += self._consumer.consume(limit - 1, 0)
+            self._moved.clear()
+            more = self._consumer.consume(limit - 1, 0)
+            # The first one may have been read under an assignment that ended in between. Its partition may
+            # even be ours again, from an earlier offset: the record would then seem to come before its turn.
+            messages = [
+                message
+                for message in messages
+                if Partition(message.topic() or "", message.partition() or 0) not in self._moved
+            ] + more
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise failure

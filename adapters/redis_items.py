@@ -11,6 +11,7 @@ otherwise. The latest tombstone of each partition is kept, so that they too comm
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,8 +36,12 @@ from schemas.errors import Halt, Transient
 from schemas.events import Frozen, ProductUpserted
 from schemas.items import ItemState
 
-#: ResponseErrors that mean "not now" rather than "never", by their first word.
-_NOT_NOW = ("LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "TRYAGAIN", "CLUSTERDOWN", "BUSY", "OOM")
+#: ResponseErrors that mean "not now" rather than "never", by their first word. The client puts the command
+#: of a pipeline in front of it, and Redis 6.2 the line of the script.
+_NOT_NOW = re.compile(
+    r"(?:^|caused error: |@user_script: ?\d+: -?)"
+    r"(?:LOADING|MASTERDOWN|MISCONF|NOREPLICAS|TRYAGAIN|CLUSTERDOWN|BUSY|OOM)\b"
+)
 
 # KEYS: item. ARGV: 1 kind (event|tombstone), 2 revision, 3 record ms, 4 body hash, 5 topic id, 6 partition,
 # 7 offset, 8 document ('' when deleted), 9 occurred_at, 10 hash of the text fields.
@@ -198,7 +203,7 @@ def translated(what: str) -> Iterator[None]:
     ) as error:
         raise Transient(f"Redis is away while {what}: {error}") from error
     except ResponseError as error:
-        if str(error).startswith(_NOT_NOW):
+        if _NOT_NOW.search(str(error)):
             raise Transient(f"Redis answered 'not now' while {what}: {error}") from error
         raise
 

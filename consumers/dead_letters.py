@@ -7,12 +7,15 @@ Never   gives up: a dead letter that the broker has not acknowledged is sent aga
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 
 from adapters.kafka import Publisher, Record
 from schemas.topics import DEAD_LETTER_HEADROOM_BYTES, DEAD_LETTER_SUFFIX
+
+log = logging.getLogger(__name__)
 
 TOPIC_HEADER = "simstream-dlq-topic"
 TOPIC_ID_HEADER = "simstream-dlq-topic-id"
@@ -60,6 +63,7 @@ class DeadLetters:
             if error is None:
                 on_done()
             else:
+                log.warning("dead_letter_waits topic=%s reason=%s", self.topic_of(record.topic), error)
                 # Settling nothing holds the commit back; trying again loses nothing.
                 again = threading.Timer(_RETRY_SECONDS, send)
                 again.daemon = True

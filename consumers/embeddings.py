@@ -46,7 +46,8 @@ log = logging.getLogger(__name__)
 class EmbeddingsSettings(Frozen):
     """Batch sizes of the two threads, what the bulk lane is promised, and how long tombstones stay."""
 
-    write_batch_points: int = Field(default=256, ge=1)
+    # At least two, one for each lane.
+    write_batch_points: int = Field(default=256, ge=2)
     live_batch_texts: int = Field(default=32, ge=1)
     bulk_batch_texts: int = Field(default=128, ge=1)
     bulk_share: float = Field(default=0.1, ge=0.1, le=0.9)
@@ -162,6 +163,13 @@ class EmbeddingsHandler:
         # 2. and 3.
         states = self._store.read(ids)
         points = self._index.fetch(self._collection, ids, vectors=True)
+        newest = max((int(point.payload.get("ticket") or 0) for point in points.values()), default=0)
+        if newest >= ticket:
+            # Somebody was quicker, or Redis lost its counter and its new clock is behind: our write would be
+            # refused, by a writer who in the second case read before us. A larger ticket, and read again.
+            ticket = self._store.draw_ticket(floor=newest)
+            states = self._store.read(ids)
+            points = self._index.fetch(self._collection, ids, vectors=True)
         # 4.
         now = self._now()
         assemblies = [
@@ -186,7 +194,7 @@ class EmbeddingsHandler:
             if assembly.point is not None:
                 self._report(entry, assembly, searchable_at)
             if assembly.wanted is not None:
-                self._work.want(entry, assembly.wanted)
+                self._work.want(entry, assembly.wanted, rewritten=assembly.point is not None)
             else:
                 if entry.encoder_calls == 0:
                     SKIPPED_ENCODINGS_TOTAL.inc()
@@ -215,7 +223,10 @@ class EmbeddingsHandler:
             ),
         )
         self._publisher.send(
-            self._updated_topic, key=entry.product_id, value=update.model_dump_json().encode()
+            self._updated_topic,
+            key=entry.product_id,
+            value=update.model_dump_json().encode(),
+            on_ack=_told,
         )
 
     def _sweep(self) -> None:
@@ -249,3 +260,9 @@ class EmbeddingsHandler:
             for (entry, wanted), vector in zip(taken, vectors, strict=True)
         ]
         self._work.encoded(results, time.monotonic() - started, now)
+
+
+def _told(error: Exception | None) -> None:
+    """An ItemUpdated is best effort: one that was refused is said, and nothing waits for it."""
+    if error is not None:
+        log.warning("item_updated_not_published reason=%s", error)

@@ -25,6 +25,7 @@ from adapters.redis_items import Applied, ItemStore, LogPosition, Outcome, Produ
 from consumers.progress import Delivery
 from schemas.errors import PoisonMessage, Transient
 from schemas.events import (
+    MAX_REVISION,
     Id,
     InvalidEvent,
     ItemChanged,
@@ -94,11 +95,17 @@ class ProductsHandler:
                 f"the record's key is {key!r} but field 'product_id' is {event.product_id!r}: "
                 "key records by product_id, or compaction removes the wrong product"
             )
-        if event.revision is None and event.occurred_at > recorded_at + MAX_CLOCK_AHEAD:
+        # As a difference: a sum could pass the last date there is.
+        if event.revision is None and event.occurred_at - recorded_at > MAX_CLOCK_AHEAD:
             raise PoisonMessage(
                 f"field 'occurred_at' ({event.occurred_at.isoformat()}) is more than 10 minutes ahead of the "
                 f"record's timestamp ({recorded_at.isoformat()}) and no 'revision' is given: "
                 "mend the producer's clock, or send a revision"
+            )
+        if event.order > MAX_REVISION:
+            raise PoisonMessage(
+                f"field 'occurred_at' ({event.occurred_at.isoformat()}) is too late to derive a revision "
+                f"from (at most {MAX_REVISION} microseconds): mend the producer's clock, or send a revision"
             )
         upsert = event if isinstance(event, ProductUpserted) else None
         return ProductChange(

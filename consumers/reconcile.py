@@ -83,10 +83,13 @@ class Reconciler:
                 f"`simstream reconcile --accept-deletes {len(surplus)}`"
             )
         items, missing = self._walk_state()
+        refusals: list[Exception] = []
         for page in (surplus, outdated, missing):
-            self._announce(page)
+            self._announce(page, refusals)
         if self._publisher.flush(_FLUSH_SECONDS):
             raise Transient("the broker did not acknowledge every announcement in time")
+        if refusals:
+            raise Transient(f"the broker refused {len(refusals)} announcements: {refusals[0]}")
         return Reconciled(items, points, len(outdated), len(missing), len(surplus))
 
     def _walk_index(self) -> tuple[int, list[str], list[str]]:
@@ -123,11 +126,17 @@ class Reconciler:
         found = assemble(product_id, state, point, recipe=self._recipe, encoded=None, now=self._now())
         return found.point is not None or found.wanted is not None
 
-    def _announce(self, product_ids: Sequence[str]) -> None:
+    def _announce(self, product_ids: Sequence[str], refusals: list[Exception]) -> None:
+        def on_ack(error: Exception | None) -> None:
+            if error is not None:
+                refusals.append(error)
+
         now = self._now()
         for product_id in product_ids:
             hint = ItemChanged(product_id=product_id, occurred_at=now)
-            self._publisher.send(self._topic, key=product_id, value=hint.model_dump_json().encode())
+            self._publisher.send(
+                self._topic, key=product_id, value=hint.model_dump_json().encode(), on_ack=on_ack
+            )
 
 
 def _pages(found: Iterator[list[str]], size: int) -> Iterator[list[str]]:

@@ -117,6 +117,8 @@ class Runner(Generic[E]):
         self._epoch: str | None = None
         self._next_commit = 0.0
         self._stop = threading.Event()
+        # The worker outlives `stop`: work in hand is finished while `_finish` waits for it.
+        self._ended = threading.Event()
         self._halted = False
         #: Set while the group has given this process its partitions.
         self.assigned = threading.Event()
@@ -140,6 +142,7 @@ class Runner(Generic[E]):
             raise
         finally:
             self._stop.set()
+            self._ended.set()
             self._batches.put(None)
             self._handler.close()
             if worker.ident is not None:
@@ -247,7 +250,7 @@ class Runner(Generic[E]):
         pause = self._settings.backoff_seconds
         try:
             while (batch := self._batches.get()) is not None:
-                while not self._stop.is_set():
+                while not self._ended.is_set():
                     open_ones = [one for one in batch if not one.settled and not one.abandoned]
                     if not open_ones:
                         break
@@ -258,7 +261,7 @@ class Runner(Generic[E]):
                     except Transient as error:
                         log.warning("consumer_waits consumer=%s reason=%s", self._handler.name, error)
                         TRANSIENT_ERRORS_TOTAL.labels(stage=self._handler.name).inc()
-                        self._stop.wait(pause)
+                        self._ended.wait(pause)
                         pause = min(pause * 2, self._settings.max_backoff_seconds)
         except BaseException as error:  # noqa: BLE001  handed to the loop, which raises it
             self._failure = error
@@ -338,7 +341,8 @@ class Runner(Generic[E]):
         self._paused.clear()
         for part, commit in commits.items():
             self._progress[part] = Progress(commit)
-        self.assigned.set()
+        if self._progress:
+            self.assigned.set()
         log.info("partitions_assigned consumer=%s count=%d", self._handler.name, len(commits))
 
     def _on_revoke(self, partitions: Sequence[Partition]) -> None:
@@ -354,6 +358,8 @@ class Runner(Generic[E]):
             progress = self._progress.pop(part, None)
             if progress is not None:
                 progress.abandon()
+        if not self._progress:
+            self.assigned.clear()
         log.info("partitions_revoked consumer=%s count=%d", self._handler.name, len(partitions))
 
     def _on_commit_error(self, offsets: Mapping[Partition, int], error: KafkaError) -> None:

@@ -41,6 +41,9 @@ class Entry:
     encoded: Encoded | None = None
     encoded_at: datetime | None = None
     encoding: bool = False
+    #: We have written the point anew around an old vector. If that undid a later vector of the partition's
+    #: next owner (we were paused), nobody else will write it again: the encode is owed, owner or not.
+    owes_text: bool = False
     encoder_calls: int = 0
 
 
@@ -98,7 +101,7 @@ class Worklist:
                     product_id = next(iter(queue))
                     del queue[product_id]
                     entry = self._entries[product_id]
-                    if all(delivery.abandoned for delivery in entry.deliveries):
+                    if _nobody_waits(entry):
                         self._forget(entry)  # its partition went elsewhere: the next owner has the hints
                     else:
                         taken.append((entry, len(entry.deliveries)))
@@ -108,14 +111,15 @@ class Worklist:
         """The comparison failed for want of a store: they are due again."""
         with self._changed:
             for entry in entries:
-                self._due[entry.lane][entry.product_id] = None
+                if self._entries.get(entry.product_id) is entry:  # else the encoder found nobody waiting
+                    self._due[entry.lane][entry.product_id] = None
             self._changed.notify_all()
 
     def served(self, entry: Entry, hints: int) -> None:
         """The point equals the state that was read: these hints are done; later ones keep the entry."""
         with self._changed:
             done, entry.deliveries = entry.deliveries[:hints], entry.deliveries[hints:]
-            entry.encoded = None
+            entry.encoded, entry.owes_text = None, False
             if not entry.deliveries:
                 self._forget(entry)
             else:
@@ -133,9 +137,15 @@ class Worklist:
             self._due[lane].pop(entry.product_id, None)
             self._unencoded[lane].pop(entry.product_id, None)
 
-    def want(self, entry: Entry, wanted: Wanted) -> None:
-        """Its text must be encoded first. A text already in the encoder is not asked for again."""
+    def want(self, entry: Entry, wanted: Wanted, *, rewritten: bool = False) -> None:
+        """Its text must be encoded first. A text already in the encoder is not asked for again.
+
+        `rewritten` says that its point was written just now, with the vector of the old text.
+        """
         with self._changed:
+            entry.owes_text = entry.owes_text or rewritten
+            if self._entries.setdefault(entry.product_id, entry) is not entry or _nobody_waits(entry):
+                return  # forgotten meanwhile; hints that came since have an entry of their own, which is due
             running = entry.encoding and entry.wanted is not None
             same = running and entry.wanted is not None and entry.wanted.fingerprint == wanted.fingerprint
             if not same:
@@ -164,7 +174,9 @@ class Worklist:
             while queue and len(taken) < limit:
                 entry = self._entries[next(iter(queue))]
                 del queue[entry.product_id]
-                if entry.wanted is not None:
+                if _nobody_waits(entry):
+                    self._forget(entry)
+                elif entry.wanted is not None:
                     entry.encoding = True
                     taken.append((entry, entry.wanted))
             return taken
@@ -196,3 +208,7 @@ class Worklist:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+
+
+def _nobody_waits(entry: Entry) -> bool:
+    return not entry.owes_text and all(delivery.abandoned for delivery in entry.deliveries)

@@ -1,0 +1,85 @@
+"""A partition's progress: only the contiguous prefix counts, and only once it is old enough."""
+
+from __future__ import annotations
+
+from consumers.progress import Delivery, Progress
+
+
+def fill(progress: Progress, *offsets: int) -> list[Delivery[object]]:
+    deliveries: list[Delivery[object]] = [Delivery(None, offset, progress) for offset in offsets]
+    progress.in_flight.extend(deliveries)
+    return deliveries
+
+
+def test_only_the_prefix_before_the_first_open_record_may_be_committed() -> None:
+    progress = Progress(None)
+    first, second, third = fill(progress, 10, 11, 12)
+    third.settle()
+    progress.collect(0.0)
+    assert progress.due(0.0, 0.0) is None
+    first.settle()
+    progress.collect(1.0)
+    assert progress.due(1.0, 0.0) == 11
+    second.settle()
+    progress.collect(2.0)
+    assert progress.due(2.0, 0.0) == 13
+    assert progress.reached == 13
+
+
+def test_one_past_the_last_record_is_committed_across_gaps_that_compaction_left() -> None:
+    progress = Progress(5)
+    for delivery in fill(progress, 7, 19, 400):
+        delivery.settle()
+    progress.collect(0.0)
+    assert progress.due(0.0, 0.0) == 401
+
+
+def test_a_commit_trails_the_effect_by_the_delay() -> None:
+    progress = Progress(0)
+    first, second = fill(progress, 0, 1)
+    first.settle()
+    progress.collect(10.0)
+    second.settle()
+    progress.collect(12.0)
+    assert progress.due(12.9, 3.0) is None
+    assert progress.due(13.0, 3.0) == 1  # the second is 1 s old and waits
+    assert progress.due(14.9, 3.0) is None
+    assert progress.due(15.0, 3.0) == 2
+    assert progress.due(99.0, 3.0) is None  # each offset is due once
+
+
+def test_a_failed_commit_is_due_again_unless_a_later_one_covers_it() -> None:
+    progress = Progress(0)
+    for delivery in fill(progress, 0, 1):
+        delivery.settle()
+    progress.collect(0.0)
+    progress.committed = progress.due(0.0, 0.0)
+    progress.commit_again(1)  # an older commit's failure: 2 is on its way
+    assert progress.due(0.0, 0.0) is None
+    progress.commit_again(2)
+    assert progress.due(0.0, 0.0) == 2
+
+
+def test_an_abandoned_stay_commits_nothing_and_its_deliveries_say_so() -> None:
+    progress = Progress(0)
+    (delivery,) = fill(progress, 0)
+    delivery.settle()
+    progress.collect(0.0)
+    progress.committed = 1
+    progress.abandon()
+    progress.commit_again(1)
+    assert delivery.abandoned
+    assert progress.due(99.0, 0.0) is None
+    late = fill(progress, 1)[0]
+    assert late.abandoned
+
+
+def test_settling_twice_is_harmless() -> None:
+    progress = Progress(0)
+    (delivery,) = fill(progress, 0)
+    delivery.settle()
+    delivery.settle()
+    progress.collect(0.0)
+    progress.collect(0.0)
+    assert progress.due(0.0, 0.0) == 1
+    assert not progress.in_flight

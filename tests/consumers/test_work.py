@@ -1,0 +1,315 @@
+"""The worklist: one entry per item, live before bulk, bulk with its share, nothing forgotten."""
+
+from __future__ import annotations
+
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from consumers.assembly import Encoded, Wanted
+from consumers.progress import Delivery, Progress
+from consumers.work import BULK, LIVE, Entry, Hint, Worklist
+from schemas.events import Product
+
+NOW = datetime(2026, 11, 24, 8, tzinfo=UTC)
+
+
+def hint(
+    product_id: str, lane: int = LIVE, *, progress: Progress | None = None, at: datetime = NOW
+) -> Delivery[Hint]:
+    return Delivery(Hint(product_id, lane, at, None), 0, progress or Progress(None))
+
+
+def wanted(text: str) -> Wanted:
+    return Wanted(fingerprint=f"fp:{text}", product=Product(title=text))
+
+
+def vector_of(asked: Wanted) -> Encoded:
+    return Encoded(fingerprint=asked.fingerprint, vector=[1.0])
+
+
+def take(work: Worklist, limit: int = 100) -> list[tuple[Entry, int]]:
+    return work.take_due(limit, 0.0)
+
+
+def ids(taken: list[tuple[Entry, int]]) -> list[str]:
+    return [entry.product_id for entry, _ in taken]
+
+
+def queue_texts(work: Worklist, lane: int, count: int) -> None:
+    work.add([hint(f"{lane}-{number}", lane) for number in range(count)])
+    for entry, _ in take(work, 10_000):
+        work.want(entry, wanted(entry.product_id))
+
+
+def test_hints_for_one_item_are_served_by_one_comparison() -> None:
+    work = Worklist()
+    hints = [hint("a"), hint("b"), hint("a")]
+    work.add(hints)
+    assert len(work) == 2
+    (first, count), (second, _) = take(work)
+    assert (first.product_id, count, second.product_id) == ("a", 2, "b")
+    work.served(first, count)
+    assert [one.settled for one in hints] == [True, False, True]
+
+
+def test_a_hint_that_came_after_the_reading_is_not_settled_by_it() -> None:
+    work = Worklist()
+    early, late = hint("a"), hint("a", at=NOW + timedelta(seconds=5))
+    work.add([early])
+    ((entry, count),) = take(work)
+    work.add([late])  # while the writer reads the state
+    work.served(entry, count)
+    assert early.settled
+    assert not late.settled
+    ((again, count),) = take(work)
+    assert (again.product_id, count) == ("a", 1)
+    assert again.occurred_at == late.event.occurred_at
+    work.served(again, count)
+    assert late.settled
+    assert len(work) == 0
+
+
+def test_live_goes_first_and_bulk_keeps_a_tenth_of_the_places() -> None:
+    work = Worklist()
+    work.add([hint(f"bulk{number}", BULK) for number in range(50)])
+    work.add([hint(f"live{number}") for number in range(50)])
+    names = ids(take(work, 20))
+    assert [name[:4] for name in names] == ["live"] * 18 + ["bulk"] * 2
+
+
+@pytest.mark.parametrize(("live", "bulk"), [(0, 30), (30, 0), (3, 30)])
+def test_places_that_one_lane_leaves_are_the_others(live: int, bulk: int) -> None:
+    work = Worklist()
+    work.add([hint(f"bulk{number}", BULK) for number in range(bulk)])
+    work.add([hint(f"live{number}") for number in range(live)])
+    assert len(take(work, 20)) == min(20, live + bulk)
+
+
+def test_a_live_hint_promotes_an_item_that_waits_in_bulk() -> None:
+    work = Worklist()
+    work.add([hint(f"bulk{number}", BULK) for number in range(50)])
+    work.add([hint("bulk40")])
+    assert ids(take(work, 1 + 5))[0] == "bulk40"
+
+
+def test_a_live_hint_promotes_a_text_that_waits_in_bulk() -> None:
+    work = Worklist()
+    queue_texts(work, BULK, 50)
+    work.add([hint("1-40")])
+    ((entry, _),) = take(work)
+    work.want(entry, wanted("1-40"))
+    assert [one.product_id for one, _ in work.take_unencoded(8, 8, 0.0)] == ["1-40"]
+
+
+def test_bulk_texts_get_at_least_a_tenth_of_the_encoders_seconds_while_live_never_ends() -> None:
+    work = Worklist()
+    queue_texts(work, BULK, 400)
+    seconds = {LIVE: 0.0, BULK: 0.0}
+    for round_number in range(200):
+        work.add([hint(f"l{round_number}-{number}") for number in range(8)])
+        for entry, _ in take(work):
+            work.want(entry, wanted(entry.product_id))
+        batch = work.take_unencoded(8, 64, 0.0)
+        lanes = {entry.lane for entry, _ in batch}
+        assert len(lanes) == 1
+        seconds[lanes.pop()] += 1.0
+        assert len(batch) <= 8  # a bulk batch in between is no longer than a live one
+        work.encoded([(entry, vector_of(asked)) for entry, asked in batch], 1.0, NOW)
+    assert 0.1 <= seconds[BULK] / sum(seconds.values()) <= 0.15
+
+
+def test_bulk_texts_go_in_long_batches_when_nothing_live_waits() -> None:
+    work = Worklist()
+    queue_texts(work, BULK, 100)
+    assert len(work.take_unencoded(8, 64, 0.0)) == 64
+
+
+def test_a_text_in_the_encoder_is_not_asked_for_again() -> None:
+    work = Worklist()
+    work.add([hint("a")])
+    ((entry, _),) = take(work)
+    work.want(entry, wanted("t1"))
+    ((_, asked),) = work.take_unencoded(8, 8, 0.0)
+    work.add([hint("a")])  # a price change meanwhile
+    ((entry, _),) = take(work)
+    work.want(entry, wanted("t1"))
+    assert work.take_unencoded(8, 8, 0.0) == []
+    work.encoded([(entry, vector_of(asked))], 0.1, NOW)
+    ((entry, count),) = take(work)
+    assert (entry.encoded, entry.encoder_calls, count) == (vector_of(asked), 1, 2)
+
+
+def test_a_text_that_changes_while_it_is_encoded_goes_round_again() -> None:
+    work = Worklist()
+    work.add([hint("a")])
+    ((entry, _),) = take(work)
+    work.want(entry, wanted("t1"))
+    ((_, first),) = work.take_unencoded(8, 8, 0.0)
+    work.add([hint("a")])
+    ((entry, _),) = take(work)
+    work.want(entry, wanted("t2"))
+    work.encoded([(entry, vector_of(first))], 0.1, NOW)
+    ((_, second),) = work.take_unencoded(8, 8, 0.0)
+    assert second.fingerprint == "fp:t2"
+    ((entry, _),) = take(work)
+    work.want(entry, wanted("t2"))  # compared with the first vector only: still wanted, still running
+    assert work.take_unencoded(8, 8, 0.0) == []
+    work.encoded([(entry, vector_of(second))], 0.1, NOW)
+    ((entry, _),) = take(work)
+    assert entry.encoded == vector_of(second)
+
+
+def test_a_price_change_is_due_while_its_items_text_waits() -> None:
+    work = Worklist()
+    queue_texts(work, LIVE, 5)
+    work.add([hint("0-3")])
+    assert ids(take(work)) == ["0-3"]
+    assert len(work.take_unencoded(8, 8, 0.0)) == 5  # and its text has kept its place
+
+
+def test_hints_whose_partition_went_elsewhere_are_dropped() -> None:
+    work, gone = Worklist(), Progress(None)
+    work.add([hint("a", progress=gone), hint("b"), hint("c", progress=gone), hint("c")])
+    gone.abandon()
+    assert ids(take(work)) == ["b", "c"]
+    assert len(work) == 2
+
+
+def test_texts_whose_partition_went_elsewhere_are_not_encoded() -> None:
+    work, gone = Worklist(), Progress(None)
+    work.add([hint("a", progress=gone), hint("b")])
+    for entry, _ in take(work):
+        work.want(entry, wanted(entry.product_id))
+    gone.abandon()
+    assert [entry.product_id for entry, _ in work.take_unencoded(8, 8, 0.0)] == ["b"]
+    assert len(work) == 1
+
+
+def test_a_text_is_owed_once_its_point_was_rewritten_around_the_old_vector() -> None:
+    """A paused owner that wakes up may have undone its successor's vector: it must encode all the same."""
+    work, gone = Worklist(), Progress(None)
+    work.add([hint("a", progress=gone)])
+    ((entry, _),) = take(work)
+    work.want(entry, wanted("t2"), rewritten=True)
+    gone.abandon()
+    ((_, asked),) = work.take_unencoded(8, 8, 0.0)
+    work.encoded([(entry, vector_of(asked))], 0.1, NOW)
+    ((again, count),) = take(work)
+    assert again.encoded == vector_of(asked)
+    work.served(again, count)
+    assert len(work) == 0
+
+
+def test_what_was_forgotten_is_not_put_back() -> None:
+    work, gone = Worklist(), Progress(None)
+    work.add([hint("a", progress=gone)])
+    ((entry, _),) = take(work)
+    work.want(entry, wanted("t1"))
+    work.add([hint("a", progress=gone)])
+    taken = take(work)
+    gone.abandon()
+    assert work.take_unencoded(8, 8, 0.0) == []  # the encoder finds nobody waiting while the writer works
+    work.put_back([one for one, _ in taken])
+    work.want(entry, wanted("t1"))
+    assert take(work) == []
+    assert work.take_unencoded(8, 8, 0.0) == []
+    work.add([hint("a")])
+    assert ids(take(work)) == ["a"]
+
+
+def test_a_vector_that_comes_after_its_item_was_served_is_dropped() -> None:
+    work = Worklist()
+    work.add([hint("a")])
+    ((entry, _),) = take(work)
+    work.want(entry, wanted("t1"))
+    ((_, asked),) = work.take_unencoded(8, 8, 0.0)
+    work.add([hint("a")])
+    ((entry, count),) = take(work)
+    work.served(entry, count)  # the title went back to what the point shows
+    work.encoded([(entry, vector_of(asked))], 0.1, NOW)
+    assert len(work) == 0
+    assert take(work) == []
+
+
+def test_a_comparison_that_failed_is_due_again() -> None:
+    work = Worklist()
+    work.add([hint("a"), hint("b", BULK)])
+    taken = take(work)
+    assert take(work) == []
+    work.put_back([entry for entry, _ in taken])
+    assert ids(take(work)) == ["a", "b"]
+
+
+def test_work_that_arrives_wakes_both_waiters_at_once() -> None:
+    work = Worklist()
+    woken: dict[str, float] = {}
+
+    def writer() -> None:
+        for entry, _ in work.take_due(10, 30.0):
+            woken["due"] = time.monotonic()
+            work.want(entry, wanted("t"))
+
+    def encoder() -> None:
+        if work.take_unencoded(8, 8, 30.0):
+            woken["unencoded"] = time.monotonic()
+        else:  # woken by `add`, before the writer was through
+            encoder()
+
+    threads = [threading.Thread(target=one, daemon=True) for one in (writer, encoder)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.05)
+    started = time.monotonic()
+    work.add([hint("a")])
+    for thread in threads:
+        thread.join(5.0)
+    assert set(woken) == {"due", "unencoded"}
+    assert max(woken.values()) - started < 5.0  # the negative control is the waiters' own 30 s
+
+
+def test_closing_wakes_whoever_waits() -> None:
+    work = Worklist()
+    answers: list[object] = []
+    thread = threading.Thread(target=lambda: answers.append(work.take_due(10, 30.0)), daemon=True)
+    thread.start()
+    time.sleep(0.02)
+    work.close()
+    thread.join(5.0)
+    assert answers == [[]]
+
+
+def test_no_hint_is_lost_between_three_threads() -> None:
+    """Adds, comparisons and encodes race; at the end every hint is settled and the list is empty."""
+    work = Worklist()
+    hints = [hint(f"p{number % 40}", number % 2) for number in range(4_000)]
+    stop = threading.Event()
+
+    def writer() -> None:
+        while not stop.is_set():
+            for entry, count in work.take_due(16, 0.01):
+                if entry.encoded is None and int(entry.product_id[1:]) % 3 == 0:
+                    work.want(entry, wanted(entry.product_id))
+                else:
+                    work.served(entry, count)
+
+    def encoder() -> None:
+        while not stop.is_set():
+            batch = work.take_unencoded(4, 8, 0.01)
+            work.encoded([(entry, vector_of(asked)) for entry, asked in batch], 0.001, NOW)
+
+    threads = [threading.Thread(target=one, daemon=True) for one in (writer, encoder)]
+    for thread in threads:
+        thread.start()
+    for start in range(0, len(hints), 20):
+        work.add(hints[start : start + 20])
+    deadline = time.monotonic() + 20.0
+    while len(work) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    stop.set()
+    for thread in threads:
+        thread.join(5.0)
+    assert sum(not one.settled for one in hints) == 0
+    assert len(work) == 0
