@@ -67,7 +67,7 @@ class Tally:
     @property
     def unconfirmed(self) -> int:
         """Sent, and neither acknowledged nor refused before the import gave up waiting."""
-        return self.sent - self.acknowledged - self.failed
+        return max(0, self.sent - self.acknowledged - self.failed)
 
 
 class Rejects:
@@ -170,9 +170,6 @@ class Importer:
                 rejects,
             )
             return
-        with self._lock:
-            tally.sent += 1
-            tally.bulk += 1 if headers else 0
         self._publisher.send(
             self._topic.name,
             key=key,
@@ -180,10 +177,13 @@ class Importer:
             headers=headers,
             on_ack=partial(self._answered, row, tally, rejects),
         )
+        # Only this thread counts what was sent. After the send: one that Ctrl-C stopped is not waited for.
+        tally.sent += 1
+        tally.bulk += 1 if headers else 0
 
     def _reject(self, row: Row, reason: str, tally: Tally, rejects: Rejects) -> None:
         tally.rejected += 1
-        tally.reasons[reason.partition(" (got ")[0][:120]] += 1
+        tally.reasons[_shortened(reason)] += 1
         rejects.add(row, reason)
 
     def _answered(self, row: Row, tally: Tally, rejects: Rejects, error: Exception | None) -> None:
@@ -193,7 +193,7 @@ class Importer:
                 tally.acknowledged += 1
                 return
             tally.failed += 1
-            tally.reasons[f"the broker did not take it: {error}"[:120]] += 1
+            tally.reasons[_shortened(f"the broker did not take it: {error}")] += 1
         rejects.add(row, f"the broker did not take it: {error}; publish this row again")
 
     def _settle(self, tally: Tally, progress: Callable[[Tally], None]) -> None:
@@ -235,6 +235,12 @@ class Importer:
             fast = len(seen) == BULK_ROWS and now - seen[0] < BULK_WINDOW_SECONDS
             seen.append(now)
             yield row, _BULK if fast else ()
+
+
+def _shortened(reason: str) -> str:
+    """What rows rejected alike have in common, short enough for a line."""
+    common = reason.partition(" (got ")[0]
+    return common if len(common) <= 120 else f"{common[:117]}..."
 
 
 def rejected_path(name: str) -> Path:

@@ -229,27 +229,29 @@ class EventMaker:
 
     def _reason(self, error: ValidationError, values: Mapping[str, Any]) -> str:
         """What `explain` says, then the column each field came from, then what to do about it."""
-        reason = explain(error)
-        advice = []
-        for name in dict.fromkeys(_field_names(error)):
+        advice: dict[str, str] = {}
+        for detail in error.errors():
+            name = str(detail["loc"][0]) if detail["loc"] else ""
             column = self._column_of.get(name)
+            hints = []
             if column is not None and column not in values:
-                advice.append(
-                    f"'{name}' is read from column '{column}', and there is none: "
-                    f"the columns are {', '.join(map(repr, list(values)[:20]))}"
+                columns = ", ".join(map(repr, list(values)[:20]))
+                hints.append(
+                    f"it is read from column '{column}', and there is none; the columns are {columns}"
                 )
             elif column is not None:
-                advice.append(f"'{name}' is read from column '{column}'")
-            missing = any(d["type"] == "missing" and d["loc"][-1:] == (name,) for d in error.errors())
-            if missing and column is None:
-                advice.append(f"name its column with --map {name}=COLUMN")
-            elif not missing and name in _HINTS:
-                advice.append(_HINTS[name])
-        return reason + "".join(f"; {sentence}" for sentence in advice)
-
-
-def _field_names(error: ValidationError) -> list[str]:
-    return [str(detail["loc"][0]) for detail in error.errors() if detail["loc"]]
+                hints.append(f"it is read from column '{column}'")
+            elif detail["type"] == "missing" and name not in values:
+                hints.append(f"name its column with --map {name}=COLUMN")
+            if detail["type"] == "missing" and (column or name) in values:
+                hints.append("it is blank, which counts as missing")
+            elif detail["type"] == "finite_number":
+                hints.append("leave it out where it is unknown")
+            elif detail["type"] != "missing" and name in _HINTS:
+                hints.append(_HINTS[name])
+            if hints:
+                advice.setdefault(name, f"{name}: {', '.join(hints)}")
+        return explain(error) + "".join(f"; {sentence}" for sentence in advice.values())
 
 
 def _plain(value: Any) -> Any:

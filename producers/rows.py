@@ -135,12 +135,19 @@ class Source:
             )
 
     def _json_lines(self, file: BinaryIO) -> Iterator[Row]:
+        begun = False
         for number, line in self._lines(file):
             if line is None:
                 yield _too_long(number)
                 continue
             if not line.strip():
                 continue
+            if not begun and line.lstrip().startswith(b"["):
+                raise UnreadableFile(
+                    f"{self.name} is one JSON array, and one object per line is expected: "
+                    "jq -c '.[]' makes lines of it"
+                )
+            begun = True
             text, problem = self._text(line)
             values: Mapping[str, Any] | None = None
             if problem is None:
@@ -278,6 +285,12 @@ def format_of(path: Path) -> Format:
     return found
 
 
+def check(name: str, file_format: Format | None) -> None:
+    """Raises UnreadableFile where `opened` would, without opening anything for long."""
+    with opened(name, file_format=file_format, standard_input=io.BytesIO()):
+        return
+
+
 def _unzipped(raw: BinaryIO) -> BinaryIO:
     """The stream, decompressed if it starts as gzip does, whatever its name."""
     buffered = raw if isinstance(raw, io.BufferedReader) else io.BufferedReader(cast(Any, raw))
@@ -312,8 +325,8 @@ def _json_object(text: str) -> tuple[Mapping[str, Any] | None, str | None]:
         return None, str(error)
     except json.JSONDecodeError as error:
         return None, f"not JSON: {error.msg} at column {error.colno}; each line must be one JSON object"
-    except ValueError as error:  # a whole number of thousands of digits
-        return None, f"not JSON that anybody can read: {error}"
+    except ValueError:
+        return None, "holds a whole number of thousands of digits: write it as text, in quotes"
     except RecursionError:
         return None, "nested too deeply: an event holds texts, numbers and flat lists"
     if not whole:

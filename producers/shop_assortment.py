@@ -133,15 +133,16 @@ def assortment(seed: int, products: int) -> list[Listing]:
 
 
 def truth(listings: list[Listing]) -> Truth:
-    """What was planted among these listings. Offers of one variant by different sellers are duplicates."""
+    """What was planted among these listings. Offers of one variant by different sellers are duplicates,
+    every offer of an accessory complements every offer of its host.
+    """
     offers: dict[tuple[int, str], list[str]] = {}
-    own: dict[int, list[str]] = {}
+    sold: dict[int, list[str]] = {}
     hosts: dict[int, int] = {}
     for listing in listings:
         design = listing.design
         offers.setdefault((design.number, listing.variant), []).append(listing.product_id)
-        if listing.own:
-            own.setdefault(design.number, []).append(listing.product_id)
+        sold.setdefault(design.number, []).append(listing.product_id)
         if design.host is not None:
             hosts[design.number] = design.host.number
     return Truth(
@@ -154,8 +155,8 @@ def truth(listings: list[Listing]) -> Truth:
         complements=tuple(
             (host, accessory)
             for number, host_number in hosts.items()
-            for host in own.get(host_number, ())
-            for accessory in own.get(number, ())
+            for host in sold.get(host_number, ())
+            for accessory in sold.get(number, ())
         ),
         taste_of={listing.product_id: listing.design.taste for listing in listings},
     )
@@ -186,7 +187,7 @@ def _designs(seed: int) -> Iterator[Design]:
             design = _design(seed, next(numbers), kind, round_number)
             yield design
             pair = _ACCESSORIES.get(kind.noun)
-            if pair is not None and Random(f"{seed}:accessory:{design.number}").random() < 0.6:
+            if pair is not None and Random(f"{seed}:accessory:{design.number}").random() < 0.75:
                 accessory = BY_NOUN[pair.accessory]
                 yield _design(seed, next(numbers), accessory, round_number, host=design, fits=pair.fits)
 

@@ -148,7 +148,7 @@ class Shoppers:
             quantity=draw.choice((1, 1, 1, 2, 3)) if cheap else 1,
         )
         accessories = self._accessories.get(target.design.number)
-        if accessories and draw.random() < 0.45:
+        if accessories and draw.random() < 0.6:
             accessory = draw.choice(accessories)
             yield Step("view", accessory, draw.expovariate(1 / 20))
             yield Step("purchase", accessory, draw.expovariate(1 / 60))

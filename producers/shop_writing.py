@@ -209,7 +209,8 @@ class Writer:
             if edition and words["feature"] not in title:
                 title = f"{title}, {words['feature']}"
             return title if listing.variant in title else f"{title}, {listing.variant}"
-        title = draw.choice(_TITLE_STYLES).format_map(words)
+        # Offers of one variant follow each other, so no two of them are worded in one style.
+        title = _TITLE_STYLES[listing.index % len(_TITLE_STYLES)].format_map(words)
         if design.fits:
             title = f"{title} for {words['host']}"
         return _tidy(_reworded(draw, title))
@@ -224,7 +225,7 @@ class Writer:
             closing = draw.choice((*own, *own, *_CLOSINGS[""]) if not own else own)
             wanted = draw.choice((2, 3, 3))
         else:
-            opening = draw.choice(_OTHER_OPENINGS)
+            opening = _OTHER_OPENINGS[listing.index % len(_OTHER_OPENINGS)]
             closing = draw.choice(_OTHER_CLOSINGS)
             wanted = 1
         specs = _spec_words({design.kind.axis: listing.variant, **dict(design.specs)})

@@ -8,6 +8,7 @@ Exit codes: 0 every row is confirmed; 2 some were rejected; 1 some were not conf
 
 from __future__ import annotations
 
+import codecs
 import json
 import sys
 import time
@@ -28,7 +29,7 @@ from adapters.kafka_admin import ensure_topics, open_admin
 from app.settings import Settings, load_settings
 from producers.importers import Importer, Lane, Rejects, Tally, rejected_path, remove_stale
 from producers.mapping import TARGETS, EventMaker, InvalidMapping, Target, mapping_of
-from producers.rows import Source, UnreadableFile, opened
+from producers.rows import Source, UnreadableFile, check, opened
 from schemas.errors import Halt, Transient
 from schemas.topics import Topic
 
@@ -111,7 +112,7 @@ def publish(
         )
     except InvalidMapping as error:
         fail(str(error))
-    _check(files, rejected, delimiter, encoding)
+    _check(files, file_format, rejected, delimiter, encoding)
     tallies = []
     with broker(settings, data_dir, topics=[topic]) as publisher:
         importer = Importer(publisher=publisher, topic=topic, target=target, maker=maker, lane=lane)
@@ -203,7 +204,13 @@ def broker(settings: Settings, data_dir: Path, *, topics: list[Topic]) -> Iterat
         publisher.close()
 
 
-def _check(files: list[str], rejected: Path | None, delimiter: str | None, encoding: str) -> None:
+def _check(
+    files: list[str],
+    file_format: FileFormat | None,
+    rejected: Path | None,
+    delimiter: str | None,
+    encoding: str,
+) -> None:
     """Refuse what cannot be meant, before anything is sent."""
     if rejected is not None and len(files) > 1:
         fail("--rejected names one file, and there are several inputs: publish one by one, or leave it out")
@@ -217,6 +224,13 @@ def _check(files: list[str], rejected: Path | None, delimiter: str | None, encod
         "".encode(encoding)
     except LookupError:
         fail(f"--encoding {encoding!r} is unknown: utf-8, latin-1, cp1252, ...")
+    if codecs.lookup(encoding).name.startswith(("utf-16", "utf-32")):
+        fail(f"--encoding {encoding} cannot be read line by line: run iconv -f {encoding} -t UTF-8 first")
+    try:
+        for name in files:
+            check(name, file_format.value if file_format is not None else None)
+    except UnreadableFile as error:
+        fail(str(error))
 
 
 def _zone(name: str | None) -> tzinfo | None:

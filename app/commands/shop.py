@@ -37,6 +37,7 @@ from schemas.events import ReviewPosted, UserEvent
 from schemas.topics import BULK_LANE, LANE_HEADER, Topic, Topics
 
 _BULK: Headers = ((LANE_HEADER, BULK_LANE.encode()),)
+DEFAULT_RATE = 10.0
 _FLUSH_SECONDS = 130.0
 _PROGRESS_SECONDS = 0.1
 #: What takes one event onward. The flag says whether it belongs to a large import.
@@ -51,16 +52,20 @@ def register(app: typer.Typer) -> None:
 def shop(
     products: Annotated[int, typer.Option(min=1, help="How many products the catalogue has.")] = 1_000,
     seed: Annotated[int, typer.Option(help="Another seed is another shop.")] = 7,
-    shoppers: Annotated[int, typer.Option(min=1, help="How many shoppers it has.")] = 500,
+    shoppers: Annotated[
+        int | None, typer.Option(min=1, help="How many shoppers it has; by default one for two products.")
+    ] = None,
     history: Annotated[
         bool, typer.Option(help="Publish the reviews and shopper events of the last 30 days as well.")
     ] = True,
     rate: Annotated[
-        float | None, typer.Option(min=0.001, help="Then go on live with so many events a second.")
+        float | None,
+        typer.Option(min=0.001, help="Then go on live with so many events a second, until Ctrl-C."),
     ] = None,
-    count: Annotated[int | None, typer.Option(min=1, help="Stop after so many live events.")] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="Go on live for so many events.")] = None,
     duration: Annotated[
-        float | None, typer.Option(min=0.001, help="Stop going on live after so many seconds.")
+        float | None,
+        typer.Option(min=0.001, help="Go on live for so many seconds, 10 events each unless --rate says."),
     ] = None,
     out: Annotated[
         Path | None,
@@ -80,12 +85,14 @@ def shop(
     ] = Path("var"),
 ) -> None:
     """A synthetic shop: catalogue, history, and what happens from then on (--rate, --count, --duration)."""
+    if duration is not None and rate is None and count is None:
+        rate = DEFAULT_RATE
     live = rate is not None or count is not None or duration is not None
     opening = start or datetime.now(UTC)
     made = Shop(
         seed,
         products=products,
-        shoppers=shoppers,
+        shoppers=shoppers if shoppers is not None else max(20, products // 2),
         start=opening if opening.tzinfo is not None else opening.replace(tzinfo=UTC),
     )
     if out is not None and live and count is None and duration is None:
