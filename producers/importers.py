@@ -50,7 +50,7 @@ class Lane(StrEnum):
 
 @dataclass
 class Tally:
-    """Counts of one import; `read` = rejected + acknowledged + failed + unconfirmed once it is over."""
+    """Counts of one import: `read` = rejected + unsent + acknowledged + failed + unconfirmed."""
 
     read: int = 0
     rejected: int = 0
@@ -63,6 +63,11 @@ class Tally:
     rejected_file: Path | None = None
     #: The most frequent reasons, by their first words.
     reasons: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def unsent(self) -> int:
+        """Read, and neither rejected nor sent: the row that Ctrl-C came upon, if any."""
+        return self.read - self.rejected - self.sent
 
     @property
     def unconfirmed(self) -> int:

@@ -140,6 +140,7 @@ def report(name: str, tally: Tally, target: Target) -> str:
         f"{tally.acknowledged:,} acknowledged by the broker, {tally.rejected:,} rejected, "
         f"{tally.failed:,} failed"
         + (f", {tally.unconfirmed:,} unconfirmed" if tally.unconfirmed else "")
+        + (f", {tally.unsent:,} not sent" if tally.unsent else "")
         + (f" ({tally.bulk:,} in the bulk lane)" if tally.bulk else "")
     ]
     lines += [f"  {count:,} x {reason}" for reason, count in tally.reasons.most_common(5)]

@@ -199,6 +199,7 @@ def test_ctrl_c_stops_reading_and_still_waits_for_what_is_under_way(tmp_path: Pa
     tally = importing(publisher, tmp_path, lines(100))
     assert tally.interrupted
     assert (len(publisher.sent), tally.acknowledged) == (5, 5)
+    assert (tally.read, tally.unsent, tally.unconfirmed) == (6, 1, 0)
 
 
 def test_a_file_that_breaks_in_the_middle_is_reported_after_what_came_before(tmp_path: Path) -> None:
