@@ -11,7 +11,6 @@ from __future__ import annotations
 import sys
 
 import typer
-from click.exceptions import ClickException
 
 from app.commands import demo, operate, publish, query, run, schemas, shop
 from app.settings import InvalidSettings
@@ -32,7 +31,7 @@ def main() -> None:
     """Entry point of the distribution."""
     try:
         app(standalone_mode=False)
-    except ClickException as error:
+    except typer.TyperException as error:
         error.show()
         sys.exit(error.exit_code)
     except typer.Exit as asked:

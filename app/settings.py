@@ -37,6 +37,8 @@ from schemas.topics import Topics
 from service.settings import ServiceSettings
 
 PREFIX = "SIMSTREAM_"
+#: Variables of the tests and benchmarks: where data sets and downloaded servers are kept.
+NOT_SETTINGS = frozenset({"SIMSTREAM_DATA", "SIMSTREAM_CACHE"})
 DELIMITER = "__"
 HIDDEN = "**********"
 #: Names whose values are never printed, wherever they stand (librdkafka's options included).
@@ -97,7 +99,7 @@ def load_settings(env: Mapping[str, str] | None = None) -> Settings:
     tree: dict[str, Any] = {}
     problems: list[str] = []
     for name, value in sorted(found.items()):
-        if not name.upper().startswith(PREFIX):
+        if not name.upper().startswith(PREFIX) or name in NOT_SETTINGS:
             continue
         path = name[len(PREFIX) :].lower().split(DELIMITER)
         field = _field_at(path)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -119,10 +118,9 @@ def embedded_servers(settings: Settings, data_dir: Path, say: Say) -> Iterator[S
     """Broker and Redis as children in `data_dir`; the settings that point at them and at a local index."""
     data_dir.mkdir(parents=True, exist_ok=True)
     with ExitStack() as children:
-        # The broker starts empty each time, so nothing of its folder is of use.
-        shutil.rmtree(data_dir / "broker", ignore_errors=True)
-        broker = children.enter_context(TansuBroker(data_dir / "broker"))
+        # Redis first: its lock says who else runs in this folder before anything of theirs is touched.
         redis = children.enter_context(LocalRedis(data_dir / "redis"))
+        broker = children.enter_context(TansuBroker(data_dir / "broker"))
         say(f"broker {broker.bootstrap_servers}, redis {redis.url}, index in {data_dir / 'index'}")
         yield settings.model_copy(
             update={

@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
 
 from adapters.index import open_index
@@ -118,7 +119,7 @@ def live_collection(settings: Settings, index: VectorIndex, releases: LoadedRele
         return found
     from model.release import first_release
 
-    manifest = first_release(settings.model, ReleaseStore(settings.releases))
+    manifest = first_release(settings.model, ReleaseStore(settings.releases), created_at=datetime.now(UTC))
     collection = collection_name(manifest.release_id, namespace=settings.namespace)
     index.ensure_collection(collection, CollectionSpec(dense={CONTENT: manifest.dimension}))
     index.set_alias(alias, collection)
