@@ -1,4 +1,4 @@
-"""Fused queries over HTTP under a steady load: how long they take, and how close candidates come to everything.
+"""Fused queries over HTTP under a steady load: how long they take, and how close they are to everything.
 
 The service runs in a process of its own over Qdrant's engine; this process sends queries at fixed times,
 whether or not earlier ones were answered (an open loop), and measures each from the moment it was due. What
