@@ -8,6 +8,7 @@ Never   opens the index: on the embedded stack its folder belongs to the service
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 from urllib.parse import quote
@@ -96,10 +97,12 @@ def parsed_weights(text: str) -> dict[str, float]:
         try:
             weights[name.strip()] = float(value)
         except ValueError:
+            weights[name.strip()] = math.nan
+        if not math.isfinite(weights[name.strip()]):
             raise typer.BadParameter(
                 f"{part.strip()!r}: expected DIMENSION=NUMBER, for example content=1,lexical=0.5",
                 param_hint="--weights",
-            ) from None
+            )
     return weights
 
 

@@ -1,0 +1,18 @@
+"""service/settings.py: the one default configuration."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from schemas.vectors import VECTOR_DIMENSIONS
+from service.settings import ServiceSettings
+
+
+def test_the_default_weighs_every_dimension_that_points_have() -> None:
+    assert set(ServiceSettings().weights) == set(VECTOR_DIMENSIONS)
+
+
+def test_weights_that_ask_for_nothing_are_refused() -> None:
+    with pytest.raises(ValidationError, match="above 0"):
+        ServiceSettings(weights={"content": 0.0, "lexical": -1.0})
