@@ -125,19 +125,18 @@ class TextEncoder:
             model.compile(dynamic=True)
         encoder = encoder_of(model)
         log.info(
-            "encoder_ready",
-            extra={
-                "folder": str(folder),
-                "device": str(device),
-                "dtype": dtype,
-                "cosine_to_fp32": cosine,
-                "dimension": encoder.dimension,
-                "pooling": config.pooling,
-                "max_length": config.max_length,
-                "batch_tokens": encoder.batch_tokens,
-                "compiled": settings.compile,
-                "load_seconds": round(time.monotonic() - started, 3),
-            },
+            "encoder_ready device=%s dtype=%s cosine_to_fp32=%s dimension=%d pooling=%s max_length=%d "
+            "batch_tokens=%d compiled=%s seconds=%.1f folder=%s",
+            device,
+            dtype,
+            None if cosine is None else round(cosine, 5),
+            encoder.dimension,
+            config.pooling,
+            config.max_length,
+            encoder.batch_tokens,
+            settings.compile,
+            time.monotonic() - started,
+            folder,
         )
         return encoder
 

@@ -74,7 +74,7 @@ def first_release(settings: ModelSettings, store: ReleaseStore, *, created_at: d
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(path.resolve())
         standing = store.publish(Path(scratch) / "release", manifest)
-    log.info("release_published", extra={"release": standing.release_id, "base_model": standing.base_model})
+    log.info("release_published release=%s base_model=%s", standing.release_id, standing.base_model)
     return standing
 
 
@@ -144,7 +144,8 @@ def _manifest(
 ) -> Manifest:
     entries: dict[str, FileEntry] = {name: entry_of(path) for name, path in sorted(files.items())}
     text = settings.text.model_dump(mode="json", exclude={"remembered_words"})
-    dimension = json.loads(files["config.json"].read_bytes()).get("hidden_size")
+    shape = json.loads(files["config.json"].read_bytes())
+    dimension = shape.get("hidden_size") or shape.get("dim") or shape.get("d_model")
     if not isinstance(dimension, int):
         raise UnusableModel(f"config.json of {settings.name} names no hidden_size; set SIMSTREAM_MODEL__NAME")
     name = Path(settings.name).name if Path(settings.name).is_dir() else settings.name.rpartition("/")[2]

@@ -114,7 +114,7 @@ def _prompts(folder: Path, name: str) -> tuple[str, str]:
     if not prompts:
         for family, query_prompt, passage_prompt in _CARD_PROMPTS:
             if family.search(name.rstrip("/")):
-                log.info("prompts_from_model_card", extra={"model": name, "query_prompt": query_prompt})
+                log.info("prompts_from_model_card model=%s query_prompt=%r", name, query_prompt)
                 return query_prompt, passage_prompt
     return query, passage
 

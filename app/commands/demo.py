@@ -138,8 +138,6 @@ class _Demo:
             update={
                 "product_id": "DEMO-NEW",
                 "title": f"{seed.title} (2027 edition)",
-                "revision": None,
-                "occurred_at": datetime.now(UTC),
                 "group_id": None,
             }
         )
@@ -156,57 +154,44 @@ class _Demo:
     def _changes(self, seed: ProductUpserted) -> None:
         self._console.print("\n[bold]5. What a change costs[/bold]")
         table = Table("change", "encoder calls", "written", "event to searchable", box=None, padding=(0, 3))
-        now = datetime.now(UTC)
-        renamed = seed.model_copy(
-            update={"title": f"Refurbished {seed.title}", "revision": None, "occurred_at": now}
-        )
-        self._row(table, "a new title", [renamed])
-        cheaper = (renamed.price or Decimal(10)) * Decimal("0.9")
-        self._row(
-            table,
-            "a new price",
-            [
-                renamed.model_copy(
-                    update={
-                        "price": cheaper.quantize(Decimal("0.01")),
-                        "currency": renamed.currency or "EUR",
-                        "occurred_at": datetime.now(UTC),
-                    }
-                )
-            ],
-        )
+        renamed = seed.model_copy(update={"title": f"Refurbished {seed.title}"})
+        self._row(table, "a new title", renamed, until="content")
+        cheaper = ((renamed.price or Decimal(10)) * Decimal("0.9")).quantize(Decimal("0.01"))
+        priced = renamed.model_copy(update={"price": cheaper, "currency": renamed.currency or "EUR"})
+        self._row(table, "a new price", priced, until="context")
         self._console.print(table)
 
-    def _row(self, table: Table, what: str, change: list[ProductUpserted]) -> None:
+    def _row(self, table: Table, what: str, change: ProductUpserted, *, until: str) -> None:
+        """Publish one change and add up what its updates say until the dimension `until` was written."""
+        self._poll()
         begun = time.monotonic()
-        list(self._poll())
-        self._publish(change)
-        wanted = change[0]
-        calls, dimensions = 0, set()
-        while True:
-            mine = [one for one in self._poll() if one.product_id == wanted.product_id]
-            calls += sum(one.encoder_calls for one in mine)
-            for one in mine:
-                dimensions.update(one.dimensions)
-            if any(one.revision == wanted.order for one in mine) and (
-                "content" in dimensions or what != "a new title"
-            ):
-                break
+        (sent,) = self._publish([change])
+        mine: list[ItemUpdated] = []
+        while not any(until in update.dimensions for update in mine):
+            mine += [
+                update
+                for update in self._poll()
+                if update.product_id == sent.product_id and update.revision == sent.order
+            ]
             self._patience(begun, f"{what} is not searchable")
-        age = f"{_age_seconds(mine[-1]) * 1000:.0f} ms"
-        table.add_row(what, str(calls), ", ".join(sorted(dimensions)), age)
+        calls = sum(update.encoder_calls for update in mine)
+        written = sorted({dimension for update in mine for dimension in update.dimensions})
+        table.add_row(what, str(calls), ", ".join(written), f"{_age_seconds(mine[-1]) * 1000:.0f} ms")
 
     # --- small things -------------------------------------------------------------------------------
 
-    def _publish(self, products: list[ProductUpserted]) -> None:
+    def _publish(self, products: list[ProductUpserted]) -> list[ProductUpserted]:
+        """Each product happens now; the events as they were sent."""
+        events = []
         for product in products:
-            now = datetime.now(UTC)
-            event = product.model_copy(update={"revision": None, "occurred_at": now})
+            event = product.model_copy(update={"revision": None, "occurred_at": datetime.now(UTC)})
+            events.append(event)
             self._publisher.send(
                 self._topics.products.name,
                 key=event.product_id,
                 value=event.model_dump_json(exclude_none=True).encode(),
             )
+        return events
 
     def _poll(self) -> list[ItemUpdated]:
         records = self._updates.poll(0.05)

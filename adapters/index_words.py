@@ -1,0 +1,62 @@
+"""What both index adapters check before they translate: filters, points, vectors. Pure.
+
+Never  knows an engine: a caller gets the same ValueError whichever index is behind the port
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from adapters.index_port import PAYLOAD_INDEXES
+from schemas.vectors import AnyOf, Between, Clause, Ids, Point, SparseVector, Vector
+
+_PYTHON_KIND = {"keyword": str, "integer": int, "bool": bool}
+
+
+def check_clause(clause: Clause) -> None:
+    """Raise ValueError if a filter names a field without an index, or a value of another kind than the field's."""
+    if isinstance(clause, Ids):
+        return
+    kind = PAYLOAD_INDEXES.get(clause.field)
+    if kind is None:
+        raise ValueError(f"cannot filter on {clause.field!r}: only on {', '.join(PAYLOAD_INDEXES)}")
+    if isinstance(clause, AnyOf):
+        wanted = _PYTHON_KIND.get(kind)
+        wrong = [value for value in clause.values if type(value) is not wanted]
+        if wrong:
+            raise ValueError(f"field {clause.field!r} is of kind {kind}: it never equals {wrong[0]!r}")
+    if isinstance(clause, Between):
+        if kind not in ("integer", "float"):
+            raise ValueError(f"field {clause.field!r} is of kind {kind}: it has no range, use AnyOf")
+        for bound in (clause.low, clause.high):
+            if bound is not None and not math.isfinite(bound):
+                raise ValueError(
+                    f"range of {clause.field!r}: {bound} is not a number; leave it None for open"
+                )
+
+
+def checked_points(points: Sequence[Point]) -> None:
+    """Raise ValueError if two points share an id, a payload names another id, or a number is not finite."""
+    seen: set[str] = set()
+    for point in points:
+        if point.product_id in seen:
+            raise ValueError(
+                f"product {point.product_id!r} is twice in one write: which one wins is undefined"
+            )
+        seen.add(point.product_id)
+        if point.payload.get("product_id") != point.product_id:
+            raise ValueError(
+                f"product {point.product_id!r}: its payload names {point.payload.get('product_id')!r}"
+            )
+        for name, vector in point.vectors.items():
+            values = vector.values if isinstance(vector, SparseVector) else vector
+            if not math.isfinite(sum(values)):
+                raise ValueError(
+                    f"product {point.product_id!r}: vector {name!r} has a value that is not finite"
+                )
+
+
+def useful(vector: Vector) -> bool:
+    """Whether a vector has anything in it; engines refuse or forget empty ones, so they are left out."""
+    return len(vector.values if isinstance(vector, SparseVector) else vector) > 0

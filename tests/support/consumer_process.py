@@ -1,0 +1,179 @@
+"""One consumer in a process of its own, for tests that kill and pause: `python -m ...consumer_process`.
+
+Reads, writes  what its consumer does, under `--namespace` (names as in tests/support/pipeline.py)
+Prints         READY once the group has given it partitions; on a fault its own line before it acts
+
+`--fault` switches one guard off, for negative controls:
+
+commit-before-write       settles records before anything is written, and commits at once
+no-ticket                 writes points unconditionally (every process of the test has to be given it)
+crash-before-announce:N   ends without a word between the write to Redis and the announcement, on the Nth batch
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from adapters.index import IndexSettings, open_index
+from adapters.index_port import VectorIndex
+from adapters.kafka import KafkaSettings, Publisher
+from adapters.kafka_reader import GroupReader
+from adapters.redis_items import Applied, ItemStore, ProductWrite, RedisSettings, connect
+from consumers.dead_letters import DeadLetters
+from consumers.embeddings import EmbeddingsHandler, EmbeddingsSettings
+from consumers.products import ProductsHandler
+from consumers.progress import Delivery
+from consumers.runner import Handler, Runner, RunnerSettings
+from model.text import ProductText
+from schemas.vectors import CONTENT, CollectionSpec, Point
+from tests.support.fake_encoder import FakeEncoder
+from tests.support.pipeline import Names
+
+CRASH = "crash-before-announce:"
+COMMIT_FIRST = "commit-before-write"
+NO_TICKET = "no-ticket"
+#: How long commit-before-write leaves between the commit and the write.
+FAULT_PAUSE_SECONDS = 0.3
+
+
+class SlowEncoder(FakeEncoder):
+    """Takes its time, so that a kill finds texts in hand."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self._seconds = seconds
+
+    def encode(self, texts: Sequence[str], *, query: bool = False) -> list[list[float]]:
+        """As FakeEncoder, after a pause."""
+        time.sleep(self._seconds)
+        return super().encode(texts, query=query)
+
+
+class CrashingStore(ItemStore):
+    """Ends the process after the Nth batch is in Redis and before anything about it is announced."""
+
+    def __init__(self, *, batches: int, **more: Any) -> None:
+        super().__init__(**more)
+        self._left = batches
+
+    def apply(self, writes: Sequence[ProductWrite]) -> list[Applied]:
+        """As ItemStore, and then the end."""
+        answer = super().apply(writes)
+        self._left -= 1
+        if self._left <= 0:
+            print(f"CRASH before announcing {len(writes)} writes", flush=True)
+            os._exit(137)
+        return answer
+
+
+class TicketlessIndex:
+    """Every write carries the same ticket, so none is ever refused."""
+
+    def __init__(self, index: VectorIndex) -> None:
+        self._index = index
+
+    def upsert(self, collection: str, points: Sequence[Point], *, ticket: int) -> None:
+        """As the index, whoever wrote later."""
+        self._index.upsert(collection, points, ticket=1)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._index, name)
+
+
+class CommitFirst:
+    """Settles what it is handed before the handler has done anything."""
+
+    def __init__(self, handler: Handler[Any]) -> None:
+        self._handler = handler
+        self.commit_delay_seconds = 0.0
+
+    def handle(self, deliveries: Sequence[Delivery[Any]]) -> None:
+        """Settle, let the loop commit, then work."""
+        for delivery in deliveries:
+            delivery.settle()
+        time.sleep(FAULT_PAUSE_SECONDS)
+        self._handler.handle(deliveries)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._handler, name)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the consumer until SIGTERM."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("consumer", choices=["products", "embeddings"])
+    parser.add_argument("--bootstrap", required=True)
+    parser.add_argument("--redis", required=True)
+    parser.add_argument("--index", default="", help="http://.. of the test server; embeddings only")
+    parser.add_argument("--namespace", required=True)
+    parser.add_argument("--fault", default="")
+    parser.add_argument("--encode-seconds", type=float, default=0.0, help="how long each encode takes")
+    parser.add_argument("--commit-delay-seconds", type=float, default=None, help="products: default 3")
+    parser.add_argument("--batch-records", type=int, default=100)
+    asked = parser.parse_args(arguments)
+
+    runner = _runner(asked)
+    signal.signal(signal.SIGTERM, lambda *_: runner.stop())
+
+    def announce() -> None:
+        runner.assigned.wait()
+        print("READY", flush=True)
+
+    threading.Thread(target=announce, daemon=True).start()
+    runner.run()
+
+
+def _runner(asked: argparse.Namespace) -> Runner[Any]:
+    settings = KafkaSettings(
+        bootstrap_servers=asked.bootstrap,
+        options={"session.timeout.ms": "6000", "heartbeat.interval.ms": "1000"},
+    )
+    names = Names(asked.namespace)
+    client = connect(RedisSettings(url=asked.redis))
+    fault: str = asked.fault
+    store = ItemStore(client=client, namespace=asked.namespace)
+    if fault.startswith(CRASH):
+        batches = int(fault.removeprefix(CRASH))
+        store = CrashingStore(batches=batches, client=client, namespace=asked.namespace)
+    elif fault not in ("", COMMIT_FIRST, NO_TICKET):
+        raise SystemExit(f"unknown --fault {fault!r}: one of {COMMIT_FIRST}, {NO_TICKET}, {CRASH}N")
+    publisher = Publisher(settings, client_id=f"test-{asked.consumer}-{os.getpid()}")
+    handler: Any
+    if asked.consumer == "products":
+        handler = ProductsHandler(store=store, publisher=publisher, topics=names.topics)
+        if asked.commit_delay_seconds is not None:
+            handler.commit_delay_seconds = asked.commit_delay_seconds
+        group = names.products_group
+    else:
+        index: Any = open_index(IndexSettings(url=asked.index))
+        encoder = SlowEncoder(asked.encode_seconds)
+        index.ensure_collection(names.collection, CollectionSpec(dense={CONTENT: encoder.dimension}))
+        handler = EmbeddingsHandler(
+            store=store,
+            index=TicketlessIndex(index) if fault == NO_TICKET else index,
+            collection=names.collection,
+            encoder=encoder,
+            recipe=ProductText(),
+            publisher=publisher,
+            topics=names.topics,
+            settings=EmbeddingsSettings(),
+        )
+        group = names.embeddings_group
+    if fault == COMMIT_FIRST:
+        handler = CommitFirst(handler)
+    return Runner(
+        reader=GroupReader(settings, group=group, client_id=f"test-{asked.consumer}-{os.getpid()}"),
+        handler=handler,
+        dead_letters=DeadLetters(publisher=publisher),
+        settings=RunnerSettings(commit_interval_seconds=0.05, batch_records=asked.batch_records),
+    )
+
+
+if __name__ == "__main__":
+    main()

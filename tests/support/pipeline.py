@@ -1,0 +1,403 @@
+"""The two consumers and all they need, in this process, for tests and benchmarks.
+
+Reads   nothing but what its topics carry
+Writes  topics, keys and one collection, all under its namespace
+Never   guesses that it is done: `wait_until_drained` follows every record to its commit
+
+The parts are the real ones; what a test may choose is the index, the encoder, and how far commits trail.
+`python -m tests.support.consumer_process` runs one of the consumers in a process of its own, on the same names.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from adapters.index_port import VectorIndex, collection_name
+from adapters.kafka import Headers, KafkaSettings, Publisher
+from adapters.kafka_admin import ensure_topics, open_admin
+from adapters.kafka_reader import GroupReader, Partition
+from adapters.redis_items import ItemStore, RedisSettings, connect
+from consumers.dead_letters import DeadLetters
+from consumers.embeddings import EmbeddingsHandler, EmbeddingsSettings
+from consumers.products import ProductsHandler
+from consumers.reconcile import Reconciler
+from consumers.redrive import DeadLetter, read_dead_letters
+from consumers.runner import Handler, Runner, RunnerSettings
+from model.text import ProductText
+from schemas.events import ItemChanged, ProductDeleted, ProductUpserted
+from schemas.topics import BULK_LANE, LANE_HEADER, Topic, Topics
+from schemas.vectors import CONTENT, CollectionSpec, Encoder, Point, TextRecipe
+from tests.support.fake_encoder import FakeEncoder
+
+#: Tests commit often; production's half second would only make them wait.
+QUICK_LOOP = RunnerSettings(commit_interval_seconds=0.05)
+#: An item that nobody ever publishes: a hint for it is served by doing nothing.
+SENTINEL = "(drained?)"
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Topics, groups and collection under one namespace: the same in every process that is given it."""
+
+    namespace: str
+    max_message_bytes: int | None = None
+
+    @property
+    def topics(self) -> Topics:
+        """The house's topics; `catalog.products` with the limit asked for."""
+        named = Topics.named(namespace=self.namespace)
+        if self.max_message_bytes is None:
+            return named
+        return replace(named, products=replace(named.products, max_message_bytes=self.max_message_bytes))
+
+    @property
+    def collection(self) -> str:
+        """The one collection of the test."""
+        return collection_name("test", namespace=self.namespace)
+
+    @property
+    def products_group(self) -> str:
+        """As app/wiring.py names it."""
+        return f"{self.namespace}simstream-products"
+
+    @property
+    def embeddings_group(self) -> str:
+        """As app/wiring.py names it."""
+        return f"{self.namespace}simstream-embeddings-{self.collection.removeprefix(self.namespace)}"
+
+    def declared(self) -> list[Topic]:
+        """The topics that the two consumers use."""
+        topics = self.topics
+        used = {topics.products.name, topics.changed.name, topics.changed_bulk.name, topics.updated.name}
+        return [one for one in topics.declared() if one.name.removesuffix(".dlq") in used]
+
+
+class Shop:
+    """A producer that knows where each record went: what it published is what has to be drained."""
+
+    def __init__(self, settings: KafkaSettings, names: Names) -> None:
+        self._topics = names.topics
+        self._producer = Producer(
+            {
+                **settings.client_config("test-shop"),
+                "enable.idempotence": True,
+                "partitioner": "murmur2_random",
+                "linger.ms": 2,
+                "message.max.bytes": 16 * 1024 * 1024,
+            }
+        )
+        #: One past the last acknowledged record, by partition.
+        self.ends: dict[Partition, int] = {}
+        self.failures: list[KafkaError] = []
+
+    def _acknowledged(self, error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            self.failures.append(error)
+            return
+        part = Partition(message.topic() or "", message.partition() or 0)
+        self.ends[part] = max(self.ends.get(part, 0), (message.offset() or 0) + 1)
+
+    def send(
+        self,
+        topic: str,
+        *,
+        key: str | bytes | None,
+        value: bytes | None,
+        headers: Headers = (),
+        timestamp_ms: int = 0,
+        partition: int = -1,
+    ) -> None:
+        """Any record at all; `flush` says when the broker has it."""
+        while True:
+            try:
+                self._producer.produce(
+                    topic,
+                    key=key,
+                    value=value,
+                    headers=list(headers),
+                    timestamp=timestamp_ms,
+                    partition=partition,
+                    on_delivery=self._acknowledged,
+                )
+                break
+            except BufferError:
+                self._producer.poll(0.05)
+        self._producer.poll(0)
+
+    def publish(self, events: Iterable[ProductUpserted | ProductDeleted], *, bulk: bool = False) -> int:
+        """Product events as a shop sends them; how many."""
+        headers = [(LANE_HEADER, BULK_LANE.encode())] if bulk else []
+        count = 0
+        for event in events:
+            self.send(
+                self._topics.products.name,
+                key=event.product_id,
+                value=event.model_dump_json(exclude_none=True).encode(),
+                headers=headers,
+            )
+            count += 1
+        return count
+
+    def flush(self, timeout_seconds: float = 30.0) -> None:
+        """Wait until the broker has everything. Raises AssertionError when it has not, or refused some."""
+        left = self._producer.flush(timeout_seconds)
+        assert left == 0, f"{left} records were not acknowledged"
+        assert not self.failures, f"the broker refused {len(self.failures)} records: {self.failures[0]}"
+
+
+def wait_for_commits(
+    settings: KafkaSettings,
+    group: str,
+    ends: Mapping[Partition, int],
+    *,
+    deadline: float,
+    check: Callable[[], None] = lambda: None,
+) -> None:
+    """Return once the group has committed every one of `ends`. Raises AssertionError after the deadline.
+
+    `check` is called between looks and may raise: what a consumer died of, for example.
+    """
+    asking = Consumer(
+        {**settings.client_config("test-commits"), "group.id": group, "enable.auto.commit": False}
+    )
+    asked = [TopicPartition(part.topic, part.number) for part in ends]
+    found: dict[Partition, int] = {}
+    try:
+        while ends:
+            check()
+            try:
+                answers = asking.committed(asked, timeout=10.0)
+            except KafkaException:
+                answers = []  # the broker is away, or its coordinator moves
+            found = {Partition(one.topic, one.partition): one.offset for one in answers}
+            late = {part: end for part, end in ends.items() if found.get(part, -1) < end}
+            if not late:
+                return
+            if time.monotonic() > deadline:
+                shown = ", ".join(f"{part} {found.get(part)} of {end}" for part, end in late.items())
+                raise AssertionError(f"group {group} has not caught up: {shown}")
+            time.sleep(0.02)
+    finally:
+        asking.close()
+
+
+def wait_until_drained(
+    settings: KafkaSettings,
+    names: Names,
+    shop: Shop,
+    *,
+    partitions: int,
+    timeout_seconds: float,
+    check: Callable[[], None] = lambda: None,
+) -> None:
+    """Return once everything that was published is in Redis and the index, wherever the consumers run.
+
+    1. products has committed all that the shop published: so every hint of it has been acknowledged.
+    2. A sentinel hint goes to each partition of both lanes, and so behind every one of those hints.
+    3. embeddings has committed the sentinels: so every hint before them was served.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    shop.flush(timeout_seconds)
+    products = {part: end for part, end in shop.ends.items() if part.topic == names.topics.products.name}
+    wait_for_commits(settings, names.products_group, products, deadline=deadline, check=check)
+    lanes = (names.topics.changed.name, names.topics.changed_bulk.name)
+    now = datetime.now(UTC)
+    for topic in lanes:
+        for number in range(partitions):
+            body = ItemChanged(product_id=SENTINEL, occurred_at=now).model_dump_json().encode()
+            shop.send(topic, key=SENTINEL, value=body, partition=number)
+    shop.flush(timeout_seconds)
+    hints = {part: end for part, end in shop.ends.items() if part.topic in lanes}
+    wait_for_commits(settings, names.embeddings_group, hints, deadline=deadline, check=check)
+
+
+class RunnerThread:
+    """One runner on a thread, and what it died of."""
+
+    def __init__(self, runner: Runner[Any], name: str) -> None:
+        self.runner = runner
+        self.failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self.runner.run()
+        except BaseException as error:  # noqa: BLE001  raised again by `check`, on the test's own thread
+            self.failure = error
+
+    def check(self) -> None:
+        """Raise what the runner died of, if it did."""
+        if self.failure is not None:
+            raise self.failure
+
+    def wait_ended(self, timeout_seconds: float) -> BaseException | None:
+        """Wait for the end; what it died of, None after a clean one."""
+        self._thread.join(timeout_seconds)
+        assert not self._thread.is_alive(), f"{self._thread.name} still runs after {timeout_seconds} s"
+        return self.failure
+
+    def stop(self, timeout_seconds: float = 45.0) -> None:
+        """Ask for a clean end and wait for it."""
+        self.runner.stop()
+        self.wait_ended(timeout_seconds)
+
+
+class Pipeline:
+    """Both consumers under one namespace; a context manager that starts and stops them.
+
+    `products_commit_delay_seconds` is 0 unless a test asks for production's three seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        bootstrap_servers: str,
+        redis_url: str,
+        namespace: str,
+        index: VectorIndex,
+        encoder: Encoder | None = None,
+        recipe: TextRecipe | None = None,
+        partitions: int = 2,
+        loop: RunnerSettings = QUICK_LOOP,
+        embeddings: EmbeddingsSettings | None = None,
+        products_commit_delay_seconds: float = 0.0,
+        accept_poison: int = 0,
+        max_message_bytes: int | None = None,
+        options: Mapping[str, str] | None = None,
+    ) -> None:
+        self.names = Names(namespace, max_message_bytes)
+        self.topics = self.names.topics
+        self.settings = KafkaSettings(
+            bootstrap_servers=bootstrap_servers, partitions=partitions, options=dict(options or {})
+        )
+        self.index = index
+        self.encoder = encoder if encoder is not None else FakeEncoder()
+        self.recipe: TextRecipe = recipe if recipe is not None else ProductText()
+        self.collection = self.names.collection
+        self._loop = loop
+        self._embeddings_settings = embeddings or EmbeddingsSettings()
+        self._products_delay = products_commit_delay_seconds
+        self._accept_poison = accept_poison
+        self._partitions = partitions
+        ensure_topics(
+            open_admin(self.settings), self.names.declared(), partitions=partitions, replication_factor=1
+        )
+        index.ensure_collection(self.collection, CollectionSpec(dense={CONTENT: self.encoder.dimension}))
+        self._redis = connect(RedisSettings(url=redis_url))
+        self.store = ItemStore(client=self._redis, namespace=namespace)
+        self.publisher = Publisher(self.settings, client_id="test-pipeline")
+        self.shop = Shop(self.settings, self.names)
+        self.products: RunnerThread | None = None
+        self.embeddings: RunnerThread | None = None
+
+    def __enter__(self) -> Pipeline:
+        self.start_products()
+        self.start_embeddings()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop(check=kind is None)
+
+    def _runner(self, handler: Handler[Any], group: str) -> Runner[Any]:
+        return Runner(
+            reader=GroupReader(self.settings, group=group, client_id=f"test-{handler.name}"),
+            handler=handler,
+            dead_letters=DeadLetters(publisher=self.publisher),
+            settings=self._loop,
+            accept_poison=self._accept_poison,
+        )
+
+    def products_handler(self) -> ProductsHandler:
+        """The handler as this pipeline runs it."""
+        handler = ProductsHandler(store=self.store, publisher=self.publisher, topics=self.topics)
+        handler.commit_delay_seconds = self._products_delay
+        return handler
+
+    def start_products(self, handler: Handler[Any] | None = None) -> RunnerThread:
+        """Start (again) the products consumer, with another handler if one is given."""
+        runner = self._runner(handler or self.products_handler(), self.names.products_group)
+        self.products = RunnerThread(runner, "test-products")
+        return self.products
+
+    def start_embeddings(self, handler: Handler[Any] | None = None) -> RunnerThread:
+        """Start (again) the embeddings consumer, with another handler if one is given."""
+        made = handler or EmbeddingsHandler(
+            store=self.store,
+            index=self.index,
+            collection=self.collection,
+            encoder=self.encoder,
+            recipe=self.recipe,
+            publisher=self.publisher,
+            topics=self.topics,
+            settings=self._embeddings_settings,
+        )
+        self.embeddings = RunnerThread(self._runner(made, self.names.embeddings_group), "test-embeddings")
+        return self.embeddings
+
+    def check(self) -> None:
+        """Raise what a runner died of, if one did."""
+        for one in (self.products, self.embeddings):
+            if one is not None:
+                one.check()
+
+    def publish(self, events: Iterable[ProductUpserted | ProductDeleted], *, bulk: bool = False) -> int:
+        """Product events; how many. `wait_until_drained` waits for their effect."""
+        return self.shop.publish(events, bulk=bulk)
+
+    def send(self, key: str | bytes | None, value: bytes | None, **more: Any) -> None:
+        """Any record at all onto the products topic."""
+        self.shop.send(self.topics.products.name, key=key, value=value, **more)
+
+    def wait_until_drained(self, timeout_seconds: float = 30.0) -> None:
+        """Return once all that was published is searchable and committed; raises what a runner died of."""
+        wait_until_drained(
+            self.settings,
+            self.names,
+            self.shop,
+            partitions=self._partitions,
+            timeout_seconds=timeout_seconds,
+            check=self.check,
+        )
+
+    def reconciler(self, **more: Any) -> Reconciler:
+        """Compares this pipeline's Redis with its collection."""
+        return Reconciler(
+            store=self.store,
+            index=self.index,
+            collection=self.collection,
+            recipe=self.recipe,
+            publisher=self.publisher,
+            topics=self.topics,
+            **more,
+        )
+
+    def point(self, product_id: str) -> Point | None:
+        """The item's point with its vectors, tombstones included."""
+        return self.index.fetch(self.collection, [product_id], vectors=True).get(product_id)
+
+    def dead_letters(self) -> list[DeadLetter]:
+        """Dead letters of the products topic."""
+        return read_dead_letters(self.settings, self.topics.products.name)
+
+    def stop(self, *, check: bool = True) -> None:
+        """Stop both, close what was opened (the index is the caller's); raise what a runner died of."""
+        try:
+            for one in (self.products, self.embeddings):
+                if one is not None:
+                    one.stop()
+        finally:
+            self.publisher.close()
+            self._redis.close()
+        if check:
+            self.check()
