@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -166,8 +167,11 @@ def test_a_query_waits_for_the_batch_that_runs_and_not_for_the_bulk(
     assert started.wait(30)
     query = threading.Thread(target=encoder.encode_array, args=(["red"],))
     query.start()
-    while encoder._lane._work_queue.qsize() == 0:  # noqa: SLF001 - until the query has been handed over
-        pass
+    deadline = time.monotonic() + 30
+    # Until the query has been handed over: the bulk has one batch there at a time, and it is running.
+    while encoder._lane._work_queue.qsize() == 0:  # noqa: SLF001
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
     for _ in range(21):
         go.release()
     bulk.join(30)
