@@ -206,8 +206,8 @@ class EdgeShards:
             )
             os.close(lock_fd)
             raise Halt(
-                f"collection {collection!r} in {self._folder} is owned by "
-                f"{owner or 'a process that has just started'}: the embedded index has one owner; stop that process, or speak to it over HTTP"
+                f"collection {collection!r} in {self._folder} is owned by {owner or 'a process just started'}: "
+                "the embedded index has one owner; stop that process, or speak to it over HTTP"
             ) from None
         os.ftruncate(lock_fd, 0)
         os.pwrite(lock_fd, f"pid {os.getpid()} ({' '.join(sys.argv)[:500]})\n".encode(), 0)

@@ -2,123 +2,48 @@
 
 Reads, writes  collections under one folder (adapters/edge_shards.py opens and owns them)
 Never          builds a search graph but in `optimize`, which holds the interpreter for its whole run
-
-What is stored: the payload as one JSON string, and beside it the fields of PAYLOAD_INDEXES, which filters name.
-The engine converts a Python payload value by value, about 3 us each; the string halves the cost of a point.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
-import orjson
 from qdrant_edge import (
     CountRequest,
     Expression,
-    FieldCondition,
     Filter,
     Formula,
     HasIdCondition,
     HasVectorCondition,
-    MatchAny,
     PayloadSelector,
     Prefetch,
     Query,
     QueryBatchRequest,
     QueryRequest,
-    RangeFloat,
     ScrollRequest,
     SearchParams,
     UpdateOperation,
 )
-from qdrant_edge import Point as EdgePoint
 from qdrant_edge import SparseVector as EdgeSparse
 
 from adapters.edge_shards import EdgeShards, Opened, translated
-from adapters.index_port import PAYLOAD_INDEXES, point_id
-from adapters.index_words import check_clause, checked_points, useful
+from adapters.edge_words import BODY, edge_filter, edge_point, edge_vector, house_point, no_newer_than
+from adapters.index_port import point_id
+from adapters.index_words import checked_points, useful
 from schemas.vectors import (
-    AnyOf,
-    Between,
-    Clause,
     CollectionSpec,
     DimensionQuery,
     FusedQuery,
-    Ids,
     Point,
     ScoredProduct,
-    SparseVector,
-    Vector,
     Where,
 )
 
-BODY = "body"
 _BODY_ONLY = PayloadSelector.Include([BODY])
 _ID_ONLY = PayloadSelector.Include(["product_id"])
-_NO_IDS = HasIdCondition(set())
-
-
-def stored_payload(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """A payload as the shard holds it: the fields that filters name, and all of it as JSON."""
-    stored: dict[str, Any] = {BODY: orjson.dumps(payload).decode()}
-    for name, kind in PAYLOAD_INDEXES.items():
-        value = payload.get(name)
-        if value is not None:
-            stored[name] = int(value) if kind == "bool" else value
-    return stored
-
-
-def read_payload(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """The payload that `stored_payload` was given."""
-    payload: dict[str, Any] = orjson.loads(stored[BODY])
-    return payload
-
-
-def edge_vector(vector: Vector) -> Any:
-    """A vector as the engine takes it fastest: a list of floats, or its own sparse type."""
-    if isinstance(vector, SparseVector):
-        return EdgeSparse(vector.indices, vector.values)
-    return vector if isinstance(vector, list) else [float(value) for value in vector]
-
-
-def house_vector(vector: Any) -> Vector:
-    """The engine's vector in our words."""
-    if isinstance(vector, EdgeSparse):
-        return SparseVector(tuple(vector.indices), tuple(vector.values))
-    dense: list[float] = vector
-    return dense
-
-
-def edge_filter(where: Where) -> Filter:
-    """A filter in the engine's words. Raises ValueError for a field or value that cannot be filtered on."""
-    return Filter(must=_conditions(where.must), must_not=_conditions(where.must_not))
-
-
-def _conditions(clauses: Iterable[Clause]) -> list[Any]:
-    return [_condition(clause) for clause in clauses]
-
-
-def _condition(clause: Clause) -> Any:
-    check_clause(clause)
-    match clause:
-        case Ids(product_ids):
-            return HasIdCondition({point_id(product_id) for product_id in product_ids})
-        case AnyOf(_, ()):
-            return _NO_IDS
-        case AnyOf(name, values):
-            return FieldCondition(
-                name, match=MatchAny([int(v) if isinstance(v, bool) else v for v in values])
-            )
-        case Between(name, low, high):
-            return FieldCondition(name, range=RangeFloat(gte=-1e308 if low is None else low, lte=high))
-
-
-def _no_newer_than(ticket: int) -> Filter:
-    return edge_filter(Where(must=(Between("ticket", high=ticket),)))
 
 
 class EdgeIndex:
@@ -159,18 +84,7 @@ class EdgeIndex:
             if not points:
                 return
             with translated(f"writing {len(points)} points"):
-                written = [
-                    EdgePoint(
-                        point_id(point.product_id),
-                        {
-                            name: edge_vector(vector)
-                            for name, vector in point.vectors.items()
-                            if useful(vector)
-                        },
-                        stored_payload({**point.payload, "ticket": ticket}),
-                    )
-                    for point in points
-                ]
+                written = [edge_point(point, {**point.payload, "ticket": ticket}) for point in points]
                 opened.shard.update(
                     UpdateOperation.upsert_points(written, condition=self._write_condition(ticket))
                 )
@@ -178,7 +92,7 @@ class EdgeIndex:
 
     def _write_condition(self, ticket: int) -> Filter | None:
         """Which standing points may be replaced. A test switches it off to see that the contract notices."""
-        return _no_newer_than(ticket)
+        return no_newer_than(ticket)
 
     def fetch(self, collection: str, product_ids: Sequence[str], *, vectors: bool) -> dict[str, Point]:
         """See the port."""
@@ -190,18 +104,18 @@ class EdgeIndex:
                 with_payload=_BODY_ONLY,
                 with_vector=vectors,
             )
-            points = [_point(record.payload, record.vector if vectors else None) for record in records]
+            points = [house_point(record.payload, record.vector if vectors else None) for record in records]
         return {point.product_id: point for point in points}
 
     def scan(self, collection: str, *, batch: int = 1000) -> Iterator[list[Point]]:
         """See the port."""
-        offset: UUID | None = None
+        offset: Any = None
         while True:
             with self._shards.using(collection) as opened, translated("scanning"):
                 records, offset = opened.shard.scroll(
                     ScrollRequest(offset=offset, limit=batch, with_payload=_BODY_ONLY, with_vector=False)
                 )
-                page = [_point(record.payload, None) for record in records]
+                page = [house_point(record.payload, None) for record in records]
             if page:
                 yield page
             if offset is None:
@@ -242,7 +156,7 @@ class EdgeIndex:
                     ],
                 )
             )
-            return [ScoredProduct(hit.payload["product_id"], hit.score) for hit in hits]
+            return [ScoredProduct(_id_of(hit.payload), hit.score) for hit in hits]
 
     def scores(
         self, collection: str, queries: Sequence[DimensionQuery], product_ids: Sequence[str]
@@ -285,7 +199,7 @@ class EdgeIndex:
             ]
             found = opened.shard.query_batch(QueryBatchRequest(requests))
             return [
-                _idf_of(index, hits[0].score, hits[0].vector[dimension])
+                _idf_of(index, hits[0].score, hits[0].vector, dimension)
                 if hits
                 else _unseen(opened, dimension)
                 for index, hits in zip(indices, found, strict=True)
@@ -305,13 +219,13 @@ def _nearest(query: DimensionQuery) -> Query:
     return Query.Nearest(edge_vector(query.vector), using=query.dimension)
 
 
-def _point(stored: Mapping[str, Any], vectors: Mapping[str, Any] | None) -> Point:
-    payload = read_payload(stored)
-    found = {name: house_vector(vector) for name, vector in (vectors or {}).items()}
-    return Point(product_id=payload["product_id"], vectors=found, payload=payload)
+def _id_of(payload: Any) -> str:
+    product_id: str = payload["product_id"]
+    return product_id
 
 
-def _idf_of(index: int, score: float, vector: Any) -> float:
+def _idf_of(index: int, score: float, vectors: Any, dimension: str) -> float:
+    vector = vectors[dimension]
     return float(score / vector.values[vector.indices.index(index)])
 
 

@@ -15,7 +15,7 @@ _PYTHON_KIND = {"keyword": str, "integer": int, "bool": bool}
 
 
 def check_clause(clause: Clause) -> None:
-    """Raise ValueError if a filter names a field without an index, or a value of another kind than the field's."""
+    """Raise ValueError for a field without an index, or a value of another kind than the field's."""
     if isinstance(clause, Ids):
         return
     kind = PAYLOAD_INDEXES.get(clause.field)
@@ -31,9 +31,7 @@ def check_clause(clause: Clause) -> None:
             raise ValueError(f"field {clause.field!r} is of kind {kind}: it has no range, use AnyOf")
         for bound in (clause.low, clause.high):
             if bound is not None and not math.isfinite(bound):
-                raise ValueError(
-                    f"range of {clause.field!r}: {bound} is not a number; leave it None for open"
-                )
+                raise ValueError(f"range of {clause.field!r}: {bound} is no bound; None is open")
 
 
 def checked_points(points: Sequence[Point]) -> None:
@@ -41,9 +39,7 @@ def checked_points(points: Sequence[Point]) -> None:
     seen: set[str] = set()
     for point in points:
         if point.product_id in seen:
-            raise ValueError(
-                f"product {point.product_id!r} is twice in one write: which one wins is undefined"
-            )
+            raise ValueError(f"product {point.product_id!r} is twice in one write")
         seen.add(point.product_id)
         if point.payload.get("product_id") != point.product_id:
             raise ValueError(
@@ -52,9 +48,7 @@ def checked_points(points: Sequence[Point]) -> None:
         for name, vector in point.vectors.items():
             values = vector.values if isinstance(vector, SparseVector) else vector
             if not math.isfinite(sum(values)):
-                raise ValueError(
-                    f"product {point.product_id!r}: vector {name!r} has a value that is not finite"
-                )
+                raise ValueError(f"product {point.product_id!r}: vector {name!r} holds NaN or infinity")
 
 
 def useful(vector: Vector) -> bool:
