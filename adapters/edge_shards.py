@@ -201,13 +201,12 @@ class EdgeShards:
         try:
             fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            owner = (
-                os.pread(lock_fd, 1_000, 0).decode(errors="replace").strip() or "a process that just started"
-            )
+            owner = os.pread(lock_fd, 1_000, 0).decode(errors="replace").strip()
             os.close(lock_fd)
             raise Halt(
-                f"collection {collection!r} in {self._folder} is owned by {owner or 'a process just started'}: "
-                "the embedded index has one owner; stop that process, or speak to it over HTTP"
+                f"collection {collection!r} in {self._folder} is owned by "
+                f"{owner or 'a process just started'}: the embedded index has one owner; "
+                "stop that process, or speak to it over HTTP"
             ) from None
         os.ftruncate(lock_fd, 0)
         os.pwrite(lock_fd, f"pid {os.getpid()} ({' '.join(sys.argv)[:500]})\n".encode(), 0)

@@ -1,7 +1,7 @@
 """Our points, vectors and filters in the words of `qdrant-edge-py`, and back. Pure.
 
 What is stored: the payload as one JSON string, and beside it the fields of PAYLOAD_INDEXES, which filters
-name. The engine converts a Python payload value by value, about 3 us each; the string halves the cost of a point.
+name. The engine converts a Python payload value by value, about 3 us each; the string halves the cost.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ adapters/index_server.py  a Qdrant server >= 1.19, or qdrant-client's local mode
 Every method raises `schemas.errors.Transient` when the engine is away, slow or refusing, and is then safe
 to repeat; `Halt` when a person has to act (credentials refused, a folder somebody else owns, a server too old
 to know conditional writes); ValueError, naming what is wrong, when the caller asks for what cannot be: an
-unknown collection, a vector of the wrong length, one id twice. All methods may be called from several threads.
+unknown collection, a vector of the wrong length, one id twice. Methods may be called from several threads.
 Point ids are UUIDv5 of the product id (`point_id`), so any client can compute them.
 
 A filter may name the fields of `PAYLOAD_INDEXES`, with values of their kind, and no others (ValueError).

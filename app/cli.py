@@ -32,7 +32,9 @@ def main() -> None:
     try:
         app(standalone_mode=False)
     except typer.TyperException as error:
-        error.show()
+        # Errors of usage can show themselves, with the command's usage; the others have a message only.
+        show = getattr(error, "show", None)
+        show() if show is not None else _say(error.format_message())
         sys.exit(error.exit_code)
     except typer.Exit as asked:
         sys.exit(asked.exit_code)

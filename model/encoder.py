@@ -119,7 +119,11 @@ class TextEncoder:
                 probe.close()
 
         model, dtype, cosine = chosen_precision(
-            load_model(folder, device), device, settings.dtype, vectors_of
+            load_model(folder, device),
+            device,
+            settings.dtype,
+            vectors_of,
+            pack=not settings.compile,  # the compiler packs by itself, and does not know packed weights
         )
         if settings.compile:
             model.compile(dynamic=True)

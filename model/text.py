@@ -203,7 +203,7 @@ def cut_text(text: str, chars: int) -> str:
     head = text[:chars]
     if text[chars].isspace():
         return head.rstrip()
-    whole_words = head.rsplit(None, 1)[0] if head else ""
+    whole_words = head.rsplit(None, 1)[0] if head.strip() else ""
     return whole_words if 2 * len(whole_words) >= chars else head
 
 

@@ -7,7 +7,7 @@ Prints         READY once the group has given it partitions; on a fault its own 
 
 commit-before-write       settles records before anything is written, and commits at once
 no-ticket                 writes points unconditionally (every process of the test has to be given it)
-crash-before-announce:N   ends without a word between the write to Redis and the announcement, on the Nth batch
+crash-before-announce:N   ends without a word between the write to Redis and the announcement of batch N
 """
 
 from __future__ import annotations

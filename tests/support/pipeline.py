@@ -5,14 +5,14 @@ Writes  topics, keys and one collection, all under its namespace
 Never   guesses that it is done: `wait_until_drained` follows every record to its commit
 
 The parts are the real ones; what a test may choose is the index, the encoder, and how far commits trail.
-`python -m tests.support.consumer_process` runs one of the consumers in a process of its own, on the same names.
+`python -m tests.support.consumer_process` runs one consumer in a process of its own, on the same names.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import TracebackType
