@@ -37,7 +37,7 @@ MIN_SERVER = (1, 19)
 
 
 class ServerIndex:
-    """`VectorIndex` over a client. `local` says that it is qdrant-client's local mode, which has no threads."""
+    """`VectorIndex` over a client; `local`: it is qdrant-client's local mode, which knows no threads."""
 
     def __init__(self, client: QdrantClient, *, local: bool = False) -> None:
         self._client = client
