@@ -201,9 +201,9 @@ def cut_text(text: str, chars: int) -> str:
     if len(text) <= chars:
         return text
     head = text[:chars]
-    if text[chars].isspace():
+    if text[chars].isspace() or not head.strip():
         return head.rstrip()
-    whole_words = head.rsplit(None, 1)[0] if head.strip() else ""
+    whole_words = head.rsplit(None, 1)[0]
     return whole_words if 2 * len(whole_words) >= chars else head
 
 

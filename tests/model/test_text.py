@@ -212,6 +212,7 @@ def test_indices_ascend_without_repeats_and_have_unit_norm(product: Product) -> 
         ("brasslamp", 5, "brass"),
         ("a brasslamp", 9, "a brassla"),
         ("brass", 0, ""),
+        ("   brass", 3, ""),
     ],
 )
 def test_a_field_is_cut_between_words_unless_that_costs_half_of_it(text: str, chars: int, cut: str) -> None:
