@@ -1,6 +1,6 @@
 """One consumer in a process of its own, for tests that kill and pause: `python -m ...consumer_process`.
 
-Reads, writes  what its consumer does, under `--namespace` (names as in tests/support/pipeline.py)
+Reads, writes  what its consumer does, under `--namespace` (names: tests/support/draining.py)
 Prints         READY once the group has given it partitions; on a fault its own line before it acts
 
 `--fault` switches one guard off, for negative controls:
@@ -32,8 +32,8 @@ from consumers.progress import Delivery
 from consumers.runner import Handler, Runner, RunnerSettings
 from model.text import ProductText
 from schemas.vectors import CONTENT, CollectionSpec, Point
+from tests.support.draining import Names
 from tests.support.fake_encoder import FakeEncoder
-from tests.support.pipeline import Names
 
 CRASH = "crash-before-announce:"
 COMMIT_FIRST = "commit-before-write"

@@ -2,28 +2,22 @@
 
 Reads   nothing but what its topics carry
 Writes  topics, keys and one collection, all under its namespace
-Never   guesses that it is done: `wait_until_drained` follows every record to its commit
 
 The parts are the real ones; what a test may choose is the index, the encoder, and how far commits trail.
-`python -m tests.support.consumer_process` runs one consumer in a process of its own, on the same names.
+tests/support/consumer_process.py runs one of the consumers in a process of its own, under the same names.
 """
 
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
-
-from adapters.index_port import VectorIndex, collection_name
-from adapters.kafka import Headers, KafkaSettings, Publisher
+from adapters.index_port import VectorIndex
+from adapters.kafka import KafkaSettings, Publisher
 from adapters.kafka_admin import ensure_topics, open_admin
-from adapters.kafka_reader import GroupReader, Partition
+from adapters.kafka_reader import GroupReader
 from adapters.redis_items import ItemStore, RedisSettings, connect
 from consumers.dead_letters import DeadLetters
 from consumers.embeddings import EmbeddingsHandler, EmbeddingsSettings
@@ -32,191 +26,13 @@ from consumers.reconcile import Reconciler
 from consumers.redrive import DeadLetter, read_dead_letters
 from consumers.runner import Handler, Runner, RunnerSettings
 from model.text import ProductText
-from schemas.events import ItemChanged, ProductDeleted, ProductUpserted
-from schemas.topics import BULK_LANE, LANE_HEADER, Topic, Topics
+from schemas.events import ProductDeleted, ProductUpserted
 from schemas.vectors import CONTENT, CollectionSpec, Encoder, Point, TextRecipe
+from tests.support.draining import Names, Shop, wait_until_drained
 from tests.support.fake_encoder import FakeEncoder
 
 #: Tests commit often; production's half second would only make them wait.
 QUICK_LOOP = RunnerSettings(commit_interval_seconds=0.05)
-#: An item that nobody ever publishes: a hint for it is served by doing nothing.
-SENTINEL = "(drained?)"
-
-
-@dataclass(frozen=True, slots=True)
-class Names:
-    """Topics, groups and collection under one namespace: the same in every process that is given it."""
-
-    namespace: str
-    max_message_bytes: int | None = None
-
-    @property
-    def topics(self) -> Topics:
-        """The house's topics; `catalog.products` with the limit asked for."""
-        named = Topics.named(namespace=self.namespace)
-        if self.max_message_bytes is None:
-            return named
-        return replace(named, products=replace(named.products, max_message_bytes=self.max_message_bytes))
-
-    @property
-    def collection(self) -> str:
-        """The one collection of the test."""
-        return collection_name("test", namespace=self.namespace)
-
-    @property
-    def products_group(self) -> str:
-        """As app/wiring.py names it."""
-        return f"{self.namespace}simstream-products"
-
-    @property
-    def embeddings_group(self) -> str:
-        """As app/wiring.py names it."""
-        return f"{self.namespace}simstream-embeddings-{self.collection.removeprefix(self.namespace)}"
-
-    def declared(self) -> list[Topic]:
-        """The topics that the two consumers use."""
-        topics = self.topics
-        used = {topics.products.name, topics.changed.name, topics.changed_bulk.name, topics.updated.name}
-        return [one for one in topics.declared() if one.name.removesuffix(".dlq") in used]
-
-
-class Shop:
-    """A producer that knows where each record went: what it published is what has to be drained."""
-
-    def __init__(self, settings: KafkaSettings, names: Names) -> None:
-        self._topics = names.topics
-        self._producer = Producer(
-            {
-                **settings.client_config("test-shop"),
-                "enable.idempotence": True,
-                "partitioner": "murmur2_random",
-                "linger.ms": 2,
-                "message.max.bytes": 16 * 1024 * 1024,
-            }
-        )
-        #: One past the last acknowledged record, by partition.
-        self.ends: dict[Partition, int] = {}
-        self.failures: list[KafkaError] = []
-
-    def _acknowledged(self, error: KafkaError | None, message: Message) -> None:
-        if error is not None:
-            self.failures.append(error)
-            return
-        part = Partition(message.topic() or "", message.partition() or 0)
-        self.ends[part] = max(self.ends.get(part, 0), (message.offset() or 0) + 1)
-
-    def send(
-        self,
-        topic: str,
-        *,
-        key: str | bytes | None,
-        value: bytes | None,
-        headers: Headers = (),
-        timestamp_ms: int = 0,
-        partition: int = -1,
-    ) -> None:
-        """Any record at all; `flush` says when the broker has it."""
-        while True:
-            try:
-                self._producer.produce(
-                    topic,
-                    key=key,
-                    value=value,
-                    headers=list(headers),
-                    timestamp=timestamp_ms,
-                    partition=partition,
-                    on_delivery=self._acknowledged,
-                )
-                break
-            except BufferError:
-                self._producer.poll(0.05)
-        self._producer.poll(0)
-
-    def publish(self, events: Iterable[ProductUpserted | ProductDeleted], *, bulk: bool = False) -> int:
-        """Product events as a shop sends them; how many."""
-        headers = [(LANE_HEADER, BULK_LANE.encode())] if bulk else []
-        count = 0
-        for event in events:
-            self.send(
-                self._topics.products.name,
-                key=event.product_id,
-                value=event.model_dump_json(exclude_none=True).encode(),
-                headers=headers,
-            )
-            count += 1
-        return count
-
-    def flush(self, timeout_seconds: float = 30.0) -> None:
-        """Wait until the broker has everything. Raises AssertionError when it has not, or refused some."""
-        left = self._producer.flush(timeout_seconds)
-        assert left == 0, f"{left} records were not acknowledged"
-        assert not self.failures, f"the broker refused {len(self.failures)} records: {self.failures[0]}"
-
-
-def wait_for_commits(
-    settings: KafkaSettings,
-    group: str,
-    ends: Mapping[Partition, int],
-    *,
-    deadline: float,
-    check: Callable[[], None] = lambda: None,
-) -> None:
-    """Return once the group has committed every one of `ends`. Raises AssertionError after the deadline.
-
-    `check` is called between looks and may raise: what a consumer died of, for example.
-    """
-    asking = Consumer(
-        {**settings.client_config("test-commits"), "group.id": group, "enable.auto.commit": False}
-    )
-    asked = [TopicPartition(part.topic, part.number) for part in ends]
-    found: dict[Partition, int] = {}
-    try:
-        while ends:
-            check()
-            try:
-                answers = asking.committed(asked, timeout=10.0)
-            except KafkaException:
-                answers = []  # the broker is away, or its coordinator moves
-            found = {Partition(one.topic, one.partition): one.offset for one in answers}
-            late = {part: end for part, end in ends.items() if found.get(part, -1) < end}
-            if not late:
-                return
-            if time.monotonic() > deadline:
-                shown = ", ".join(f"{part} {found.get(part)} of {end}" for part, end in late.items())
-                raise AssertionError(f"group {group} has not caught up: {shown}")
-            time.sleep(0.02)
-    finally:
-        asking.close()
-
-
-def wait_until_drained(
-    settings: KafkaSettings,
-    names: Names,
-    shop: Shop,
-    *,
-    partitions: int,
-    timeout_seconds: float,
-    check: Callable[[], None] = lambda: None,
-) -> None:
-    """Return once everything that was published is in Redis and the index, wherever the consumers run.
-
-    1. products has committed all that the shop published: so every hint of it has been acknowledged.
-    2. A sentinel hint goes to each partition of both lanes, and so behind every one of those hints.
-    3. embeddings has committed the sentinels: so every hint before them was served.
-    """
-    deadline = time.monotonic() + timeout_seconds
-    shop.flush(timeout_seconds)
-    products = {part: end for part, end in shop.ends.items() if part.topic == names.topics.products.name}
-    wait_for_commits(settings, names.products_group, products, deadline=deadline, check=check)
-    lanes = (names.topics.changed.name, names.topics.changed_bulk.name)
-    now = datetime.now(UTC)
-    for topic in lanes:
-        for number in range(partitions):
-            body = ItemChanged(product_id=SENTINEL, occurred_at=now).model_dump_json().encode()
-            shop.send(topic, key=SENTINEL, value=body, partition=number)
-    shop.flush(timeout_seconds)
-    hints = {part: end for part, end in shop.ends.items() if part.topic in lanes}
-    wait_for_commits(settings, names.embeddings_group, hints, deadline=deadline, check=check)
 
 
 class RunnerThread:
