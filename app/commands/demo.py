@@ -44,7 +44,9 @@ def demo(
 ) -> None:
     """Start everything, publish a small shop, show neighbours, and what a change costs."""
     started = time.monotonic()
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = 110
     configure_logging(LogSettings(level="ERROR"))
     logging.getLogger("adapters.kafka").setLevel(logging.CRITICAL)
     for name in ("broker", "redis", "index"):
