@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from adapters.index_edge import EdgeIndex
-from app.local import LocalRedis
+from app.local import LocalRedis, TansuBroker
 from tests.support.pipeline import Pipeline
 from tests.support.servers import Broker
 
+#: Tansu lets a new group wait for half a session timeout before it hands out partitions.
+QUICK_GROUPS = {"session.timeout.ms": "2000", "heartbeat.interval.ms": "500"}
 MakePipeline = Callable[..., Pipeline]
 
 
@@ -29,7 +31,7 @@ def make_pipeline(
             redis_url=redis_server.url,
             namespace=namespace,
             index=index,
-            **more,
+            **{"options": QUICK_GROUPS if isinstance(broker, TansuBroker) else {}, **more},
         )
 
     yield make
