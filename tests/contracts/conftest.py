@@ -1,4 +1,4 @@
-"""The backends of the index contract: each as something that opens an index, so that it can be opened again."""
+"""The backends of the index contract: each as something that opens an index, so that it opens again."""
 
 from __future__ import annotations
 

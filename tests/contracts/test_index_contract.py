@@ -1,4 +1,4 @@
-"""One contract for every index: edge, qdrant-client's local mode, the test server, a real server where there is one.
+"""One contract for every index: edge, the client's local mode, the test server, a real one where there is.
 
 What is expected is computed here by hand, not taken from any engine.
 """

@@ -1,0 +1,198 @@
+"""How long a change takes from `produce()` to the first HTTP answer that shows it.
+
+Reads   nothing but the synthetic shop (titles, brands, categories, attributes; no descriptions)
+Writes  an embedded stack in a folder that goes away
+
+One change in twenty is sampled: from the moment it is handed to the producer, the API is asked every 10 ms
+for the words of that item until the hit shows the new title or price. The load comes at fixed times, whether
+or not earlier changes have been served. Producer and sampler share a process; the stack has its own.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Literal
+
+import httpx
+
+from adapters.kafka import Publisher
+from benchmarks.harness import Figure, Report, percentile
+from benchmarks.stack import (
+    BULK,
+    PRODUCTS,
+    RunningStack,
+    Updates,
+    embedded_stack,
+    import_catalogue,
+    publish,
+)
+from producers.shop import Shop
+from schemas.events import ProductUpserted
+
+NAME = "freshness"
+SEED = 13
+SAMPLED = 20
+POLL_SECONDS = 0.01
+PATIENCE_SECONDS = 60.0
+Kind = Literal["text", "price"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How much of it."""
+
+    items: int
+    seconds: float
+    imported: int
+
+
+def run(*, small: bool, data: Path | None) -> Report:
+    """1,000 items, a minute of each load, 20,000 imported; in small 200 items, ten seconds, 1,000."""
+    sizes = Sizes(200, 10.0, 1_000) if small else Sizes(1_000, 60.0, 20_000)
+    products = [_plain(product, n) for n, product in enumerate(_shop(sizes.items + sizes.imported))]
+    live, imported = products[: sizes.items], products[sizes.items :]
+    with embedded_stack() as stack:
+        publisher, updates = Publisher(stack.settings), Updates(stack)
+        import_catalogue(stack, publisher, updates, live)
+        print(f"50 changed texts/s for {sizes.seconds:.0f} s")
+        alone = Load(stack, publisher, live)
+        alone.run(sizes.seconds, texts_per_second=50.0, prices_per_second=0.0)
+        print(f"10 texts/s and 500 prices/s while {sizes.imported} items are imported")
+        busy = Load(stack, publisher, live)
+        importing = threading.Thread(target=publish, args=(publisher, imported), kwargs={"headers": BULK})
+        importing.start()
+        busy.run(sizes.seconds, texts_per_second=10.0, prices_per_second=500.0)
+        importing.join()
+        updates.close()
+        publisher.close()
+    text, busy_text, busy_price = alone.waits["text"], busy.waits["text"], busy.waits["price"]
+    note = "10 texts/s + 500 prices/s during a bulk import"
+    return Report(
+        benchmark=NAME,
+        figures=[
+            _latency("changed text searchable, p50", text, 50, 150.0, "50 texts/s"),
+            _latency("changed text searchable, p99", text, 99, 1_000.0, "50 texts/s"),
+            _latency("changed text searchable, p99", busy_text, 99, 2_000.0, note),
+            _latency("changed price searchable, p99", busy_price, 99, 1_000.0, note),
+            Figure(
+                "changes sampled", len(text) + len(busy_text) + len(busy_price), "changes", 1, kind="count"
+            ),
+        ],
+        settings={
+            "items": sizes.items,
+            "imported": sizes.imported,
+            "seconds": sizes.seconds,
+            "sampled one in": SAMPLED,
+            "seed": SEED,
+            "broker": "Tansu",
+            "index": "edge",
+        },
+        data="synthetic shop without descriptions (about 30 tokens a text); stack and load on the same cores",
+    )
+
+
+def _latency(name: str, waits: Sequence[float], percent: float, target_ms: float, note: str) -> Figure:
+    value = round(percentile(waits, percent) * 1000, 1)
+    return Figure(name, value, "ms", target_ms, "at most", kind="latency", note=note)
+
+
+def _shop(count: int) -> Sequence[ProductUpserted]:
+    return list(Shop(SEED, products=count).products())
+
+
+def _plain(product: ProductUpserted, number: int) -> ProductUpserted:
+    """Without the description, and with a model number that finds this item by its words."""
+    return product.model_copy(
+        update={
+            "description": None,
+            "title": f"{product.title} {_token(number)}",
+            "group_id": None,
+            "product_id": f"F{number}",
+        }
+    )
+
+
+def _token(number: int) -> str:
+    """A word of its own per item: no two share more than a few grams."""
+    return f"{number * 2_654_435_761 % 2**32:08x}zq"
+
+
+class Load:
+    """Changes at fixed times, and samplers beside them. `waits` holds seconds by kind of change."""
+
+    def __init__(self, stack: RunningStack, publisher: Publisher, items: Sequence[ProductUpserted]) -> None:
+        self._http = stack.http
+        self._publisher = publisher
+        self._items = {position: item for position, item in enumerate(items)}
+        self.waits: dict[Kind, list[float]] = {"text": [], "price": []}
+        self._lock = threading.Lock()
+
+    def run(self, seconds: float, *, texts_per_second: float, prices_per_second: float) -> None:
+        """Send everything due in `seconds`, then wait for the samples."""
+        rates: dict[Kind, float] = {"text": texts_per_second, "price": prices_per_second}
+        due = sorted(
+            (n / rate, kind) for kind, rate in rates.items() if rate > 0 for n in range(int(seconds * rate))
+        )
+        # Texts walk the first half of the items, prices the second: one item is never changed twice at once.
+        half = len(self._items) // 2
+        counts: dict[Kind, int] = {"text": 0, "price": 0}
+        with ThreadPoolExecutor(32) as samplers:
+            pending = []
+            started = time.monotonic()
+            for at, kind in due:
+                ahead = started + at - time.monotonic()
+                if ahead > 0:
+                    time.sleep(ahead)
+                number = counts[kind]
+                counts[kind] += 1
+                position = number % half + (half if kind == "price" else 0)
+                changed = self._changed(position, kind, number)
+                sent = time.monotonic()
+                self._publisher.send(
+                    PRODUCTS,
+                    key=changed.product_id,
+                    value=changed.model_dump_json(exclude_none=True).encode(),
+                )
+                if number % SAMPLED == 0:
+                    pending.append(samplers.submit(self._sample, position, changed, kind, sent))
+            for sample in pending:
+                sample.result()
+
+    def _changed(self, position: int, kind: Kind, number: int) -> ProductUpserted:
+        item = self._items[position]
+        update: dict[str, object] = {"occurred_at": datetime.now(UTC), "revision": None}
+        if kind == "price":
+            update["price"] = (item.price or Decimal(1)) + Decimal("0.01")
+        else:
+            words = item.title.split(" edition ")[0]
+            update["title"] = f"{words} edition {number}"
+        self._items[position] = changed = item.model_copy(update=update)
+        return changed
+
+    def _sample(self, position: int, changed: ProductUpserted, kind: Kind, sent: float) -> None:
+        """Ask until the hit shows this change, or a later one of the same item."""
+        body = {"text": _token(position), "weights": {"lexical": 1}, "limit": 3}
+        with httpx.Client(base_url=self._http, timeout=10.0) as client:
+            while True:
+                asked = time.monotonic()
+                answer = client.post("/v1/search", json=body)
+                answer.raise_for_status()
+                hits = [hit["item"] for hit in answer.json()["items"] if hit["item_id"] == changed.product_id]
+                if hits and hits[0]["revision"] >= changed.order:
+                    shown = hits[0]["title"] == changed.title
+                    if kind == "price":
+                        shown = Decimal(hits[0]["price"]) == changed.price
+                    if shown or hits[0]["revision"] > changed.order:
+                        break
+                if time.monotonic() - sent > PATIENCE_SECONDS:
+                    raise TimeoutError(f"{kind} of {changed.product_id} was not searchable in a minute")
+                time.sleep(max(0.0, asked + POLL_SECONDS - time.monotonic()))
+        with self._lock:
+            self.waits[kind].append(time.monotonic() - sent)
