@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from concurrent.futures import Future
+from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
@@ -66,7 +67,7 @@ def ensure_topics(
     )
     for name, future in futures.items():
         try:
-            future.result(_TIMEOUT_SECONDS)
+            _answer(future, f"topic {name} was not created")
         except KafkaException as error:
             reason: KafkaError = error.args[0]
             if reason.code() == _EXISTS:
@@ -76,6 +77,14 @@ def ensure_topics(
             raise Halt(f"could not create topic {name}: {reason.str()}") from error
     _wait_described(admin, [topic.name for topic in missing])
     return [topic.name for topic in missing]
+
+
+def _answer(future: Future[Any], otherwise: str) -> Any:
+    """What the broker answered. The client's own timeout ends first or not at all: either means away."""
+    try:
+        return future.result(_TIMEOUT_SECONDS + 1.0)
+    except TimeoutError as error:
+        raise Transient(f"{otherwise}: the broker does not answer") from error
 
 
 def _existing(admin: AdminClient) -> set[str]:
@@ -110,7 +119,7 @@ def topic_ids(admin: AdminClient, names: Sequence[str]) -> dict[str, str]:
         TopicCollection(list(names)), request_timeout=_TIMEOUT_SECONDS
     ).items():
         try:
-            found[name] = str(future.result(_TIMEOUT_SECONDS).topic_id)
+            found[name] = str(_answer(future, f"topic {name} was not described").topic_id)
         except KafkaException as error:
             reason: KafkaError = error.args[0]
             if reason.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
@@ -136,7 +145,7 @@ def compare_topics(admin: AdminClient, topics: Iterable[Topic]) -> list[Differen
     for resource, future in admin.describe_configs(list(resources), request_timeout=_TIMEOUT_SECONDS).items():
         topic = resources[resource]
         try:
-            entries = future.result(_TIMEOUT_SECONDS)
+            entries = _answer(future, f"the settings of {topic.name} were not read")
         except KafkaException as error:
             raise Transient(f"could not read the settings of {topic.name}: {error.args[0].str()}") from error
         for name, value in topic.config().items():

@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 
 from adapters.index_edge import EdgeIndex
-from app.local import LocalRedis, TansuBroker
+from app.local import LocalRedis
+from tests.support.draining import quick_settings
 from tests.support.pipeline import Pipeline
 from tests.support.servers import Broker
 
-#: Tansu lets a new group wait for half a session timeout before it hands out partitions.
-QUICK_GROUPS = {"session.timeout.ms": "2000", "heartbeat.interval.ms": "500"}
 MakePipeline = Callable[..., Pipeline]
 
 
@@ -31,7 +30,7 @@ def make_pipeline(
             redis_url=redis_server.url,
             namespace=namespace,
             index=index,
-            **{"options": QUICK_GROUPS if isinstance(broker, TansuBroker) else {}, **more},
+            **{"options": quick_settings(broker).options, **more},
         )
 
     yield make
