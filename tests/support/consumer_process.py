@@ -8,13 +8,17 @@ Prints         READY once the group has given it partitions; on a fault its own 
 commit-before-write       settles records before anything is written, and commits at once
 no-ticket                 writes points unconditionally (every process of the test has to be given it)
 crash-before-announce:N   ends without a word between the write to Redis and the announcement of batch N
+
+`--tell` prints what a proof counts: the log, and `TOOK topic partition first last` before a batch is handled.
 """
 
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -22,8 +26,8 @@ from typing import Any
 
 from adapters.index import IndexSettings, open_index
 from adapters.index_port import VectorIndex
-from adapters.kafka import KafkaSettings, Publisher
-from adapters.kafka_reader import GroupReader
+from adapters.kafka import KafkaSettings, Publisher, Record
+from adapters.kafka_reader import GroupReader, Partition
 from adapters.redis_items import Applied, ItemStore, ProductWrite, RedisSettings, connect
 from consumers.dead_letters import DeadLetters
 from consumers.embeddings import EmbeddingsHandler, EmbeddingsSettings
@@ -104,6 +108,33 @@ class CommitFirst:
         return getattr(self._handler, name)
 
 
+class Telling:
+    """Says which records it is about to handle, so that whoever kills it knows what was in flight."""
+
+    def __init__(self, handler: Handler[Any]) -> None:
+        self._handler = handler
+        self._read: dict[Partition, list[int]] = {}
+        # decode runs on the loop's thread, handle on the worker's
+        self._lock = threading.Lock()
+
+    def decode(self, record: Record) -> Any:
+        """As the handler, remembered."""
+        with self._lock:
+            self._read.setdefault(Partition(record.topic, record.partition), []).append(record.offset)
+        return self._handler.decode(record)
+
+    def handle(self, deliveries: Sequence[Delivery[Any]]) -> None:
+        """Tell, then work. A batch that is tried again is told once."""
+        with self._lock:
+            read, self._read = self._read, {}
+        for part, offsets in read.items():
+            print(f"TOOK {part.topic} {part.number} {min(offsets)} {max(offsets)}", flush=True)
+        self._handler.handle(deliveries)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._handler, name)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the consumer until SIGTERM."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -116,7 +147,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--encode-seconds", type=float, default=0.0, help="how long each encode takes")
     parser.add_argument("--commit-delay-seconds", type=float, default=None, help="products: default 3")
     parser.add_argument("--batch-records", type=int, default=100)
+    parser.add_argument("--tell", action="store_true", help="print the log and what is taken in hand")
     asked = parser.parse_args(arguments)
+    if asked.tell:
+        logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(asctime)s %(name)s %(message)s")
+        logging.getLogger("httpx").setLevel(logging.WARNING)
 
     runner = _runner(asked)
     signal.signal(signal.SIGTERM, lambda *_: runner.stop())
@@ -167,6 +202,8 @@ def _runner(asked: argparse.Namespace) -> Runner[Any]:
         group = names.embeddings_group
     if fault == COMMIT_FIRST:
         handler = CommitFirst(handler)
+    if asked.tell:
+        handler = Telling(handler)
     return Runner(
         reader=GroupReader(settings, group=group, client_id=f"test-{asked.consumer}-{os.getpid()}"),
         handler=handler,
