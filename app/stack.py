@@ -24,7 +24,6 @@ from typing import Any
 import uvicorn
 
 from adapters.index_port import release_of
-from adapters.kafka import KafkaSettings
 from app.local import LocalRedis, TansuBroker
 from app.settings import Settings
 from app.wiring import (
@@ -48,6 +47,8 @@ log = logging.getLogger(__name__)
 STACK_FILE = "stack.json"
 #: Below this many points a plain scan is as quick as a graph (design 10), and building one holds everything.
 GRAPH_FROM_POINTS = 20_000
+#: Tansu keeps a group's first member waiting for half its session timeout; the default one is 45 s.
+_TANSU_OPTIONS = {"session.timeout.ms": "4000", "heartbeat.interval.ms": "1000"}
 Say = Callable[[str], None]
 
 
@@ -124,10 +125,12 @@ def embedded_servers(settings: Settings, data_dir: Path, say: Say) -> Iterator[S
         say(f"broker {broker.bootstrap_servers}, redis {redis.url}, index in {data_dir / 'index'}")
         yield settings.model_copy(
             update={
-                "kafka": KafkaSettings(
-                    bootstrap_servers=broker.bootstrap_servers,
-                    partitions=settings.kafka.partitions,
-                    replication_factor=1,
+                "kafka": settings.kafka.model_copy(
+                    update={
+                        "bootstrap_servers": broker.bootstrap_servers,
+                        "options": {**settings.kafka.options, **_TANSU_OPTIONS},
+                        "replication_factor": 1,
+                    }
                 ),
                 "redis": settings.redis.model_copy(update={"url": redis.url}),
                 "qdrant": settings.qdrant.model_copy(update={"url": f"edge:{data_dir / 'index'}"}),
