@@ -10,20 +10,18 @@ forgets everything when it ends, so every embedded start reconciles the index wi
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 
 from adapters.index_port import release_of
+from app.discovery import Addresses, announce
 from app.local import LocalRedis, TansuBroker
 from app.settings import Settings
 from app.wiring import (
@@ -44,21 +42,11 @@ from service.api import create_app
 
 log = logging.getLogger(__name__)
 
-STACK_FILE = "stack.json"
 #: Below this many points a plain scan is as quick as a graph (design 10), and building one holds everything.
 GRAPH_FROM_POINTS = 20_000
 #: Tansu keeps a group's first member waiting for half its session timeout; the default one is 45 s.
 _TANSU_OPTIONS = {"session.timeout.ms": "4000", "heartbeat.interval.ms": "1000"}
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Addresses:
-    """Where a running stack can be reached: what `stack.json` says."""
-
-    kafka: str
-    redis: str
-    http: str
 
 
 class Failures:
@@ -148,10 +136,7 @@ def running(
         if embedded:
             settings = opened.enter_context(embedded_servers(settings, data_dir, say))
         addresses, failures = _start(opened, settings, port=port, embedded=embedded, say=say)
-        data_dir.mkdir(parents=True, exist_ok=True)
-        stack_file = data_dir / STACK_FILE
-        _write_whole(stack_file, json.dumps(asdict(addresses)))
-        opened.callback(stack_file.unlink, missing_ok=True)
+        opened.callback(announce(addresses, data_dir).unlink, missing_ok=True)
         yield addresses, settings, failures
 
 
@@ -224,13 +209,6 @@ def _start_thread(
         thread.join(30.0)
 
     opened.callback(end)
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Readers see the old file or the new one, never half of it."""
-    aside = path.with_suffix(f".{os.getpid()}")
-    aside.write_text(text)
-    aside.replace(path)
 
 
 def serve_alone(settings: Settings, *, port: int | None = None) -> None:

@@ -9,6 +9,7 @@ Never   redrives a record twice: a dead letter is its record's (topic id, partit
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -78,7 +79,9 @@ def collect(records: Iterable[Record]) -> Iterator[DeadLetter]:
         headers = dict(record.headers)
         mark = headers.get(REDRIVEN_HEADER)
         if mark is not None and TOPIC_ID_HEADER not in headers:
-            redriven.add(Identity.parse(mark.decode()))
+            # A mark that is none of ours marks nothing.
+            with suppress(ValueError):
+                redriven.add(Identity.parse(mark.decode()))
             continue
         try:
             identity = Identity(

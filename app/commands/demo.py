@@ -26,9 +26,10 @@ from rich.table import Table
 
 from adapters.kafka import KafkaSettings, Publisher
 from adapters.kafka_log import Tail
+from app.discovery import Addresses
 from app.observability import LogSettings, configure_logging
 from app.settings import Settings, load_settings
-from app.stack import Addresses, running
+from app.stack import running
 from producers.shop import Shop
 from schemas.api import Answer, Hit
 from schemas.events import ItemUpdated, ProductUpserted, parse_event

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from adapters.index_port import release_of
 from adapters.kafka_admin import open_admin, topic_ids
+from app.discovery import kafka_settings
 from app.observability import configure_logging
 from app.settings import Settings, load_settings
 from app.wiring import open_live, open_publisher, open_store, reconciler
@@ -21,6 +23,7 @@ TopicOption = Annotated[
     str | None,
     typer.Option("--topic", help="Only this input topic; without it, every one that has dead letters."),
 ]
+DataDir = Annotated[Path, typer.Option(help="The data folder of `simstream up --embedded`.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 
 
@@ -28,12 +31,13 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 def list_dead_letters(
     topic: TopicOption = None,
     as_json: AsJson = False,
+    data_dir: DataDir = Path("var"),
     redriven: Annotated[
         bool, typer.Option("--redriven", help="Show those already redriven as well.")
     ] = False,
 ) -> None:
     """Print identity, key and reason of each dead letter, oldest first."""
-    found = [one for one in _letters(load_settings(), topic) if redriven or not one.redriven]
+    found = [one for one in _letters(_settings(data_dir), topic) if redriven or not one.redriven]
     for one in found:
         if as_json:
             print(json.dumps(_described(one)))
@@ -46,10 +50,11 @@ def list_dead_letters(
 @dlq.command("show")
 def show_dead_letter(
     identity: Annotated[str, typer.Argument(help="TOPIC-ID:PARTITION:OFFSET, as `list` prints.")],
+    data_dir: DataDir = Path("var"),
 ) -> None:
     """Print one dead letter whole: headers, reason, original bytes."""
     wanted = Identity.parse(identity)
-    for one in _letters(load_settings(), None):
+    for one in _letters(_settings(data_dir), None):
         if one.identity == wanted:
             print(json.dumps(_described(one) | {"value": _text(one.value)}, indent=2))
             return
@@ -61,11 +66,12 @@ def redrive_dead_letters(
     identities: Annotated[list[str] | None, typer.Argument(help="Which ones, as `list` prints them.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="All that were never redriven.")] = False,
     topic: TopicOption = None,
+    data_dir: DataDir = Path("var"),
 ) -> None:
     """Put dead letters onto their topic again, each at most once, whoever else does the same."""
     if bool(identities) == everything:
         raise ValueError("name the dead letters to redrive, or give --all")
-    settings = load_settings()
+    settings = _settings(data_dir)
     wanted = {Identity.parse(text) for text in identities or []}
     count = 0
     for name in _input_topics(settings, topic):
@@ -116,6 +122,11 @@ def register(app: typer.Typer) -> None:
     """Add these commands."""
     app.add_typer(dlq, name="dlq")
     app.command()(reconcile)
+
+
+def _settings(data_dir: Path) -> Settings:
+    settings = load_settings()
+    return settings.model_copy(update={"kafka": kafka_settings(settings, data_dir)})
 
 
 def _input_topics(settings: Settings, topic: str | None) -> list[str]:

@@ -9,7 +9,6 @@ Exit codes: 0 every row is confirmed; 2 some were rejected; 1 some were not conf
 from __future__ import annotations
 
 import codecs
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -24,8 +23,9 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from adapters.kafka import KafkaSettings, Publisher
+from adapters.kafka import Publisher
 from adapters.kafka_admin import ensure_topics, open_admin
+from app.discovery import kafka_settings
 from app.settings import Settings, load_settings
 from producers.importers import Importer, Lane, Rejects, Tally, rejected_path, remove_stale
 from producers.mapping import TARGETS, EventMaker, InvalidMapping, Target, mapping_of
@@ -33,7 +33,6 @@ from producers.rows import Source, UnreadableFile, check, opened
 from schemas.errors import Halt, Transient
 from schemas.topics import Topic
 
-STACK_FILE = "stack.json"
 _PROGRESS_SECONDS = 0.1
 
 
@@ -166,18 +165,6 @@ def fail(sentence: str, code: int = 2) -> NoReturn:
     """Say what is wrong on standard error, and leave."""
     print(f"simstream: {sentence}", file=sys.stderr)
     raise typer.Exit(code)
-
-
-def kafka_settings(settings: Settings, data_dir: Path) -> KafkaSettings:
-    """The settings' Kafka; where they name none, the broker of the embedded stack that runs in `data_dir`."""
-    stack = data_dir / STACK_FILE
-    if "bootstrap_servers" in settings.kafka.model_fields_set or not stack.is_file():
-        return settings.kafka
-    try:
-        address = json.loads(stack.read_bytes())["kafka"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return settings.kafka
-    return settings.kafka.model_copy(update={"bootstrap_servers": address})
 
 
 @contextmanager

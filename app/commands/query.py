@@ -20,11 +20,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from app.discovery import find_stack
 from app.settings import load_settings
 from schemas.api import Answer, Explanation, Hit
 from service.settings import ServiceSettings
-
-STACK_FILE = "stack.json"
 
 _Url = Annotated[
     str | None,
@@ -110,12 +109,8 @@ def service_url(given: str | None, settings: ServiceSettings, data_dir: Path) ->
     """Where the service answers: the option, the setting, the folder's stack.json, the default address."""
     if given or settings.url:
         return (given or settings.url or "").rstrip("/")
-    stack = data_dir / STACK_FILE
-    try:
-        found = json.loads(stack.read_text())["http"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return f"http://{settings.host}:{settings.port}"
-    return str(found).rstrip("/")
+    stack = find_stack(data_dir)
+    return (f"http://{settings.host}:{settings.port}" if stack is None else stack.http).rstrip("/")
 
 
 def _service(url: str | None, data_dir: Path) -> tuple[ServiceSettings, str]:

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from adapters.kafka import KafkaSettings
 from app.commands import publish, schemas, shop
+from app.discovery import kafka_settings
 from app.settings import Settings
 from schemas.topics import Topics
 from tests.producers.doubles import Answers, RecordingPublisher, documents
@@ -136,12 +137,12 @@ def test_publish_refuses_a_call_that_cannot_be_meant_before_anything_is_sent(
 
 def test_the_broker_is_that_of_the_settings_or_else_of_the_stack_that_runs_here(tmp_path: Path) -> None:
     unset, given = Settings(), Settings(kafka=KafkaSettings(bootstrap_servers="kafka:9092"))
-    assert publish.kafka_settings(unset, tmp_path) == unset.kafka
-    (tmp_path / "stack.json").write_text('{"kafka": "127.0.0.1:5555"}')
-    assert publish.kafka_settings(unset, tmp_path).bootstrap_servers == "127.0.0.1:5555"
-    assert publish.kafka_settings(given, tmp_path).bootstrap_servers == "kafka:9092"
+    assert kafka_settings(unset, tmp_path) == unset.kafka
+    (tmp_path / "stack.json").write_text('{"kafka": "127.0.0.1:5555", "redis": "", "http": ""}')
+    assert kafka_settings(unset, tmp_path).bootstrap_servers == "127.0.0.1:5555"
+    assert kafka_settings(given, tmp_path).bootstrap_servers == "kafka:9092"
     (tmp_path / "stack.json").write_text("broken")
-    assert publish.kafka_settings(unset, tmp_path) == unset.kafka
+    assert kafka_settings(unset, tmp_path) == unset.kafka
 
 
 def test_shop_writes_the_same_file_for_the_same_seed_and_start(

@@ -107,7 +107,9 @@ def test_weights_are_written_with_equals_signs_or_colons() -> None:
 def test_the_service_is_found_by_option_setting_stack_file_or_default(tmp_path: Path) -> None:
     plain = ServiceSettings(port=9)
     assert service_url(None, plain, tmp_path) == "http://127.0.0.1:9"
-    (tmp_path / "stack.json").write_text(json.dumps({"http": "http://127.0.0.1:1234"}))
+    (tmp_path / "stack.json").write_text(
+        json.dumps({"kafka": "", "redis": "", "http": "http://127.0.0.1:1234"})
+    )
     assert service_url(None, plain, tmp_path) == "http://127.0.0.1:1234"
     assert service_url(None, ServiceSettings(url="http://here/"), tmp_path) == "http://here"
     assert service_url("http://there/", ServiceSettings(url="http://here"), tmp_path) == "http://there"
