@@ -126,8 +126,8 @@ def _bytes(value: str | bytes | None) -> bytes | None:
 
 
 def log_client_error(error: KafkaError) -> None:
-    """Connection trouble that librdkafka handles itself: said once per occurrence, never raised."""
-    log.warning("kafka_client_error code=%s reason=%s", error.name(), error.str())
+    """Connection trouble that librdkafka handles itself, and has already logged: never raised."""
+    log.debug("kafka_client_error code=%s reason=%s", error.name(), error.str())
 
 
 class Publisher:
