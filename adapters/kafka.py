@@ -50,6 +50,9 @@ LOCAL_TIMEOUTS: frozenset[int] = frozenset({KafkaError._TIMED_OUT, KafkaError._T
 CLIENT_MAX_BYTES = 16 * 1024 * 1024
 
 
+_CONSUMER_OPTIONS = ("session.", "heartbeat.", "fetch.", "max.poll.", "group.", "queued.")
+
+
 class KafkaSettings(Frozen):
     """Where Kafka is, and how to speak to it. `options` go to librdkafka as they are: TLS, SASL, timeouts."""
 
@@ -76,15 +79,20 @@ class KafkaSettings(Frozen):
             for name, inner in value.items()
         }
 
-    def client_config(self, client_id: str) -> dict[str, Any]:
-        """What every client has in common."""
+    def client_config(self, client_id: str, *, consumes: bool = False) -> dict[str, Any]:
+        """What every client has in common; options that only consumers know go to consumers only."""
+        options = {
+            name: value
+            for name, value in self.options.items()
+            if consumes or not name.startswith(_CONSUMER_OPTIONS)
+        }
         return {
             "socket.keepalive.enable": True,
             "reconnect.backoff.ms": 50,
             "reconnect.backoff.max.ms": 1_000,
             "broker.address.family": "v4",
             "log.connection.close": False,
-            **self.options,
+            **options,
             "bootstrap.servers": self.bootstrap_servers,
             "client.id": client_id,
             "error_cb": log_client_error,

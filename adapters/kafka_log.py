@@ -79,7 +79,7 @@ class Tail:
 def _groupless(settings: KafkaSettings, client_id: str, **options: bool) -> Consumer:
     return Consumer(
         {
-            **settings.client_config(client_id),
+            **settings.client_config(client_id, consumes=True),
             # The client insists on a group; nothing is committed to it.
             "group.id": f"{client_id}-{uuid.uuid4()}",
             "enable.auto.commit": False,

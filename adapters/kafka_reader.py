@@ -55,7 +55,7 @@ class GroupReader:
             "fetch.error.backoff.ms": 100,
             "queued.max.messages.kbytes": 16_384,
             "queued.min.messages": 10_000,
-            **settings.client_config(client_id),
+            **settings.client_config(client_id, consumes=True),
             "group.id": group,
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,

@@ -44,8 +44,8 @@ log = logging.getLogger(__name__)
 
 #: Below this many points a plain scan is as quick as a graph (design 10), and building one holds everything.
 GRAPH_FROM_POINTS = 20_000
-#: Tansu keeps a group's first member waiting for half its session timeout (45 s by default), and looks for new
-#: records only after half of what a fetch may wait (500 ms by default); Apache Kafka answers at once.
+#: Tansu keeps a group's first member waiting for half its session timeout (45 s by default), and looks for
+#: new records only after half of what a fetch may wait (500 ms by default); Apache Kafka answers at once.
 _TANSU_OPTIONS = {
     "session.timeout.ms": "4000",
     "heartbeat.interval.ms": "1000",

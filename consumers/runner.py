@@ -249,7 +249,7 @@ class Runner(Generic[E]):
         """The handler's thread: each batch until it is taken, however long the stores are away."""
         pause = self._settings.backoff_seconds
         try:
-            while (batch := self._batches.get()) is not None:
+            while (batch := self._next_batch()) is not None:
                 while not self._ended.is_set():
                     open_ones = [one for one in batch if not one.settled and not one.abandoned]
                     if not open_ones:
@@ -265,6 +265,22 @@ class Runner(Generic[E]):
                         pause = min(pause * 2, self._settings.max_backoff_seconds)
         except BaseException as error:  # noqa: BLE001  handed to the loop, which raises it
             self._failure = error
+
+    def _next_batch(self) -> list[Delivery[E]] | None:
+        """What has been polled since the last call, up to a batch: a busy handler catches up in larger steps."""
+        batch = self._batches.get()
+        if batch is None:
+            return None
+        while len(batch) < self._settings.batch_records:
+            try:
+                more = self._batches.get_nowait()
+            except queue.Empty:
+                break
+            if more is None:
+                self._batches.put(None)  # the end, for the next call
+                break
+            batch = batch + more
+        return batch
 
     def _apply_back_pressure(self) -> None:
         """Pause a topic that has too much in flight, resume it at half: polling never stops."""
