@@ -267,7 +267,7 @@ class Runner(Generic[E]):
             self._failure = error
 
     def _next_batch(self) -> list[Delivery[E]] | None:
-        """What has been polled since the last call, up to a batch: a busy handler catches up in larger steps."""
+        """What has been polled since the last call, up to a batch: a busy handler takes larger steps."""
         batch = self._batches.get()
         if batch is None:
             return None
