@@ -44,12 +44,17 @@ log = logging.getLogger(__name__)
 
 
 class EmbeddingsSettings(Frozen):
-    """Batch sizes of the two threads, what the bulk lane is promised, and how long tombstones stay."""
+    """Batch sizes of the two threads, what the bulk lane is promised, and how long tombstones stay.
+
+    A bulk batch is what the encoder does in `bulk_batch_seconds`, between `live_batch_texts` and
+    `bulk_batch_texts`: a live text waits no longer than that, and a GPU still gets large batches.
+    """
 
     # At least two, one for each lane.
     write_batch_points: int = Field(default=256, ge=2)
     live_batch_texts: int = Field(default=32, ge=1)
-    bulk_batch_texts: int = Field(default=128, ge=1)
+    bulk_batch_texts: int = Field(default=512, ge=1)
+    bulk_batch_seconds: float = Field(default=0.4, gt=0)
     bulk_share: float = Field(default=0.1, ge=0.1, le=0.9)
     tombstone_grace_seconds: float = Field(default=24 * 3600.0, gt=0)
     sweep_interval_seconds: float = Field(default=600.0, gt=0)
@@ -241,12 +246,15 @@ class EmbeddingsHandler:
 
     def _encode_loop(self) -> None:
         settings = self._settings
+        bulk = settings.live_batch_texts
         while not self._closed.is_set():
-            taken = self._work.take_unencoded(
-                settings.live_batch_texts, settings.bulk_batch_texts, timeout_seconds=0.2
-            )
+            taken = self._work.take_unencoded(settings.live_batch_texts, bulk, timeout_seconds=0.2)
             if taken:
+                started = time.monotonic()
                 self._encode(taken)
+                fitting = len(taken) * settings.bulk_batch_seconds / (time.monotonic() - started)
+                # At most twice the last one: the time of a small batch says little about a large one's.
+                bulk = max(settings.live_batch_texts, min(settings.bulk_batch_texts, int(fitting), 2 * bulk))
 
     def _encode(self, taken: Sequence[tuple[Entry, Wanted]]) -> None:
         started = time.monotonic()
