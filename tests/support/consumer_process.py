@@ -56,7 +56,11 @@ class SlowEncoder(FakeEncoder):
     def encode(self, texts: Sequence[str], *, query: bool = False) -> list[list[float]]:
         """As FakeEncoder, after a pause."""
         time.sleep(self._seconds)
-        return super().encode(texts, query=query)
+        vectors = super().encode(texts, query=query)
+        # Nobody can ask this process what it encoded, and its memory is measured.
+        self.texts.clear()
+        self.queries.clear()
+        return vectors
 
 
 class CrashingStore(ItemStore):

@@ -1,0 +1,133 @@
+"""Stores that are away under load: the consumers wait, keep their partitions and their size, and catch up.
+
+Reads   what tests/support/chaos.py reads; the memory of its processes (Linux)
+Writes  product events
+Never   counts an outage during which nothing waited
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from confluent_kafka import Consumer, TopicPartition
+
+from tests.support.chaos import Catalogue, Difference, World
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """One outage: what it was, what waited, and what was left."""
+
+    what: str
+    events: int
+    #: Records that the two groups had not committed at its end.
+    waiting_products: int
+    waiting_embeddings: int
+    #: How often a consumer said that it waits.
+    waits: int
+    caught_up_seconds: float
+    #: The most that either process has grown beyond what it held before the first outage.
+    grown_mib: float
+    partitions_moved: int
+    dead_letters: int
+    difference: Difference
+
+    @property
+    def waiting(self) -> int:
+        """Records of both groups together."""
+        return self.waiting_products + self.waiting_embeddings
+
+    def __str__(self) -> str:
+        waiting = f"{self.waiting_products} + {self.waiting_embeddings}"
+        return (
+            f"{self.what}: {self.events} events, {waiting} waiting for products + embeddings, "
+            f"{self.waits} waits, caught up in {self.caught_up_seconds:.1f} s, grown by "
+            f"{self.grown_mib:.0f} MiB, {self.partitions_moved} partition moves, {self.dead_letters} dead "
+            f"letters; {self.difference}"
+        )
+
+
+def outages(
+    world: World, *, seed: int, items: int, seconds: float, rate: int, backlog: int = 0
+) -> list[Outage]:
+    """Each failure for `seconds`, while `rate` events/s arrive, and `backlog` more at once at its start."""
+    catalogue = Catalogue(seed, items)
+    processes = [world.consumer("products"), world.consumer("embeddings")]
+    for process in processes:
+        process.wait_assigned()
+    world.publish(catalogue.first())
+    world.publish(catalogue.events(rate))
+    world.drain(300.0)
+    steady = [process.memory_bytes() for process in processes]
+
+    def one(what: str, begin: Callable[[], None], end: Callable[[], None]) -> Outage:
+        before = [process.said() for process in processes]
+        count = int(rate * (seconds + 2))
+        load = world.publishing(catalogue.events(count), seconds=seconds + 2, count=count)
+        time.sleep(1.0)
+        started = time.monotonic()
+        begin()
+        load.join(seconds * 0.25)
+        if backlog:
+            load.join()  # one publisher at a time: the oracle and the log have one order
+            world.publish(catalogue.events(backlog))
+        time.sleep(max(0.0, started + seconds - time.monotonic()))
+        waiting = [_waiting(world, process.group) for process in processes]
+        end()
+        over = time.monotonic()
+        load.join()
+        world.drain(300.0)
+        caught_up = time.monotonic() - over
+        news = "".join(process.said()[len(text) :] for process, text in zip(processes, before, strict=True))
+        grown = max(
+            process.memory_bytes("VmHWM") - base for process, base in zip(processes, steady, strict=True)
+        )
+        found = Outage(
+            what=what,
+            events=count + backlog,
+            waiting_products=waiting[0],
+            waiting_embeddings=waiting[1],
+            waits=news.count("consumer_waits"),
+            caught_up_seconds=caught_up,
+            grown_mib=grown / MIB,
+            partitions_moved=news.count("partitions_assigned") + news.count("partitions_revoked"),
+            dead_letters=world.dead_letters(),
+            difference=world.compare(catalogue),
+        )
+        print(found, flush=True)
+        return found
+
+    def nothing() -> None:
+        """The server comes back by itself."""
+
+    return [
+        one("Redis stopped", world.redis.pause, world.redis.resume),
+        one("Redis killed", world.redis.kill, lambda: world.redis.restart()),
+        one("index refuses", lambda: world.server.misbehave("refuse", seconds=seconds), nothing),
+        one("index hangs", lambda: world.server.misbehave("hang", seconds=seconds), nothing),
+        one("index loses replies", lambda: world.server.misbehave("lose_reply", seconds=seconds), nothing),
+    ]
+
+
+def _waiting(world: World, group: str) -> int:
+    """Records on the topics of the group that it has not committed."""
+    topics = world.names.topics
+    names = (
+        [topics.products.name]
+        if group == world.names.products_group
+        else [topics.changed.name, topics.changed_bulk.name]
+    )
+    commits = world.committed(group)
+    asking = Consumer({**world.settings.client_config("test-chaos"), "group.id": f"{group}-ends"})
+    try:
+        return sum(
+            asking.get_watermark_offsets(TopicPartition(part.topic, part.number), timeout=10.0)[1] - offset
+            for part, offset in commits.items()
+            if part.topic in names
+        )
+    finally:
+        asking.close()
