@@ -34,7 +34,7 @@ def run(*, small: bool, data: Path | None) -> Report:
     if reason := missing():
         raise Skipped(reason)
     kills, events, items = (4, 2_000, 300) if small else (20, 20_000, 2_000)
-    held, sleeps = (1, 0) if small else (3, 6)
+    held, sleeps = (1, 0) if small else (3, 4)
     seconds, rate, backlog, shop = (4.0, 150, 0, 400) if small else (20.0, 200, 100_000, 20_000)
     with tempfile.TemporaryDirectory(prefix="simstream-chaos-") as scratch:
         folder = Path(scratch)
@@ -71,7 +71,7 @@ def run(*, small: bool, data: Path | None) -> Report:
         figures=[
             *_of_kills(killed, kills, events),
             Figure("lost by a commit before the write", len(committed_first.lost), "items", 1, kind="count"),
-            *_of_pauses(slept, held + sleeps // 2),
+            *_of_pauses(slept, held + sleeps),
             Figure("stale without tickets", len(ticketless.stale), "items", 1, kind="count"),
             *_of_outages(sat_out, backlog),
         ],

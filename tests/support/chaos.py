@@ -33,7 +33,7 @@ from app.children import Child
 from app.local import LocalRedis
 from consumers.redrive import read_dead_letters
 from model.text import ProductText
-from schemas.events import ProductDeleted, ProductUpserted
+from schemas.events import ItemChanged, ProductDeleted, ProductUpserted
 from schemas.items import context_fingerprint
 from schemas.vectors import CONTENT, Point
 from tests.support.draining import Names, Shop, wait_until_drained
@@ -252,6 +252,13 @@ class World:
             if count and sent % 10 == 0:
                 time.sleep(max(0.0, started + seconds * sent / count - time.monotonic()))
         return sent
+
+    def hint(self, product_ids: Iterable[str]) -> None:
+        """Hints on the live lane, as `simstream reconcile` announces them."""
+        now = datetime.now(UTC)
+        for product_id in product_ids:
+            body = ItemChanged(product_id=product_id, occurred_at=now).model_dump_json().encode()
+            self.shop.send(self.names.topics.changed.name, key=product_id, value=body)
 
     def publishing(self, events: Iterable[ProductEvent], *, seconds: float, count: int) -> threading.Thread:
         """The same on a thread, which has been started."""

@@ -7,13 +7,16 @@ Never   counts an outage during which nothing waited
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from random import Random
 
 from confluent_kafka import Consumer, TopicPartition
 
 from tests.support.chaos import Catalogue, Difference, World
+from tests.support.qdrant_rest import Mode
 
 MIB = 1024 * 1024
 
@@ -24,6 +27,8 @@ class Outage:
 
     what: str
     events: int
+    #: Hints published beside them, for items that had not changed.
+    hints: int
     #: Records that the two groups had not committed at its end.
     waiting_products: int
     waiting_embeddings: int
@@ -44,8 +49,8 @@ class Outage:
     def __str__(self) -> str:
         waiting = f"{self.waiting_products} + {self.waiting_embeddings}"
         return (
-            f"{self.what}: {self.events} events, {waiting} waiting for products + embeddings, "
-            f"{self.waits} waits, caught up in {self.caught_up_seconds:.1f} s, grown by "
+            f"{self.what}: {self.events} events, {self.hints} hints; {waiting} waited for products + "
+            f"embeddings, which said so {self.waits} times; caught up in {self.caught_up_seconds:.1f} s, grown by "
             f"{self.grown_mib:.0f} MiB, {self.partitions_moved} partition moves, {self.dead_letters} dead "
             f"letters; {self.difference}"
         )
@@ -54,8 +59,10 @@ class Outage:
 def outages(
     world: World, *, seed: int, items: int, seconds: float, rate: int, backlog: int = 0
 ) -> list[Outage]:
-    """Each failure for `seconds`, while `rate` events/s arrive, and `backlog` more at once at its start."""
-    catalogue = Catalogue(seed, items)
+    """Each failure for `seconds`, while `rate` events/s arrive, and `backlog` records at once at its start:
+    product events where Redis fails, hints where the index does, so that they wait for the one that suffers.
+    """
+    draw, catalogue = Random(seed), Catalogue(seed, items)
     processes = [world.consumer("products"), world.consumer("embeddings")]
     for process in processes:
         process.wait_assigned()
@@ -64,19 +71,30 @@ def outages(
     world.drain(300.0)
     steady = [process.memory_bytes() for process in processes]
 
-    def one(what: str, begin: Callable[[], None], end: Callable[[], None]) -> Outage:
+    def arrive(begun: threading.Event, sent: list[int], *, hints: bool) -> None:
+        """Everything that is published, on one thread: the oracle and the log have one order."""
+        sent.append(world.publish(catalogue.events(rate), seconds=1.0, count=rate))
+        begun.set()
+        until = time.monotonic() + seconds
+        if hints:
+            world.hint(draw.choices(list(catalogue.newest), k=backlog))
+        else:
+            sent.append(world.publish(catalogue.events(backlog)))
+        left = max(1.0, until - time.monotonic())
+        count = int(rate * left)
+        sent.append(world.publish(catalogue.events(count), seconds=left, count=count))
+
+    def one(what: str, begin: Callable[[], None], end: Callable[[], None], *, hints: bool) -> Outage:
         before = [process.said() for process in processes]
-        count = int(rate * (seconds + 2))
-        load = world.publishing(catalogue.events(count), seconds=seconds + 2, count=count)
-        time.sleep(1.0)
+        begun, sent = threading.Event(), list[int]()
+        load = threading.Thread(target=arrive, args=(begun, sent), kwargs={"hints": hints}, daemon=True)
+        load.start()
+        begun.wait()
         started = time.monotonic()
         begin()
-        load.join(seconds * 0.25)
-        if backlog:
-            load.join()  # one publisher at a time: the oracle and the log have one order
-            world.publish(catalogue.events(backlog))
-        time.sleep(max(0.0, started + seconds - time.monotonic()))
+        time.sleep(max(0.0, started + seconds * 0.95 - time.monotonic()))
         waiting = [_waiting(world, process.group) for process in processes]
+        time.sleep(max(0.0, started + seconds - time.monotonic()))
         end()
         over = time.monotonic()
         load.join()
@@ -88,7 +106,8 @@ def outages(
         )
         found = Outage(
             what=what,
-            events=count + backlog,
+            events=sum(sent),
+            hints=backlog if hints else 0,
             waiting_products=waiting[0],
             waiting_embeddings=waiting[1],
             waits=news.count("consumer_waits"),
@@ -104,12 +123,15 @@ def outages(
     def nothing() -> None:
         """The server comes back by itself."""
 
+    def index(what: str, mode: Mode) -> Outage:
+        return one(what, lambda: world.server.misbehave(mode, seconds=seconds), nothing, hints=True)
+
     return [
-        one("Redis stopped", world.redis.pause, world.redis.resume),
-        one("Redis killed", world.redis.kill, lambda: world.redis.restart()),
-        one("index refuses", lambda: world.server.misbehave("refuse", seconds=seconds), nothing),
-        one("index hangs", lambda: world.server.misbehave("hang", seconds=seconds), nothing),
-        one("index loses replies", lambda: world.server.misbehave("lose_reply", seconds=seconds), nothing),
+        one("Redis stopped", world.redis.pause, world.redis.resume, hints=False),
+        one("Redis killed", world.redis.kill, world.redis.restart, hints=False),
+        index("index refuses", "refuse"),
+        index("index hangs", "hang"),
+        index("index loses replies", "lose_reply"),
     ]
 
 

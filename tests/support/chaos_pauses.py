@@ -176,15 +176,16 @@ def random_pauses(world: World, *, seed: int, items: int, rounds: int) -> Pauses
     draw, catalogue = Random(seed), Catalogue(seed, items)
     kinds = {
         "products": [world.consumer("products") for _ in range(2)],
-        "embeddings": [world.consumer("embeddings", "--encode-seconds", "0.2") for _ in range(2)],
+        "embeddings": [world.consumer("embeddings", "--encode-seconds", "0.3") for _ in range(2)],
     }
     for process in world.processes:
         process.wait_assigned()
-    pauses = 0
-    for number in range(rounds):
+    pauses = number = 0
+    while pauses < rounds:
+        assert number < 3 * rounds, f"too few pauses find records in hand: {pauses} of {number}"
         victim = draw.choice(kinds["products" if number % 3 == 2 else "embeddings"])
         seconds = SESSION_TIMEOUT_SECONDS + 3.0
-        load = world.publishing(catalogue.events(1_000), seconds=seconds, count=1_000)
+        load = world.publishing(catalogue.events(3_000), seconds=seconds, count=3_000)
         time.sleep(draw.uniform(0.3, 2.0))
         revoked = victim.said().count("partitions_revoked")
         victim.pause()
@@ -196,6 +197,7 @@ def random_pauses(world: World, *, seed: int, items: int, rounds: int) -> Pauses
         while victim.said().count("partitions_revoked") == revoked and time.monotonic() < deadline:
             time.sleep(0.1)
         pauses += 1 if in_hand and victim.said().count("partitions_revoked") > revoked else 0
+        number += 1
         time.sleep(SESSION_TIMEOUT_SECONDS / 2)  # the group settles: the next pause finds two members
     world.drain(120.0)
     return Pauses(pauses, 0, world.redelivered()[0], world.compare(catalogue))
