@@ -50,9 +50,9 @@ class Outage:
         waiting = f"{self.waiting_products} + {self.waiting_embeddings}"
         return (
             f"{self.what}: {self.events} events, {self.hints} hints; {waiting} waited for products + "
-            f"embeddings, which said so {self.waits} times; caught up in {self.caught_up_seconds:.1f} s, grown by "
-            f"{self.grown_mib:.0f} MiB, {self.partitions_moved} partition moves, {self.dead_letters} dead "
-            f"letters; {self.difference}"
+            f"embeddings, which said so {self.waits} times; caught up in {self.caught_up_seconds:.1f} s, "
+            f"grown by {self.grown_mib:.0f} MiB, {self.partitions_moved} partition moves, "
+            f"{self.dead_letters} dead letters; {self.difference}"
         )
 
 
