@@ -12,7 +12,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -311,22 +311,28 @@ class World:
     def compare(self, *catalogues: Catalogue) -> Difference:
         """Every item's point against the oracle: revision, fingerprints and the vector itself."""
         newest = {key: event for one in catalogues for key, event in one.newest.items()}
-        found, ids = Difference(items=len(newest)), list(newest)
-        for start in range(0, len(ids), 256):
-            page = ids[start : start + 256]
-            points = self.index.fetch(self.names.collection, page, vectors=True)
-            for product_id in page:
-                event, point = newest[product_id], points.get(product_id)
-                live = point is not None and not point.payload["deleted"]
-                if isinstance(event, ProductDeleted):
-                    found.deleted += 1
-                    if live:
-                        found.resurrected.append(product_id)
-                elif point is None or not live:
-                    found.lost.append(product_id)
-                elif not _shows(point, event):
-                    found.stale.append(product_id)
-        return found
+        points: dict[str, Point] = {}
+        for start in range(0, len(newest), 256):
+            page = list(newest)[start : start + 256]
+            points |= self.index.fetch(self.names.collection, page, vectors=True)
+        return difference(newest, points)
+
+
+def difference(newest: Mapping[str, ProductEvent], points: Mapping[str, Point]) -> Difference:
+    """Every item's point against the newest event of its product."""
+    found = Difference(items=len(newest))
+    for product_id, event in newest.items():
+        point = points.get(product_id)
+        live = point is not None and not point.payload["deleted"]
+        if isinstance(event, ProductDeleted):
+            found.deleted += 1
+            if live:
+                found.resurrected.append(product_id)
+        elif point is None or not live:
+            found.lost.append(product_id)
+        elif not _shows(point, event):
+            found.stale.append(product_id)
+    return found
 
 
 _ENCODER, _RECIPE = FakeEncoder(), ProductText()
