@@ -7,6 +7,7 @@ Never   leaves it to luck that the late write is late: a proxy holds it until th
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 import time
@@ -85,6 +86,8 @@ class HoldingProxy:
             while chunk := client.recv(_CHUNK_BYTES):
                 head = chunk.split(b"\r\n", 1)[0]
                 if self._armed.is_set() and head.startswith(b"PUT ") and b"/points" in head:
+                    # All of it: its sender is stopped as soon as we say that we hold it.
+                    chunk = _whole_request(client, chunk)
                     held.set()
                     self.holding.set()
                     self._free.wait()
@@ -116,6 +119,19 @@ class HoldingProxy:
                 client.shutdown(socket.SHUT_RDWR)
         except OSError:
             return
+
+
+def _whole_request(client: socket.socket, begun: bytes) -> bytes:
+    """The request whose head and perhaps more this is, with all of its body."""
+    head = begun.partition(b"\r\n\r\n")[0]
+    length = re.search(rb"(?i)^content-length: *(\d+)", head, re.M)
+    assert length is not None, head
+    while len(begun) < len(head) + 4 + int(length[1]):
+        more = client.recv(_CHUNK_BYTES)
+        if not more:
+            raise ConnectionError("the client hung up in the middle of a request")
+        begun += more
+    return begun
 
 
 @dataclass(frozen=True, slots=True)
