@@ -15,6 +15,8 @@ the encoder, which works through texts, live ones first, and makes their entries
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -48,6 +50,7 @@ class EmbeddingsSettings(Frozen):
 
     A bulk batch is what the encoder does in `bulk_batch_seconds`, between `live_batch_texts` and
     `bulk_batch_texts`: a live text waits no longer than that, and a GPU still gets large batches.
+    `encoder_nice` lowers the priority of the encoder's thread on Linux; 0 leaves it alone.
     """
 
     # At least two, one for each lane.
@@ -55,6 +58,7 @@ class EmbeddingsSettings(Frozen):
     live_batch_texts: int = Field(default=32, ge=1)
     bulk_batch_texts: int = Field(default=512, ge=1)
     bulk_batch_seconds: float = Field(default=0.4, gt=0)
+    encoder_nice: int = Field(default=10, ge=0, le=19)
     bulk_share: float = Field(default=0.1, ge=0.1, le=0.9)
     tombstone_grace_seconds: float = Field(default=24 * 3600.0, gt=0)
     sweep_interval_seconds: float = Field(default=600.0, gt=0)
@@ -246,6 +250,9 @@ class EmbeddingsHandler:
 
     def _encode_loop(self) -> None:
         settings = self._settings
+        if sys.platform == "linux" and settings.encoder_nice:
+            # Of this thread alone: while texts are plentiful, prices and queries come before them.
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), settings.encoder_nice)
         bulk = settings.live_batch_texts
         while not self._closed.is_set():
             taken = self._work.take_unencoded(settings.live_batch_texts, bulk, timeout_seconds=0.2)

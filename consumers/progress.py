@@ -7,7 +7,7 @@ which everything is settled is what may be committed.
 from __future__ import annotations
 
 from collections import deque
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 E = TypeVar("E")
 
@@ -23,7 +23,7 @@ class Progress:
         #: One past the last record before which all are settled; None before the first record.
         self.reached: int | None = None
         self.abandoned = False
-        self.in_flight: deque[Delivery[object]] = deque()
+        self.in_flight: deque[Delivery[Any]] = deque()
         # (when, reached): the past of `reached`, for commits that trail the effect.
         self._marks: deque[tuple[float, int]] = deque()
 
@@ -56,12 +56,12 @@ class Progress:
 
 
 class Delivery(Generic[E]):
-    """One decoded record on its way through a handler."""
+    """One record on its way through a handler. `event` is None until it has been parsed."""
 
     __slots__ = ("_progress", "event", "offset", "settled")
 
-    def __init__(self, event: E, offset: int, progress: Progress) -> None:
-        self.event = event
+    def __init__(self, event: E | None, offset: int, progress: Progress) -> None:
+        self.event = cast(E, event)
         self.offset = offset
         self.settled = False
         self._progress = progress

@@ -14,12 +14,11 @@ Never   commits past a record whose effect is not done, nor dead-letters because
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from confluent_kafka import KafkaError
 from pydantic import Field
@@ -29,31 +28,33 @@ from adapters.kafka_reader import GroupReader, Partition
 from adapters.metrics import (
     BATCH_RECORDS,
     COMMITS_TOTAL,
-    DEAD_LETTERS_TOTAL,
     IN_FLIGHT_RECORDS,
     LAG_RECORDS,
     RECORDS_TOTAL,
     REWINDS_TOTAL,
     TRANSIENT_ERRORS_TOTAL,
 )
+from consumers.backlog import Backlog, Unread, is_bulk
 from consumers.dead_letters import DeadLetters
+from consumers.poison import Poison
 from consumers.progress import Delivery, Progress
-from schemas.errors import Halt, PoisonMessage, Transient
+from schemas.errors import PoisonMessage, Transient
 from schemas.events import Frozen
 
 log = logging.getLogger(__name__)
 
 E = TypeVar("E")
-#: So many of the last records of a topic, and this share of them poison, is a bad deploy and not bad data.
-POISON_WINDOW = 1_000
-POISON_SHARE = 0.95
 
 
 class RunnerSettings(Frozen):
-    """How much the loop holds at once, and how often it commits."""
+    """How much the loop holds at once, and how often it commits.
+
+    `read_ahead_records` bounds the bulk records that wait as they came, about 2 kB each.
+    """
 
     batch_records: int = Field(default=500, ge=1)
     in_flight_records: int = Field(default=5_000, ge=1)
+    read_ahead_records: int = Field(default=50_000, ge=1)
     commit_interval_seconds: float = Field(default=0.5, gt=0)
     backoff_seconds: float = Field(default=0.1, gt=0)
     max_backoff_seconds: float = Field(default=5.0, gt=0)
@@ -105,14 +106,12 @@ class Runner(Generic[E]):
     ) -> None:
         self._reader = reader
         self._handler = handler
-        self._dead_letters = dead_letters
+        self._poison = Poison(consumer=handler.name, dead_letters=dead_letters, accept=accept_poison)
         self._settings = settings
-        self._accept_poison = accept_poison
         self._progress: dict[Partition, Progress] = {}
         self._paused: set[str] = set()
-        self._poison: dict[str, deque[bool]] = {}
         # Unbounded on purpose: what is in flight is bounded by pausing, so the poll thread never blocks here.
-        self._batches: queue.SimpleQueue[list[Delivery[E]] | None] = queue.SimpleQueue()
+        self._backlog: Backlog[E] = Backlog()
         self._failure: BaseException | None = None
         self._epoch: str | None = None
         self._next_commit = 0.0
@@ -143,7 +142,7 @@ class Runner(Generic[E]):
         finally:
             self._stop.set()
             self._ended.set()
-            self._batches.put(None)
+            self._backlog.close()
             self._handler.close()
             if worker.ident is not None:
                 worker.join(10.0)
@@ -199,57 +198,43 @@ class Runner(Generic[E]):
             self._report_lag()
 
     def _take(self, records: Sequence[Record]) -> None:
-        batch: list[Delivery[E]] = []
+        """Give every record its place in flight; live ones are parsed here, bulk ones at their turn."""
+        live: list[Unread[E]] = []
+        bulk: list[Unread[E]] = []
         for record in records:
             progress = self._progress.get(Partition(record.topic, record.partition))
             if progress is None:
                 continue  # revoked between the fetch and here: its next owner reads it
-            poisoned = False
-            try:
-                delivery = Delivery(self._handler.decode(record), record.offset, progress)
-                batch.append(delivery)
-                progress.in_flight.append(delivery)  # type: ignore[arg-type]
-            except PoisonMessage as poison:
-                poisoned = True
-                rejected: Delivery[Any] = Delivery(None, record.offset, progress)
-                progress.in_flight.append(rejected)
-                log.warning(
-                    "record_dead_lettered topic=%s partition=%d offset=%d reason=%s",
-                    record.topic,
-                    record.partition,
-                    record.offset,
-                    poison.reason,
-                )
-                DEAD_LETTERS_TOTAL.labels(consumer=self._handler.name, topic=record.topic).inc()
-                self._dead_letters.put(record, poison.reason, on_done=rejected.settle)
-            self._watch_poison(record.topic, poisoned)
+            delivery: Delivery[E] = Delivery(None, record.offset, progress)
+            progress.in_flight.append(delivery)
+            (bulk if is_bulk(record) else live).append(Unread(record, delivery))
         for topic, count in Counter(record.topic for record in records).items():
             RECORDS_TOTAL.labels(consumer=self._handler.name, topic=topic).inc(count)
         BATCH_RECORDS.labels(consumer=self._handler.name).observe(len(records))
-        if batch:
-            self._batches.put(batch)
+        self._backlog.put(self._read(live), bulk)
 
-    def _watch_poison(self, topic: str, poisoned: bool) -> None:
-        if poisoned and self._accept_poison > 0:
-            self._accept_poison -= 1
-            return
-        window = self._poison.setdefault(topic, deque(maxlen=POISON_WINDOW))
-        window.append(poisoned)
-        if poisoned and len(window) == POISON_WINDOW:
-            count = sum(window)
-            if count >= POISON_SHARE * POISON_WINDOW:
-                raise Halt(
-                    f"{count} of the last {POISON_WINDOW} records of {topic} could not be read: that looks "
-                    "like a wrong producer or a wrong deploy, not like single bad records. They are in "
-                    f"{self._dead_letters.topic_of(topic)} (`simstream dlq list`). Mend the producer; or, "
-                    "if the records are to be skipped, start again with --accept-poison N for N more of them"
-                )
+    def _read(self, unread: Sequence[Unread[E]]) -> list[Delivery[E]]:
+        """Parse records; what can never parse is dead-lettered. Raises Halt when nearly all of them are."""
+        read = []
+        for record, delivery in unread:
+            if delivery.abandoned:
+                continue
+            try:
+                delivery.event = self._handler.decode(record)
+            except PoisonMessage as poison:
+                self._poison.bury(record, poison.reason, on_done=delivery.settle)
+            else:
+                read.append(delivery)
+                self._poison.good(record.topic)
+        return read
 
     def _work(self) -> None:
         """The handler's thread: each batch until it is taken, however long the stores are away."""
         pause = self._settings.backoff_seconds
         try:
-            while (batch := self._next_batch()) is not None:
+            while (taken := self._backlog.take(self._settings.batch_records)) is not None:
+                live, bulk = taken
+                batch = live or self._read(bulk)
                 while not self._ended.is_set():
                     open_ones = [one for one in batch if not one.settled and not one.abandoned]
                     if not open_ones:
@@ -266,22 +251,6 @@ class Runner(Generic[E]):
         except BaseException as error:  # noqa: BLE001  handed to the loop, which raises it
             self._failure = error
 
-    def _next_batch(self) -> list[Delivery[E]] | None:
-        """What has been polled since the last call, up to a batch: a busy handler takes larger steps."""
-        batch = self._batches.get()
-        if batch is None:
-            return None
-        while len(batch) < self._settings.batch_records:
-            try:
-                more = self._batches.get_nowait()
-            except queue.Empty:
-                break
-            if more is None:
-                self._batches.put(None)  # the end, for the next call
-                break
-            batch = batch + more
-        return batch
-
     def _apply_back_pressure(self) -> None:
         """Pause a topic that has too much in flight, resume it at half: polling never stops."""
         held: dict[str, int] = dict.fromkeys(self._handler.topics, 0)
@@ -290,10 +259,15 @@ class Runner(Generic[E]):
         IN_FLIGHT_RECORDS.labels(consumer=self._handler.name).set(sum(held.values()))
         for topic, count in held.items():
             parts = [part for part in self._progress if part.topic == topic]
-            if count >= self._settings.in_flight_records and topic not in self._paused:
+            # Bulk records that nobody has looked at yet are read ahead, so that live ones can pass them.
+            ahead = self._backlog.bulk_waiting(topic)
+            full = max(
+                (count - ahead) / self._settings.in_flight_records, ahead / self._settings.read_ahead_records
+            )
+            if full >= 1 and topic not in self._paused:
                 self._paused.add(topic)
                 self._reader.pause(parts)
-            elif count <= self._settings.in_flight_records // 2 and topic in self._paused:
+            elif full <= 0.5 and topic in self._paused:
                 self._paused.discard(topic)
                 self._reader.resume(parts)
 

@@ -14,8 +14,9 @@ from confluent_kafka import KafkaError
 from adapters.kafka import Record
 from adapters.kafka_reader import Partition
 from consumers.dead_letters import DeadLetters
+from consumers.poison import POISON_WINDOW
 from consumers.progress import Delivery
-from consumers.runner import POISON_WINDOW, Runner, RunnerSettings
+from consumers.runner import Runner, RunnerSettings
 from schemas.errors import Halt, PoisonMessage, Transient
 
 TOPIC, BULK = "items", "items.bulk"

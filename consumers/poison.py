@@ -1,0 +1,69 @@
+"""Records that can never be parsed: put aside one by one, until there are too many to be an accident.
+
+Reads   nothing
+Writes  dead letters
+Never   lets a wrong deploy empty a topic into its dead letters: that is Halt
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from adapters.kafka import Record
+from adapters.metrics import DEAD_LETTERS_TOTAL
+from consumers.dead_letters import DeadLetters
+from schemas.errors import Halt
+
+log = logging.getLogger(__name__)
+
+#: So many of the last records of a topic, and this share of them poison, is a bad deploy and not bad data.
+POISON_WINDOW = 1_000
+POISON_SHARE = 0.95
+
+
+class Poison:
+    """Dead-letters records of one consumer and watches their share. Thread-safe."""
+
+    def __init__(self, *, consumer: str, dead_letters: DeadLetters, accept: int) -> None:
+        self._consumer = consumer
+        self._dead_letters = dead_letters
+        self._accept = accept
+        self._recent: dict[str, deque[bool]] = {}
+        self._lock = threading.Lock()
+
+    def good(self, topic: str) -> None:
+        """A record of the topic was read."""
+        with self._lock:
+            self._window(topic).append(False)
+
+    def bury(self, record: Record, reason: str, *, on_done: Callable[[], None]) -> None:
+        """Dead-letter a record. Raises Halt when nearly all of the topic's last thousand were poison."""
+        log.warning(
+            "record_dead_lettered topic=%s partition=%d offset=%d reason=%s",
+            record.topic,
+            record.partition,
+            record.offset,
+            reason,
+        )
+        DEAD_LETTERS_TOTAL.labels(consumer=self._consumer, topic=record.topic).inc()
+        self._dead_letters.put(record, reason, on_done=on_done)
+        with self._lock:
+            if self._accept > 0:
+                self._accept -= 1
+                return
+            window = self._window(record.topic)
+            window.append(True)
+            count = sum(window)
+        if len(window) == POISON_WINDOW and count >= POISON_SHARE * POISON_WINDOW:
+            raise Halt(
+                f"{count} of the last {POISON_WINDOW} records of {record.topic} could not be read: that "
+                "looks like a wrong producer or a wrong deploy, not like single bad records. They are in "
+                f"{self._dead_letters.topic_of(record.topic)} (`simstream dlq list`). Mend the producer; or, "
+                "if the records are to be skipped, start again with --accept-poison N for N more of them"
+            )
+
+    def _window(self, topic: str) -> deque[bool]:
+        return self._recent.setdefault(topic, deque(maxlen=POISON_WINDOW))
