@@ -4,12 +4,13 @@ Reads   items.changed, items.changed.bulk; item state in Redis; points of one co
 Writes  whole points of that collection, one conditional upsert per batch; publishes ItemUpdated, best effort
 Never   trusts a hint's content (it only says: look again), nor writes without a ticket drawn before reading
 
-Two threads beside the loop's own. The writer compares entries with their points and writes what differs:
+Three threads beside the loop's own. The writer compares entries with their points and writes what differs:
 
 1. draw a ticket   2. read the items' state   3. read their points   4. assemble whole points
 5. one conditional upsert   6. settle hints whose point equals the state; texts without a vector wait for
 
-the encoder, which works through texts, live ones first, and makes their entries due again.
+the encoders, one thread for live texts and one for bulk ones, which make their entries due again. The bulk
+thread takes large batches at a low priority, and the live one works in between.
 """
 
 from __future__ import annotations
@@ -46,19 +47,17 @@ log = logging.getLogger(__name__)
 
 
 class EmbeddingsSettings(Frozen):
-    """Batch sizes of the two threads, what the bulk lane is promised, and how long tombstones stay.
+    """Batch sizes of the threads, what the bulk lane is promised, and how long tombstones stay.
 
-    A bulk batch is what the encoder does in `bulk_batch_seconds`, between `live_batch_texts` and
-    `bulk_batch_texts`: a live text waits no longer than that, and a GPU still gets large batches.
-    `encoder_nice` lowers the priority of the encoder's thread on Linux; 0 leaves it alone.
+    `bulk_nice` lowers the priority of the thread that encodes bulk texts (Linux; 0 leaves it alone): with 10
+    it gets about a tenth of a busy processor and all of an idle one.
     """
 
     # At least two, one for each lane.
     write_batch_points: int = Field(default=256, ge=2)
     live_batch_texts: int = Field(default=32, ge=1)
-    bulk_batch_texts: int = Field(default=512, ge=1)
-    bulk_batch_seconds: float = Field(default=0.4, gt=0)
-    encoder_nice: int = Field(default=10, ge=0, le=19)
+    bulk_batch_texts: int = Field(default=256, ge=1)
+    bulk_nice: int = Field(default=10, ge=0, le=19)
     bulk_share: float = Field(default=0.1, ge=0.1, le=0.9)
     tombstone_grace_seconds: float = Field(default=24 * 3600.0, gt=0)
     sweep_interval_seconds: float = Field(default=600.0, gt=0)
@@ -102,7 +101,11 @@ class EmbeddingsHandler:
         self._fatal: BaseException | None = None
         self._threads = [
             threading.Thread(target=self._guarded, args=(loop,), name=f"embeddings-{name}", daemon=True)
-            for name, loop in (("writer", self._write_loop), ("encoder", self._encode_loop))
+            for name, loop in (
+                ("writer", self._write_loop),
+                ("live-encoder", self._encode_live),
+                ("bulk-encoder", self._encode_bulk),
+            )
         ]
         for thread in self._threads:
             thread.start()
@@ -248,23 +251,22 @@ class EmbeddingsHandler:
 
     # --- the encoder -------------------------------------------------------------------------------
 
-    def _encode_loop(self) -> None:
-        settings = self._settings
-        if sys.platform == "linux" and settings.encoder_nice:
-            # Of this thread alone: while texts are plentiful, prices and queries come before them.
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), settings.encoder_nice)
-        bulk = settings.live_batch_texts
+    def _encode_live(self) -> None:
+        self._encode_lane(LIVE, self._settings.live_batch_texts)
+
+    def _encode_bulk(self) -> None:
+        if sys.platform == "linux" and self._settings.bulk_nice:
+            # Of this thread alone. Live texts, prices and queries come before it, in the middle of its batch.
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._settings.bulk_nice)
+        self._encode_lane(BULK, self._settings.bulk_batch_texts)
+
+    def _encode_lane(self, lane: int, limit: int) -> None:
         while not self._closed.is_set():
-            taken = self._work.take_unencoded(settings.live_batch_texts, bulk, timeout_seconds=0.2)
+            taken = self._work.take_unencoded(lane, limit, timeout_seconds=0.2)
             if taken:
-                started = time.monotonic()
                 self._encode(taken)
-                fitting = len(taken) * settings.bulk_batch_seconds / (time.monotonic() - started)
-                # At most twice the last one: the time of a small batch says little about a large one's.
-                bulk = max(settings.live_batch_texts, min(settings.bulk_batch_texts, int(fitting), 2 * bulk))
 
     def _encode(self, taken: Sequence[tuple[Entry, Wanted]]) -> None:
-        started = time.monotonic()
         vectors = self._encoder.encode([self._recipe.content(wanted.product) for _, wanted in taken])
         now = self._now()
         for entry, _ in taken:
@@ -274,7 +276,7 @@ class EmbeddingsHandler:
             (entry, Encoded(fingerprint=wanted.fingerprint, vector=vector))
             for (entry, wanted), vector in zip(taken, vectors, strict=True)
         ]
-        self._work.encoded(results, time.monotonic() - started, now)
+        self._work.encoded(results, now)
 
 
 def _told(error: Exception | None) -> None:

@@ -56,7 +56,6 @@ class Worklist:
         # Dicts serve as ordered sets: first come, first served, and membership is O(1).
         self._due: tuple[dict[str, None], dict[str, None]] = ({}, {})
         self._unencoded: tuple[dict[str, None], dict[str, None]] = ({}, {})
-        self._encoder_seconds = [0.0, 0.0]
         self._changed = threading.Condition()
         self._closed = False
 
@@ -154,21 +153,11 @@ class Worklist:
                     self._unencoded[entry.lane][entry.product_id] = None
             self._changed.notify_all()
 
-    def take_unencoded(self, live: int, bulk: int, timeout_seconds: float) -> list[tuple[Entry, Wanted]]:
-        """Texts for the encoder: up to `live` of the live lane, else up to `bulk` of the bulk lane.
-
-        Bulk goes first only while it has had less than its share of the encoder's seconds.
-        """
+    def take_unencoded(self, lane: int, limit: int, timeout_seconds: float) -> list[tuple[Entry, Wanted]]:
+        """Up to `limit` texts of one lane for the encoder. Empty after the timeout."""
         with self._changed:
-            if not any(self._unencoded) and not self._closed:
+            if not self._unencoded[lane] and not self._closed:
                 self._changed.wait(timeout_seconds)
-            lane, limit = LIVE, live
-            if self._unencoded[BULK]:
-                starved = self._encoder_seconds[BULK] < self._bulk_share * sum(self._encoder_seconds)
-                if not self._unencoded[LIVE]:
-                    lane, limit = BULK, bulk
-                elif starved:
-                    lane, limit = BULK, min(live, bulk)
             taken: list[tuple[Entry, Wanted]] = []
             queue = self._unencoded[lane]
             while queue and len(taken) < limit:
@@ -181,7 +170,7 @@ class Worklist:
                     taken.append((entry, entry.wanted))
             return taken
 
-    def encoded(self, results: Sequence[tuple[Entry, Encoded]], seconds: float, now: datetime) -> None:
+    def encoded(self, results: Sequence[tuple[Entry, Encoded]], now: datetime) -> None:
         """Vectors have come; their entries are due. A text that changed meanwhile goes round again."""
         with self._changed:
             for entry, result in results:
@@ -195,12 +184,6 @@ class Worklist:
                 else:
                     entry.wanted = None
                 self._due[entry.lane][entry.product_id] = None
-            # Shares are of the recent past: old seconds fade, so that an idle hour buys no burst.
-            lane = results[0][0].lane if results else LIVE
-            self._encoder_seconds[lane] += seconds
-            total = sum(self._encoder_seconds)
-            if total > 60.0:
-                self._encoder_seconds = [value * 30.0 / total for value in self._encoder_seconds]
             self._changed.notify_all()
 
     def close(self) -> None:

@@ -101,30 +101,22 @@ def test_a_live_hint_promotes_a_text_that_waits_in_bulk() -> None:
     work.add([hint("1-40")])
     ((entry, _),) = take(work)
     work.want(entry, wanted("1-40"))
-    assert [one.product_id for one, _ in work.take_unencoded(8, 8, 0.0)] == ["1-40"]
+    assert [one.product_id for one, _ in work.take_unencoded(LIVE, 8, 0.0)] == ["1-40"]
 
 
-def test_bulk_texts_get_at_least_a_tenth_of_the_encoders_seconds_while_live_never_ends() -> None:
+def test_each_lane_has_its_own_texts_however_many_wait_in_the_other() -> None:
     work = Worklist()
-    queue_texts(work, BULK, 400)
-    seconds = {LIVE: 0.0, BULK: 0.0}
-    for round_number in range(200):
-        work.add([hint(f"l{round_number}-{number}") for number in range(8)])
-        for entry, _ in take(work):
-            work.want(entry, wanted(entry.product_id))
-        batch = work.take_unencoded(8, 64, 0.0)
-        lanes = {entry.lane for entry, _ in batch}
-        assert len(lanes) == 1
-        seconds[lanes.pop()] += 1.0
-        assert len(batch) <= 8  # a bulk batch in between is no longer than a live one
-        work.encoded([(entry, vector_of(asked)) for entry, asked in batch], 1.0, NOW)
-    assert 0.1 <= seconds[BULK] / sum(seconds.values()) <= 0.15
+    queue_texts(work, BULK, 40)
+    queue_texts(work, LIVE, 40)
+    for lane in (BULK, LIVE):
+        batch = work.take_unencoded(lane, 16, 0.0)
+        assert [entry.lane for entry, _ in batch] == [lane] * 16
 
 
 def test_bulk_texts_go_in_long_batches_when_nothing_live_waits() -> None:
     work = Worklist()
     queue_texts(work, BULK, 100)
-    assert len(work.take_unencoded(8, 64, 0.0)) == 64
+    assert len(work.take_unencoded(BULK, 64, 0.0)) == 64
 
 
 def test_a_text_in_the_encoder_is_not_asked_for_again() -> None:
@@ -132,12 +124,12 @@ def test_a_text_in_the_encoder_is_not_asked_for_again() -> None:
     work.add([hint("a")])
     ((entry, _),) = take(work)
     work.want(entry, wanted("t1"))
-    ((_, asked),) = work.take_unencoded(8, 8, 0.0)
+    ((_, asked),) = work.take_unencoded(LIVE, 8, 0.0)
     work.add([hint("a")])  # a price change meanwhile
     ((entry, _),) = take(work)
     work.want(entry, wanted("t1"))
-    assert work.take_unencoded(8, 8, 0.0) == []
-    work.encoded([(entry, vector_of(asked))], 0.1, NOW)
+    assert work.take_unencoded(LIVE, 8, 0.0) == []
+    work.encoded([(entry, vector_of(asked))], NOW)
     ((entry, count),) = take(work)
     assert (entry.encoded, entry.encoder_calls, count) == (vector_of(asked), 1, 2)
 
@@ -147,17 +139,17 @@ def test_a_text_that_changes_while_it_is_encoded_goes_round_again() -> None:
     work.add([hint("a")])
     ((entry, _),) = take(work)
     work.want(entry, wanted("t1"))
-    ((_, first),) = work.take_unencoded(8, 8, 0.0)
+    ((_, first),) = work.take_unencoded(LIVE, 8, 0.0)
     work.add([hint("a")])
     ((entry, _),) = take(work)
     work.want(entry, wanted("t2"))
-    work.encoded([(entry, vector_of(first))], 0.1, NOW)
-    ((_, second),) = work.take_unencoded(8, 8, 0.0)
+    work.encoded([(entry, vector_of(first))], NOW)
+    ((_, second),) = work.take_unencoded(LIVE, 8, 0.0)
     assert second.fingerprint == "fp:t2"
     ((entry, _),) = take(work)
     work.want(entry, wanted("t2"))  # compared with the first vector only: still wanted, still running
-    assert work.take_unencoded(8, 8, 0.0) == []
-    work.encoded([(entry, vector_of(second))], 0.1, NOW)
+    assert work.take_unencoded(LIVE, 8, 0.0) == []
+    work.encoded([(entry, vector_of(second))], NOW)
     ((entry, _),) = take(work)
     assert entry.encoded == vector_of(second)
 
@@ -167,7 +159,7 @@ def test_a_price_change_is_due_while_its_items_text_waits() -> None:
     queue_texts(work, LIVE, 5)
     work.add([hint("0-3")])
     assert ids(take(work)) == ["0-3"]
-    assert len(work.take_unencoded(8, 8, 0.0)) == 5  # and its text has kept its place
+    assert len(work.take_unencoded(LIVE, 8, 0.0)) == 5  # and its text has kept its place
 
 
 def test_hints_whose_partition_went_elsewhere_are_dropped() -> None:
@@ -184,7 +176,7 @@ def test_texts_whose_partition_went_elsewhere_are_not_encoded() -> None:
     for entry, _ in take(work):
         work.want(entry, wanted(entry.product_id))
     gone.abandon()
-    assert [entry.product_id for entry, _ in work.take_unencoded(8, 8, 0.0)] == ["b"]
+    assert [entry.product_id for entry, _ in work.take_unencoded(LIVE, 8, 0.0)] == ["b"]
     assert len(work) == 1
 
 
@@ -195,8 +187,8 @@ def test_a_text_is_owed_once_its_point_was_rewritten_around_the_old_vector() -> 
     ((entry, _),) = take(work)
     work.want(entry, wanted("t2"), rewritten=True)
     gone.abandon()
-    ((_, asked),) = work.take_unencoded(8, 8, 0.0)
-    work.encoded([(entry, vector_of(asked))], 0.1, NOW)
+    ((_, asked),) = work.take_unencoded(LIVE, 8, 0.0)
+    work.encoded([(entry, vector_of(asked))], NOW)
     ((again, count),) = take(work)
     assert again.encoded == vector_of(asked)
     work.served(again, count)
@@ -211,11 +203,11 @@ def test_what_was_forgotten_is_not_put_back() -> None:
     work.add([hint("a", progress=gone)])
     taken = take(work)
     gone.abandon()
-    assert work.take_unencoded(8, 8, 0.0) == []  # the encoder finds nobody waiting while the writer works
+    assert work.take_unencoded(LIVE, 8, 0.0) == []  # the encoder finds nobody waiting while the writer works
     work.put_back([one for one, _ in taken])
     work.want(entry, wanted("t1"))
     assert take(work) == []
-    assert work.take_unencoded(8, 8, 0.0) == []
+    assert work.take_unencoded(LIVE, 8, 0.0) == []
     work.add([hint("a")])
     assert ids(take(work)) == ["a"]
 
@@ -225,11 +217,11 @@ def test_a_vector_that_comes_after_its_item_was_served_is_dropped() -> None:
     work.add([hint("a")])
     ((entry, _),) = take(work)
     work.want(entry, wanted("t1"))
-    ((_, asked),) = work.take_unencoded(8, 8, 0.0)
+    ((_, asked),) = work.take_unencoded(LIVE, 8, 0.0)
     work.add([hint("a")])
     ((entry, count),) = take(work)
     work.served(entry, count)  # the title went back to what the point shows
-    work.encoded([(entry, vector_of(asked))], 0.1, NOW)
+    work.encoded([(entry, vector_of(asked))], NOW)
     assert len(work) == 0
     assert take(work) == []
 
@@ -253,7 +245,7 @@ def test_work_that_arrives_wakes_both_waiters_at_once() -> None:
             work.want(entry, wanted("t"))
 
     def encoder() -> None:
-        if work.take_unencoded(8, 8, 30.0):
+        if work.take_unencoded(LIVE, 8, 30.0):
             woken["unencoded"] = time.monotonic()
         else:  # woken by `add`, before the writer was through
             encoder()
@@ -281,7 +273,7 @@ def test_closing_wakes_whoever_waits() -> None:
     assert answers == [[]]
 
 
-def test_no_hint_is_lost_between_three_threads() -> None:
+def test_no_hint_is_lost_between_the_loop_the_writer_and_both_encoders() -> None:
     """Adds, comparisons and encodes race; at the end every hint is settled and the list is empty."""
     work = Worklist()
     hints = [hint(f"p{number % 40}", number % 2) for number in range(4_000)]
@@ -295,12 +287,14 @@ def test_no_hint_is_lost_between_three_threads() -> None:
                 else:
                     work.served(entry, count)
 
-    def encoder() -> None:
+    def encoder(lane: int) -> None:
         while not stop.is_set():
-            batch = work.take_unencoded(4, 8, 0.01)
-            work.encoded([(entry, vector_of(asked)) for entry, asked in batch], 0.001, NOW)
+            batch = work.take_unencoded(lane, 4, 0.01)
+            work.encoded([(entry, vector_of(asked)) for entry, asked in batch], NOW)
 
-    threads = [threading.Thread(target=one, daemon=True) for one in (writer, encoder)]
+    threads = [threading.Thread(target=writer, daemon=True)] + [
+        threading.Thread(target=encoder, args=(lane,), daemon=True) for lane in (LIVE, BULK)
+    ]
     for thread in threads:
         thread.start()
     for start in range(0, len(hints), 20):
