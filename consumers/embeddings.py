@@ -9,15 +9,13 @@ Three threads beside the loop's own. The writer compares entries with their poin
 1. draw a ticket   2. read the items' state   3. read their points   4. assemble whole points
 5. one conditional upsert   6. settle hints whose point equals the state; texts without a vector wait for
 
-the encoders, one thread for live texts and one for bulk ones, which make their entries due again. The bulk
-thread takes large batches at a low priority, and the live one works in between.
+the encoders, one thread for live texts and one for bulk ones, which make their entries due again. Bulk
+texts go in large batches and in the background, where the encoder lets everything else come first.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -47,17 +45,12 @@ log = logging.getLogger(__name__)
 
 
 class EmbeddingsSettings(Frozen):
-    """Batch sizes of the threads, what the bulk lane is promised, and how long tombstones stay.
-
-    `bulk_nice` lowers the priority of the thread that encodes bulk texts (Linux; 0 leaves it alone): with 10
-    it gets about a tenth of a busy processor and all of an idle one.
-    """
+    """Batch sizes of the threads, the bulk lane's share of writes, and how long tombstones stay."""
 
     # At least two, one for each lane.
     write_batch_points: int = Field(default=256, ge=2)
     live_batch_texts: int = Field(default=32, ge=1)
     bulk_batch_texts: int = Field(default=256, ge=1)
-    bulk_nice: int = Field(default=10, ge=0, le=19)
     bulk_share: float = Field(default=0.1, ge=0.1, le=0.9)
     tombstone_grace_seconds: float = Field(default=24 * 3600.0, gt=0)
     sweep_interval_seconds: float = Field(default=600.0, gt=0)
@@ -255,19 +248,18 @@ class EmbeddingsHandler:
         self._encode_lane(LIVE, self._settings.live_batch_texts)
 
     def _encode_bulk(self) -> None:
-        if sys.platform == "linux" and self._settings.bulk_nice:
-            # Of this thread alone. Live texts, prices and queries come before it, in the middle of its batch.
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._settings.bulk_nice)
         self._encode_lane(BULK, self._settings.bulk_batch_texts)
 
     def _encode_lane(self, lane: int, limit: int) -> None:
         while not self._closed.is_set():
             taken = self._work.take_unencoded(lane, limit, timeout_seconds=0.2)
             if taken:
-                self._encode(taken)
+                self._encode(taken, background=lane == BULK)
 
-    def _encode(self, taken: Sequence[tuple[Entry, Wanted]]) -> None:
-        vectors = self._encoder.encode([self._recipe.content(wanted.product) for _, wanted in taken])
+    def _encode(self, taken: Sequence[tuple[Entry, Wanted]], *, background: bool) -> None:
+        vectors = self._encoder.encode(
+            [self._recipe.content(wanted.product) for _, wanted in taken], background=background
+        )
         now = self._now()
         for entry, _ in taken:
             age = (now - entry.occurred_at).total_seconds()

@@ -129,10 +129,14 @@ class Encoder(Protocol):
         """Length of every vector."""
         ...
 
-    def encode(self, texts: Sequence[str], *, query: bool = False) -> list[list[float]]:
+    def encode(
+        self, texts: Sequence[str], *, query: bool = False, background: bool = False
+    ) -> list[list[float]]:
         """Unit float vectors, shape (len(texts), dimension), in the order of `texts`.
 
         `query` selects the model's query prompt where it has one (e5, bge); items use the passage prompt.
+
+        `background` texts are in no hurry: they use what the others leave of the processor.
         """
         ...
 

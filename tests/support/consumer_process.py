@@ -53,10 +53,12 @@ class SlowEncoder(FakeEncoder):
         super().__init__()
         self._seconds = seconds
 
-    def encode(self, texts: Sequence[str], *, query: bool = False) -> list[list[float]]:
+    def encode(
+        self, texts: Sequence[str], *, query: bool = False, background: bool = False
+    ) -> list[list[float]]:
         """As FakeEncoder, after a pause."""
         time.sleep(self._seconds)
-        vectors = super().encode(texts, query=query)
+        vectors = super().encode(texts, query=query, background=background)
         # Nobody can ask this process what it encoded, and its memory is measured.
         self.texts.clear()
         self.queries.clear()

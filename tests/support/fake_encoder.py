@@ -39,7 +39,9 @@ class FakeEncoder:
         """Length of every vector."""
         return self._dimension
 
-    def encode(self, texts: Sequence[str], *, query: bool = False) -> list[list[float]]:
+    def encode(
+        self, texts: Sequence[str], *, query: bool = False, background: bool = False
+    ) -> list[list[float]]:
         """Unit vectors, shape (len(texts), dimension); a query differs from a passage in the record only."""
         with self._lock:
             self.calls += 1
