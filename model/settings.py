@@ -32,9 +32,9 @@ class UnusableModel(ValueError):
 class ModelSettings(Frozen):
     """The base model and how encoders run on this machine.
 
-    `name` is a hub name or a folder. None chooses: `batch_tokens` by device, `threads` by torch, and pooling,
-    prompts and `max_length` (tokens) by the model's own configuration. `compile` is for GPUs: it
-    spends half a minute on the first texts, and on a processor gains nothing over packed weights.
+    `name` is a hub name or a folder. None chooses: `batch_tokens` by device, `threads` (cores in use) by
+    torch, and pooling, prompts and `max_length` (tokens) by the model's own configuration. `compile` is for
+    GPUs: it spends half a minute on the first texts, and on a processor gains nothing over packed weights.
     `text` is the recipe of releases made from now on; a release that exists keeps its own.
     """
 

@@ -151,7 +151,9 @@ def test_threads_that_share_an_encoder_get_their_own_vectors(encoder: TextEncode
 def test_a_query_waits_for_the_batch_that_runs_and_not_for_the_bulk(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encoder = load(folder, batch_tokens=1)  # one batch per text
+    settings = ModelSettings(name=str(folder), dtype="fp32", batch_tokens=1, threads=1)
+    # One batch per text, one at a time.
+    encoder = TextEncoder.load(folder, read_encoder_config(folder, settings), settings)
     forward, started, order = encoder._forward, threading.Event(), []  # noqa: SLF001 - watched, not changed
     go = threading.Semaphore(0)
 
