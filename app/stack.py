@@ -156,6 +156,7 @@ def _start(
     publisher = open_publisher(settings, "stack")
     opened.callback(publisher.close)
     index, collection, releases = open_live(settings)
+    opened.callback(releases.close)
     opened.callback(index.close)
     release = releases.loaded(release_of(collection))
     points = index.count(collection)
@@ -252,5 +253,7 @@ def serve_alone(settings: Settings, *, port: int | None = None) -> None:
         service.run()
     finally:
         stopping.set()
+        watcher.join(30.0)
+        releases.close()
         index.close()
     failures.check()

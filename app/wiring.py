@@ -35,6 +35,7 @@ from schemas.vectors import CONTENT, CollectionSpec, Encoder, TextRecipe
 from service.releases import ReleaseNotLoaded
 
 if TYPE_CHECKING:
+    from model.encoder_process import EncoderProcess
     from model.release import LoadedRelease
 
 log = logging.getLogger(__name__)
@@ -87,25 +88,32 @@ class LoadedReleases:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._loaded: dict[str, LoadedRelease] = {}
+        self._loaded: dict[str, LoadedRelease[EncoderProcess]] = {}
         self._lock = threading.Lock()
 
-    def loaded(self, release_id: str) -> LoadedRelease:
+    def loaded(self, release_id: str) -> LoadedRelease[EncoderProcess]:
         """The release by name. Raises ReleaseNotLoaded; never loads anything itself."""
         try:
             return self._loaded[release_id]
         except KeyError:
             raise ReleaseNotLoaded(release_id) from None
 
-    def load(self, release_id: str) -> LoadedRelease:
+    def load(self, release_id: str) -> LoadedRelease[EncoderProcess]:
         """Load a release, once, verified against its manifest."""
-        from model.release import load_release
+        from model.release import start_release
 
         with self._lock:
             if release_id not in self._loaded:
                 store = ReleaseStore(self._settings.releases)
-                self._loaded[release_id] = load_release(store, release_id, self._settings.model)
+                self._loaded[release_id] = start_release(store, release_id, self._settings.model)
             return self._loaded[release_id]
+
+    def close(self) -> None:
+        """End the encoders' processes."""
+        with self._lock:
+            for release in self._loaded.values():
+                release.encoder.close()
+            self._loaded.clear()
 
 
 def live_collection(settings: Settings, index: VectorIndex, releases: LoadedReleases) -> str:

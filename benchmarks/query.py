@@ -70,10 +70,10 @@ class Timed:
 class OneRelease:
     """Implements service.releases.Releases for one release."""
 
-    def __init__(self, release: LoadedRelease) -> None:
+    def __init__(self, release: LoadedRelease[TextEncoder]) -> None:
         self._release = release
 
-    def loaded(self, release_id: str) -> LoadedRelease:
+    def loaded(self, release_id: str) -> LoadedRelease[TextEncoder]:
         """The release by name. Raises ReleaseNotLoaded."""
         if release_id != self._release.release_id:
             raise ReleaseNotLoaded(release_id)
@@ -177,7 +177,7 @@ class Catalogue:
         release.encoder.close()
         self._postings = self._inverted()
 
-    def _point(self, row: int, release: LoadedRelease) -> Any:
+    def _point(self, row: int, release: LoadedRelease[TextEncoder]) -> Any:
         product = self.products[row]
         state = ItemState(product.product_id, product.order, product.occurred_at, product)
         vector = Encoded(release.recipe.fingerprint(product), self.content[row].tolist())
@@ -257,7 +257,7 @@ def encoded(encoder: TextEncoder, texts: Sequence[str]) -> NDArray[np.float32]:
     )
 
 
-def open_release(folder: Path) -> LoadedRelease:
+def open_release(folder: Path) -> LoadedRelease[TextEncoder]:
     """The base model as a release in this folder."""
     store = ReleaseStore(ReleaseSettings(url=str(folder / "releases")))
     manifest = first_release(ModelSettings(), store, created_at=datetime.now(UTC))

@@ -6,6 +6,7 @@ which everything is settled is what may be committed.
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from typing import Any, Generic, TypeVar, cast
 
@@ -15,7 +16,7 @@ E = TypeVar("E")
 class Progress:
     """One stay of a partition with this process; a new assignment or a rewind starts a new one."""
 
-    __slots__ = ("_marks", "abandoned", "committed", "in_flight", "reached")
+    __slots__ = ("_lock", "_marks", "_settled", "abandoned", "committed", "in_flight", "reached")
 
     def __init__(self, committed: int | None) -> None:
         #: What the group's commit is, as far as known; None before the first.
@@ -24,17 +25,36 @@ class Progress:
         self.reached: int | None = None
         self.abandoned = False
         self.in_flight: deque[Delivery[Any]] = deque()
+        # How many of those are settled, and wait for an older one.
+        self._settled = 0
+        self._lock = threading.Lock()
         # (when, reached): the past of `reached`, for commits that trail the effect.
         self._marks: deque[tuple[float, int]] = deque()
 
     def collect(self, now: float) -> None:
         """Move past what has been settled. `now` is monotonic seconds."""
         moved = None
+        count = 0
         while self.in_flight and self.in_flight[0].settled:
             moved = self.in_flight.popleft().offset + 1
+            count += 1
         if moved is not None:
+            with self._lock:
+                self._settled -= count
             self.reached = moved
             self._marks.append((now, moved))
+
+    @property
+    def unsettled(self) -> int:
+        """How many records in flight still have work to be done."""
+        return len(self.in_flight) - self._settled
+
+    def settle(self, delivery: Delivery[Any]) -> None:
+        """Mark it, once, however many threads say so."""
+        with self._lock:
+            if not delivery.settled:
+                delivery.settled = True
+                self._settled += 1
 
     def due(self, now: float, delay_seconds: float) -> int | None:
         """What may be committed: reached at least `delay_seconds` ago and not yet committed."""
@@ -52,6 +72,8 @@ class Progress:
         """The partition went elsewhere or is read again: what is in flight here no longer counts."""
         self.abandoned = True
         self.in_flight.clear()
+        with self._lock:
+            self._settled = 0
         self._marks.clear()
 
 
@@ -73,4 +95,9 @@ class Delivery(Generic[E]):
 
     def settle(self) -> None:
         """The record's whole effect is done, announcements included. Any thread; again is harmless."""
-        self.settled = True
+        self._progress.settle(self)
+
+    def let_go(self) -> None:
+        """Drop the event of a settled record: it may wait long for an older one before it is committed."""
+        if self.settled:
+            self.event = cast(E, None)

@@ -45,6 +45,9 @@ log = logging.getLogger(__name__)
 
 E = TypeVar("E")
 
+#: Settled records that wait for an older bulk one, about 150 bytes each, per record read ahead.
+_PASSED_PER_READ_AHEAD = 4
+
 
 class RunnerSettings(Frozen):
     """How much the loop holds at once, and how often it commits.
@@ -242,6 +245,8 @@ class Runner(Generic[E]):
                     try:
                         self._handler.handle(open_ones)
                         pause = self._settings.backoff_seconds
+                        for one in batch:
+                            one.let_go()
                         break
                     except Transient as error:
                         log.warning("consumer_waits consumer=%s reason=%s", self._handler.name, error)
@@ -253,16 +258,20 @@ class Runner(Generic[E]):
 
     def _apply_back_pressure(self) -> None:
         """Pause a topic that has too much in flight, resume it at half: polling never stops."""
-        held: dict[str, int] = dict.fromkeys(self._handler.topics, 0)
-        for part, progress in self._progress.items():
-            held[part.topic] += len(progress.in_flight)
-        IN_FLIGHT_RECORDS.labels(consumer=self._handler.name).set(sum(held.values()))
-        for topic, count in held.items():
+        IN_FLIGHT_RECORDS.labels(consumer=self._handler.name).set(
+            sum(progress.unsettled for progress in self._progress.values())
+        )
+        for topic in self._handler.topics:
             parts = [part for part in self._progress if part.topic == topic]
-            # Bulk records that nobody has looked at yet are read ahead, so that live ones can pass them.
+            unsettled = sum(self._progress[part].unsettled for part in parts)
+            # Bulk records that nobody has looked at yet are read ahead, so that live ones can pass them;
             ahead = self._backlog.bulk_waiting(topic)
+            # and those that have passed wait, settled and small, until the commit can pass too.
+            passed = sum(len(self._progress[part].in_flight) for part in parts) - unsettled
             full = max(
-                (count - ahead) / self._settings.in_flight_records, ahead / self._settings.read_ahead_records
+                (unsettled - ahead) / self._settings.in_flight_records,
+                ahead / self._settings.read_ahead_records,
+                passed / (_PASSED_PER_READ_AHEAD * self._settings.read_ahead_records),
             )
             if full >= 1 and topic not in self._paused:
                 self._paused.add(topic)

@@ -31,12 +31,7 @@ import torch
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
-from adapters.metrics import (
-    ENCODED_TEXTS_TOTAL,
-    ENCODED_TOKENS_TOTAL,
-    ENCODER_SECONDS_TOTAL,
-    TRUNCATED_TEXTS_TOTAL,
-)
+from model.effort import Counts, Effort, count_effort
 from model.precision import chosen_device, chosen_precision
 from model.settings import ModelSettings, UnusableModel
 from model.weights import load_model
@@ -76,8 +71,10 @@ class TextEncoder:
         device: torch.device,
         batch_tokens: int,
         threads: int | None = None,
+        counts: Counts = count_effort,
     ) -> None:
         self.config = config
+        self._count = counts
         self.device = device
         self.batch_tokens = batch_tokens
         cores = threads or torch.get_num_threads()
@@ -111,8 +108,17 @@ class TextEncoder:
         self._background = lane("encoder-background", BACKGROUND_NICE) if device.type == "cpu" else self._lane
 
     @classmethod
-    def load(cls, folder: Path, config: EncoderConfig, settings: ModelSettings) -> TextEncoder:
+    def load(
+        cls,
+        folder: Path,
+        config: EncoderConfig,
+        settings: ModelSettings,
+        *,
+        counts: Counts = count_effort,
+    ) -> TextEncoder:
         """Load the model in `folder`, choosing device and precision for this machine, and log the choice.
+
+        `counts` hears of all that is encoded afterwards.
 
         Raises UnusableModel if files are missing, or the weights are not finite or not all there.
         """
@@ -121,7 +127,7 @@ class TextEncoder:
         tokenizer = _tokenizer(folder)
         default_tokens = _BATCH_TOKENS_CPU if device.type == "cpu" else _BATCH_TOKENS_GPU
 
-        def encoder_of(model: torch.nn.Module) -> TextEncoder:
+        def encoder_of(model: torch.nn.Module, counts: Counts) -> TextEncoder:
             return cls(
                 model=model,
                 tokenizer=tokenizer,
@@ -129,10 +135,11 @@ class TextEncoder:
                 device=device,
                 batch_tokens=settings.batch_tokens or default_tokens,
                 threads=settings.threads,
+                counts=counts,
             )
 
         def vectors_of(model: torch.nn.Module, texts: Sequence[str]) -> NDArray[np.float32]:
-            probe = encoder_of(model)
+            probe = encoder_of(model, _uncounted)
             try:
                 return probe.vectors(probe.tokenise(texts))
             finally:
@@ -147,7 +154,7 @@ class TextEncoder:
         )
         if settings.compile:
             model.compile(dynamic=True)
-        encoder = encoder_of(model)
+        encoder = encoder_of(model, counts)
         log.info(
             "encoder_ready device=%s dtype=%s cosine_to_fp32=%s dimension=%d pooling=%s max_length=%d "
             "batch_tokens=%d compiled=%s seconds=%.1f folder=%s",
@@ -188,9 +195,13 @@ class TextEncoder:
         for start in range(0, len(texts), _CHUNK_TEXTS):
             tokens = self.tokenise(texts[start : start + _CHUNK_TEXTS], query=query)
             vectors[start : start + len(tokens)] = self.vectors(tokens, query=query, background=background)
-            ENCODED_TEXTS_TOTAL.inc(len(tokens))
-            ENCODED_TOKENS_TOTAL.inc(sum(len(text.ids) for text in tokens))
-            TRUNCATED_TEXTS_TOTAL.inc(sum(text.truncated for text in tokens))
+            self._count(
+                Effort(
+                    texts=len(tokens),
+                    tokens=sum(len(text.ids) for text in tokens),
+                    truncated=sum(text.truncated for text in tokens),
+                )
+            )
         return vectors
 
     def close(self) -> None:
@@ -297,7 +308,7 @@ class TextEncoder:
             seconds = now - max(started, self._busy_until)
             self._busy_until = max(now, self._busy_until)
         if seconds > 0:
-            ENCODER_SECONDS_TOTAL.inc(seconds)
+            self._count(Effort(seconds=seconds))
 
 
 def pool(hidden: torch.Tensor, lengths: torch.Tensor, pooling: Pooling, *, skip: int = 0) -> torch.Tensor:
@@ -332,6 +343,10 @@ def token_batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[in
         batch.append(position)
     if batch:
         yield batch
+
+
+def _uncounted(_: Effort) -> None:
+    """Probes at loading are no work done."""
 
 
 def _tokenizer(folder: Path) -> Tokenizer:

@@ -10,14 +10,16 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from pydantic import ValidationError
 
 from adapters.releases import InvalidRelease, ReleaseStore, entry_of
+from model.encoder_process import EncoderProcess
 from model.sentence_config import read_encoder_config
 from model.settings import ModelSettings, UnusableModel, base_folder
 from model.text import ProductText, TextSettings
@@ -46,12 +48,15 @@ _TAKEN = (
 )
 
 
+EncoderT = TypeVar("EncoderT", "TextEncoder", EncoderProcess)
+
+
 @dataclass(frozen=True)
-class LoadedRelease:
+class LoadedRelease(Generic[EncoderT]):
     """A release ready to use: its encoder and the recipe its texts were made with."""
 
     release_id: str
-    encoder: TextEncoder
+    encoder: EncoderT
     recipe: ProductText
     manifest: Manifest
 
@@ -78,7 +83,7 @@ def first_release(settings: ModelSettings, store: ReleaseStore, *, created_at: d
     return standing
 
 
-def load_release(store: ReleaseStore, release_id: str, settings: ModelSettings) -> LoadedRelease:
+def load_release(store: ReleaseStore, release_id: str, settings: ModelSettings) -> LoadedRelease[TextEncoder]:
     """Fetch, check and load a release; device and precision come from `settings`, the rest from its manifest.
 
     Raises InvalidRelease or UnusableModel naming the release and what is wrong with it.
@@ -86,6 +91,19 @@ def load_release(store: ReleaseStore, release_id: str, settings: ModelSettings) 
     # Here and not above: naming and listing releases should not cost the import of torch.
     from model.encoder import TextEncoder
 
+    return _loaded(store, release_id, lambda folder, config: TextEncoder.load(folder, config, settings))
+
+
+def start_release(
+    store: ReleaseStore, release_id: str, settings: ModelSettings
+) -> LoadedRelease[EncoderProcess]:
+    """As `load_release`, the encoder in a process of its own."""
+    return _loaded(store, release_id, lambda folder, config: EncoderProcess.load(folder, config, settings))
+
+
+def _loaded(
+    store: ReleaseStore, release_id: str, load: Callable[[Path, EncoderConfig], EncoderT]
+) -> LoadedRelease[EncoderT]:
     manifest = store.manifest(release_id)
     try:
         recipe = ProductText(TextSettings.model_validate(manifest.text))
@@ -94,7 +112,7 @@ def load_release(store: ReleaseStore, release_id: str, settings: ModelSettings) 
             f"the text recipe of release {release_id!r} is not one of this version: {explain(error)}"
         ) from None
     try:
-        encoder = TextEncoder.load(store.fetch(release_id), manifest.encoder, settings)
+        encoder = load(store.fetch(release_id), manifest.encoder)
     except UnusableModel as error:
         raise UnusableModel(f"release {release_id!r}: {error}") from error
     if encoder.dimension != manifest.dimension:

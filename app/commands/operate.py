@@ -112,6 +112,7 @@ def reconcile(
     finally:
         publisher.close()
         index.close()
+        releases.close()
     print(
         f"{found.items} items, {found.points} points; announced {found.announced}: "
         f"{found.outdated} outdated, {found.missing} missing, {found.surplus} to delete"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -70,11 +71,14 @@ def consume(
     patiently("redis", store.ping)
     publisher = open_publisher(settings, consumer.value)
     runner: Runner[Any]
-    index = None
+    opened = ExitStack()
+    opened.callback(publisher.close)
     if consumer is Consumer.PRODUCTS:
         runner = products_runner(settings, store=store, publisher=publisher, accept_poison=accept_poison)
     else:
         index, collection, releases = open_live(settings)
+        opened.callback(releases.close)
+        opened.callback(index.close)
         release = releases.loaded(release_of(collection))
         runner = embeddings_runner(
             settings,
@@ -88,12 +92,8 @@ def consume(
         )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: runner.stop())
-    try:
+    with opened:
         runner.run()
-    finally:
-        publisher.close()
-        if index is not None:
-            index.close()
 
 
 def serve(

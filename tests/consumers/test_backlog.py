@@ -60,6 +60,22 @@ def test_everything_is_taken_once_and_in_the_order_of_its_lane() -> None:
     assert seen_bulk == list(range(100, 200))
 
 
+def test_bulk_batches_are_small_for_a_second_after_a_live_record() -> None:
+    clock = [100.0]
+    backlog: Backlog[str] = Backlog(now=lambda: clock[0])
+    backlog.put([], bulk(*range(1_000)))
+    sizes = []
+    for now, came in ((100.0, []), (101.0, live(1_000)), (101.9, []), (102.1, [])):
+        clock[0] = now
+        backlog.put(came, [])
+        if came:
+            backlog.take(100)
+        taken = backlog.take(100)
+        assert taken is not None
+        sizes.append(len(taken[1]))
+    assert sizes == [50, 10, 10, 50]
+
+
 def test_how_many_bulk_records_wait_is_known_by_topic() -> None:
     backlog: Backlog[str] = Backlog()
     backlog.put([], bulk(*range(30)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 from consumers.progress import Delivery, Progress
 
 
@@ -83,3 +85,41 @@ def test_settling_twice_is_harmless() -> None:
     progress.collect(0.0)
     assert progress.due(0.0, 0.0) == 1
     assert not progress.in_flight
+
+
+def test_what_is_settled_behind_an_open_record_is_no_work_to_be_done() -> None:
+    progress = Progress(0)
+    first, second, third = fill(progress, 0, 1, 2)
+    second.settle()
+    third.settle()
+    third.settle()
+    progress.collect(0.0)
+    assert (len(progress.in_flight), progress.unsettled) == (3, 1)
+    first.settle()
+    progress.collect(0.0)
+    assert (len(progress.in_flight), progress.unsettled) == (0, 0)
+
+
+def test_many_threads_that_settle_the_same_records_count_each_once() -> None:
+    progress = Progress(0)
+    deliveries = fill(progress, *range(2_000))
+
+    def settle_all() -> None:
+        for delivery in deliveries[1:]:
+            delivery.settle()
+
+    with ThreadPoolExecutor(4) as threads:
+        for _ in range(4):
+            threads.submit(settle_all)
+    assert progress.unsettled == 1
+
+
+def test_an_event_is_let_go_only_once_it_is_settled() -> None:
+    progress = Progress(0)
+    (delivery,) = fill(progress, 0)
+    delivery.event = "event"
+    delivery.let_go()
+    assert delivery.event == "event"
+    delivery.settle()
+    delivery.let_go()
+    assert delivery.event is None

@@ -297,6 +297,24 @@ def test_a_topic_with_too_much_in_flight_is_paused_alone_and_resumed_at_half() -
         run.until(lambda: reader.stored == {P0: 1, B0: 10})
 
 
+def test_live_records_that_have_passed_an_open_bulk_one_pause_nothing() -> None:
+    settings = QUICK.model_copy(update={"in_flight_records": 10})
+    reader, worker = Reader(P0), Worker(at_once=False)
+    reader.script = [records(P0, *range(5))]
+    with running(reader, worker, settings=settings) as run:
+        for batch in range(1, 5):
+            run.until(lambda taken=batch * 5: len(worker.taken) == taken)  # type: ignore[misc]
+            for delivery in worker.taken[1:]:
+                delivery.settle()
+            reader.script.append(records(P0, *range(batch * 5, batch * 5 + 5)))
+        run.until(lambda: len(worker.taken) == 25)
+        assert reader.pauses == []
+        assert reader.stored == {}
+        for delivery in worker.taken:
+            delivery.settle()
+        run.until(lambda: reader.stored == {P0: 25})
+
+
 def test_dead_letters_without_acknowledgement_count_as_in_flight() -> None:
     settings = QUICK.model_copy(update={"in_flight_records": 5})
     reader, letters = Reader(P0), Letters(silent=True)
