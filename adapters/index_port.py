@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Protocol
 
 from schemas.vectors import CollectionSpec, DimensionQuery, FusedQuery, Point, ScoredProduct, Where
@@ -37,6 +38,7 @@ PAYLOAD_INDEXES: Mapping[str, str] = {
 }
 
 
+@lru_cache(maxsize=65_536)
 def point_id(product_id: str) -> str:
     """The engine's id of a product: UUIDv5 in simstream's namespace."""
     return str(uuid.uuid5(POINT_NAMESPACE, product_id))

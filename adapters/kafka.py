@@ -138,6 +138,16 @@ def log_client_error(error: KafkaError) -> None:
     log.debug("kafka_client_error code=%s reason=%s", error.name(), error.str())
 
 
+def _delivered(topic: str, on_ack: Acknowledge | None) -> Callable[[KafkaError | None, Message], None]:
+    def delivered(error: KafkaError | None, _: Message) -> None:
+        if on_ack is not None:
+            on_ack(None if error is None else KafkaException(error))
+        elif error is not None:
+            log.warning("record_not_delivered topic=%s reason=%s", topic, error.str())
+
+    return delivered
+
+
 class Publisher:
     """An idempotent producer. Thread-safe; acknowledgements arrive on a thread of its own."""
 
@@ -179,13 +189,7 @@ class Publisher:
         `on_ack` is called once: with None when every in-sync replica has the record, else with the reason.
         Raises Halt when the producer can never send again (a fatal error of the idempotent producer).
         """
-
-        def delivered(error: KafkaError | None, _: Message) -> None:
-            if on_ack is not None:
-                on_ack(None if error is None else KafkaException(error))
-            elif error is not None:
-                log.warning("record_not_delivered topic=%s reason=%s", topic, error.str())
-
+        delivered = _delivered(topic, on_ack)
         while True:
             try:
                 self._producer.produce(
@@ -207,6 +211,21 @@ class Publisher:
                     raise
                 on_ack(error)
             return
+
+    def send_batch(self, topic: str, records: Sequence[tuple[str, bytes, Acknowledge | None]]) -> None:
+        """`send` for many records without headers (key, value, `on_ack`), in one call of the client.
+
+        One by one, each would give up the interpreter's lock and wait to get it back.
+        """
+        batch = [
+            {"key": key, "value": value, "callback": _delivered(topic, on_ack)}
+            for key, value, on_ack in records
+        ]
+        self._producer.produce_batch(topic, batch)
+        # What found no room in the queue, or was refused, carries an error now, and `send` knows what to do.
+        for message, (key, value, on_ack) in zip(batch, records, strict=True):
+            if "_error" in message:
+                self.send(topic, key=key, value=value, on_ack=on_ack)
 
     def flush(self, timeout_seconds: float) -> int:
         """Wait for acknowledgements; answers how many records are still without one."""

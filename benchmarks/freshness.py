@@ -7,8 +7,8 @@ Of 50 changes a second one in 20 is sampled, and of other rates as many a second
 to the producer, GET /v1/items/ID is asked every 10 ms, or every 5 % of the time waited so far, until it says
 that the index holds this change (the fingerprint of the dimension on the item's point), or a later one of the
 same item. Then a search for the words of the item has to show it. (One in 20 of 500 a second, each asking 100
-times a second, takes more than the two cores have: that measures the asking.) The load comes at fixed times, whether or not earlier changes have
-been served. Load and sampler share a process; the stack has its own.
+times a second, takes more than the two cores have: that measures the asking.) The load comes at fixed times,
+whether or not earlier changes have been served. Load and sampler share a process; the stack has its own.
 """
 
 from __future__ import annotations

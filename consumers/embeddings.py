@@ -195,18 +195,21 @@ class EmbeddingsHandler:
             INDEX_WRITE_BATCH_POINTS.observe(len(writes))
         # 6.
         searchable_at = self._now()
+        updates = []
         for (entry, hints), assembly in zip(taken, assemblies, strict=True):
             if assembly.point is not None:
-                self._report(entry, assembly, searchable_at)
+                updates.append((entry.product_id, self._update(entry, assembly, searchable_at), _told))
             if assembly.wanted is not None:
                 self._work.want(entry, assembly.wanted, rewritten=assembly.point is not None)
             else:
                 if entry.encoder_calls == 0:
                     SKIPPED_ENCODINGS_TOTAL.inc()
                 self._work.served(entry, hints)
+        # Nobody waits for these.
+        self._publisher.send_batch(self._updated_topic, updates)
 
-    def _report(self, entry: Entry, assembly: Assembly, searchable_at: datetime) -> None:
-        """Metrics, and one ItemUpdated; nobody waits for it."""
+    def _update(self, entry: Entry, assembly: Assembly, searchable_at: datetime) -> bytes:
+        """One ItemUpdated; counts it."""
         point = assembly.point
         assert point is not None  # noqa: S101  the caller has checked
         deleted = bool(point.payload["deleted"])
@@ -227,12 +230,7 @@ class EmbeddingsHandler:
                 searchable_at=searchable_at,
             ),
         )
-        self._publisher.send(
-            self._updated_topic,
-            key=entry.product_id,
-            value=update.model_dump_json().encode(),
-            on_ack=_told,
-        )
+        return update.model_dump_json().encode()
 
     def _sweep(self) -> None:
         """Remove tombstones older than the grace: no writer that old can still be on its way."""

@@ -19,7 +19,7 @@ from typing import cast
 
 from pydantic import TypeAdapter, ValidationError
 
-from adapters.kafka import Publisher, Record
+from adapters.kafka import Acknowledge, Publisher, Record
 from adapters.metrics import FRESHNESS_SECONDS
 from adapters.redis_items import Applied, ItemStore, LogPosition, Outcome, ProductWrite
 from consumers.progress import Delivery
@@ -135,21 +135,26 @@ class ProductsHandler:
             else:
                 announced.setdefault(delivery.event.write.product_id, []).append((delivery, answer))
         acknowledgements = _Acknowledgements(len(announced))
+        hints: dict[str, list[tuple[str, bytes, Acknowledge]]] = {}
         for product_id, parts in announced.items():
-            self._announce(product_id, parts, consumed_at, acknowledgements)
+            topic, hint, on_ack = self._hint(product_id, parts, consumed_at, acknowledgements)
+            hints.setdefault(topic, []).append((product_id, hint, on_ack))
+        for topic, batch in hints.items():
+            self._publisher.send_batch(topic, batch)
         # 3. Nothing settles before the broker has the hints it caused.
         if announced and not acknowledgements.wait(self._ack_timeout_seconds):
             raise Transient("the broker did not acknowledge the announcements in time")
         if acknowledgements.failure is not None:
             raise Transient(f"the broker refused announcements: {acknowledgements.failure}")
 
-    def _announce(
+    def _hint(
         self,
         product_id: str,
         parts: list[tuple[Delivery[ProductChange], Applied]],
         consumed_at: datetime,
         acknowledgements: _Acknowledgements,
-    ) -> None:
+    ) -> tuple[str, bytes, Acknowledge]:
+        """Its topic, its body, and what its acknowledgement settles."""
         changes = [delivery.event for delivery, _ in parts]
         text_changed = any(answer.text_changed for _, answer in parts)
         # A live change among bulk ones must not wait for the import.
@@ -173,7 +178,7 @@ class ProductsHandler:
                     FRESHNESS_SECONDS.labels(stage="consumed").observe(max(0.0, age))
             acknowledgements.count(error)
 
-        self._publisher.send(topic.name, key=product_id, value=hint.model_dump_json().encode(), on_ack=on_ack)
+        return topic.name, hint.model_dump_json().encode(), on_ack
 
     def store_epoch(self) -> str | None:
         """Redis' run id: when it changes, effects younger than the commit may be gone."""

@@ -62,6 +62,12 @@ class Publisher:
         if not self.silent:
             on_ack(self.error)
 
+    def send_batch(
+        self, topic: str, records: Sequence[tuple[str, bytes, Callable[[Exception | None], None]]]
+    ) -> None:
+        for key, value, on_ack in records:
+            self.send(topic, key=key, value=value, on_ack=on_ack)
+
 
 def handler(store: Store | None = None, publisher: Publisher | None = None) -> ProductsHandler:
     collaborators: dict[str, Any] = {"store": store or Store(), "publisher": publisher or Publisher()}
