@@ -1,11 +1,12 @@
-"""The whole of simstream in one process: topics, consumers, service; embedded, its three servers as well.
+"""The whole of simstream, started and stopped as one: consumers, service; embedded, its servers as well.
 
 Reads   settings
 Writes  `stack.json` in the data folder once everything is ready, removed at the end
 Never   leaves a server behind: the embedded ones end with this process, however it ends
 
-Embedded, the broker and Redis are children and the index is a folder that this process owns. That broker
-forgets everything when it ends, so every embedded start reconciles the index with item state.
+This process owns the index: it runs the service and `embeddings`. The encoder and `products` are children,
+for each keeps an interpreter busy. Embedded, so are the broker and Redis, and the index is a folder. That
+broker forgets everything when it ends, so every embedded start reconciles the index with item state.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 import uvicorn
 
 from adapters.index_port import release_of
+from app.consumer_process import ProductsProcess, registry_of
 from app.discovery import Addresses, announce
 from app.local import LocalRedis, TansuBroker
 from app.settings import Settings
@@ -33,7 +35,6 @@ from app.wiring import (
     open_publisher,
     open_store,
     patiently,
-    products_runner,
     reconciler,
 )
 from consumers.runner import Runner
@@ -168,8 +169,9 @@ def _start(
         index.optimize(collection)
 
     failures = Failures()
-    runners: list[Runner[Any]] = [
-        products_runner(settings, store=store, publisher=publisher),
+    products = ProductsProcess(settings)
+    runners: list[Runner[Any] | ProductsProcess] = [
+        products,
         embeddings_runner(
             settings,
             store=store,
@@ -195,7 +197,12 @@ def _start(
         say(f"reconciled: {found.items} items, {found.points} points, {found.announced} announced")
     service = Service(
         create_app(
-            index=index, store=store, releases=releases, settings=settings.service, alias=alias_of(settings)
+            index=index,
+            store=store,
+            releases=releases,
+            settings=settings.service,
+            alias=alias_of(settings),
+            registry=registry_of([products.metrics]),
         ),
         host=settings.service.host,
         port=port,

@@ -1,0 +1,199 @@
+"""A consumer in a process of its own, run and stopped like a `Runner` of this one.
+
+Reads   settings, from its parent
+Writes  what `simstream consume` writes; tells its parent when it has its partitions, and its metrics
+Never   outlives its parent
+
+The embedded stack runs `products` this way: parsing events keeps an interpreter busy, and the writer of the
+index in the stack's own process would wait for its lock most of the time.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from multiprocessing.connection import Connection
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
+
+from app.observability import configure_logging
+from app.settings import Settings
+from app.wiring import open_publisher, open_store, products_runner
+from schemas.errors import Halt
+
+log = logging.getLogger(__name__)
+
+STOP_SECONDS = 30.0
+METRICS_SECONDS = 2.0
+#: Python's own 5 ms let the threads of a busy process wait for each other.
+GIL_SWITCH_SECONDS = 0.0005
+
+
+class ProductsProcess:
+    """The products consumer as a child. `run` blocks until it has ended."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._ours, self._theirs = socket.socketpair()
+        self._connection = Connection(self._ours.detach())
+        self._sending = threading.Lock()
+        self._stopping = False
+        self._metrics: SimpleQueue[str] = SimpleQueue()
+        self._asking = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        #: Set while the group has given it its partitions.
+        self.assigned = threading.Event()
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process id, once it has started."""
+        return None if self._process is None else self._process.pid
+
+    def run(self) -> None:
+        """Run it until `stop`. Raises Halt, with its own sentence, when it ends by itself."""
+        with self._theirs:
+            # A process group of its own: Ctrl-C in a terminal is the parent's to handle.
+            process = self._process = subprocess.Popen(  # noqa: S603  our own interpreter and module
+                [sys.executable, "-m", __name__, str(self._theirs.fileno())],
+                pass_fds=[self._theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                process_group=0,
+            )
+        reason = None
+        try:
+            self._send(self._settings)
+            while True:
+                kind, content = self._connection.recv()
+                if kind == "assigned":
+                    self.assigned.set()
+                elif kind == "metrics":
+                    self._metrics.put(content)
+                else:
+                    reason = content
+        except (EOFError, OSError):
+            pass
+        try:
+            code = process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            code = process.wait()
+        self._connection.close()
+        if not self._stopping:
+            raise Halt(f"the products consumer has ended: {reason or f'exit code {code}'}")
+
+    def stop(self) -> None:
+        """Ask it to end after the work in hand; `run` returns when it has."""
+        self._stopping = True
+        self._send("stop")
+
+    def metrics(self) -> str:
+        """Its metrics in Prometheus' text format; empty when it does not answer."""
+        with self._asking:
+            while not self._metrics.empty():
+                self._metrics.get()  # an answer that came too late for whoever asked
+            self._send("metrics")
+            try:
+                return self._metrics.get(timeout=METRICS_SECONDS)
+            except Empty:
+                return ""
+
+    def _send(self, message: Any) -> None:
+        try:
+            with self._sending:
+                self._connection.send(message)
+        except OSError:
+            pass  # it has ended, and `run` says so
+
+
+class Together(Collector):
+    """The metrics of this process and of others: equal samples are added up."""
+
+    def __init__(self, others: Sequence[Callable[[], str]]) -> None:
+        self._others = others
+
+    def collect(self) -> Iterable[Metric]:
+        """Families of this process, then those that only others have."""
+        families = {family.name: family for family in REGISTRY.collect()}
+        for other in self._others:
+            for family in text_string_to_metric_families(other()):
+                # What describes a process is no sum; its time of creation is no figure of the stack.
+                if not family.name.startswith("simstream_") or family.name.endswith("_created"):
+                    continue
+                ours = families.setdefault(
+                    family.name, Metric(family.name, family.documentation, family.type)
+                )
+                ours.samples = _added(ours.samples, family.samples)
+        return families.values()
+
+
+def _added(ours: Sequence[Sample], theirs: Sequence[Sample]) -> list[Sample]:
+    found = {(sample.name, tuple(sorted(sample.labels.items()))): sample for sample in ours}
+    for sample in theirs:
+        key = (sample.name, tuple(sorted(sample.labels.items())))
+        standing = found.get(key)
+        value = sample.value + (standing.value if standing is not None else 0.0)
+        found[key] = sample._replace(value=value)
+    return list(found.values())
+
+
+def registry_of(others: Sequence[Callable[[], str]]) -> CollectorRegistry:
+    """A registry that shows `Together`."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(Together(others))
+    return registry
+
+
+# --- the child ---------------------------------------------------------------------------------------
+
+
+def serve(connection: Connection) -> int:
+    """Consume until the parent says stop; its exit code."""
+    telling = threading.Lock()
+
+    def tell(kind: str, content: object = None) -> None:
+        with telling:
+            connection.send((kind, content))
+
+    settings: Settings = connection.recv()
+    configure_logging(settings.log)
+    publisher = open_publisher(settings, "products")
+    runner = products_runner(settings, store=open_store(settings), publisher=publisher)
+
+    def listen() -> None:
+        try:
+            while (message := connection.recv()) != "stop":
+                tell("metrics", generate_latest(REGISTRY).decode()) if message == "metrics" else None
+        except (EOFError, OSError):
+            os._exit(1)  # the parent was killed: what is uncommitted is read again
+        runner.stop()
+
+    def announce() -> None:
+        runner.assigned.wait()
+        tell("assigned")
+
+    for work in (listen, announce):
+        threading.Thread(target=work, daemon=True).start()
+    try:
+        runner.run()
+    except (Halt, Exception) as error:  # noqa: BLE001  the parent says it to whoever started the stack
+        tell("failed", str(error) or repr(error))
+        return 1
+    finally:
+        publisher.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.setswitchinterval(GIL_SWITCH_SECONDS)
+    sys.exit(serve(Connection(int(sys.argv[1]))))
