@@ -46,6 +46,9 @@ log = logging.getLogger(__name__)
 #: From here on the start builds a search graph, which holds everything for about 0.6 s per 1,000 points. With
 #: filters a plain scan of 20,000 points takes 9 ms, the graph 1.5 ms (docs/decisions.md).
 GRAPH_FROM_POINTS = 5_000
+#: Longer than the minute for which load balancers and clients usually keep an idle connection: whoever closes
+#: first must be the client, or its next request meets a reset.
+KEEP_ALIVE_SECONDS = 75
 #: Tansu keeps a group's first member waiting for half its session timeout (45 s by default), and looks for
 #: new records only after half of what a fetch may wait (500 ms by default); Apache Kafka answers at once.
 _TANSU_OPTIONS = {
@@ -84,7 +87,9 @@ class Service:
     def __init__(self, app: Any, *, host: str, port: int) -> None:
         self._socket = _bound(host, port)
         self.address = f"http://{host}:{self._socket.getsockname()[1]}"
-        self._server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
+        self._server = uvicorn.Server(
+            uvicorn.Config(app, log_config=None, access_log=False, timeout_keep_alive=KEEP_ALIVE_SECONDS)
+        )
 
     def run(self) -> None:
         """Serve until `stop`."""

@@ -26,8 +26,6 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, Literal
 
-import httpx
-
 from adapters.kafka import Publisher
 from benchmarks.harness import Figure, Report, percentile
 from benchmarks.stack import (
@@ -145,7 +143,6 @@ class Load:
     ) -> None:
         self._name = name
         self._samples_per_second = SAMPLES_PER_SECOND[name]
-        self._client = httpx.Client(base_url=stack.http, timeout=10.0)
         self._address = stack.http.removeprefix("http://")
         self._publisher = publisher
         self._items = {position: item for position, item in enumerate(items)}
@@ -206,7 +203,7 @@ class Load:
         connection = HTTPConnection(self._address, timeout=10.0)
         while True:
             asked = time.monotonic()
-            item = _item(connection, changed.product_id)
+            item = _asked(connection, "GET", f"/v1/items/{changed.product_id}")
             if item["dimensions"][dimension]["fingerprint"] in fingerprints[first:]:
                 break
             if time.monotonic() - sent > PATIENCE_SECONDS:
@@ -217,9 +214,9 @@ class Load:
             pause = max(POLL_SECONDS, POLL_SHARE * (asked - sent))
             time.sleep(max(0.0, asked + pause - time.monotonic()))
         waited = time.monotonic() - sent
-        connection.close()
         body = {"text": _token(position), "weights": {"lexical": 1}, "limit": 10}
-        hits = self._client.post("/v1/search", json=body).raise_for_status().json()["items"]
+        hits = _asked(connection, "POST", "/v1/search", body)["items"]
+        connection.close()
         shown = [hit["item"]["revision"] for hit in hits if hit["item_id"] == changed.product_id]
         if not shown or shown[0] < changed.order:
             found = [(hit["item_id"], hit["item"]["revision"], hit["score"]) for hit in hits]
@@ -231,15 +228,18 @@ class Load:
             self.waits[kind].append(waited)
 
 
-def _item(connection: HTTPConnection, product_id: str) -> dict[str, Any]:
-    """What the stack says of it."""
-    connection.request("GET", f"/v1/items/{product_id}")
+def _asked(
+    connection: HTTPConnection, method: str, path: str, body: dict[str, object] | None = None
+) -> dict[str, Any]:
+    """What the stack answers."""
+    sent = None if body is None else json.dumps(body)
+    connection.request(method, path, body=sent, headers={"Content-Type": "application/json"})
     answer = connection.getresponse()
-    body = answer.read()
+    content = answer.read()
     if answer.status != HTTPStatus.OK:
-        raise RuntimeError(f"GET /v1/items/{product_id} answered {answer.status}: {body!r}")
-    item: dict[str, Any] = json.loads(body)
-    return item
+        raise RuntimeError(f"{method} {path} answered {answer.status}: {content!r}")
+    found: dict[str, Any] = json.loads(content)
+    return found
 
 
 def _fingerprint(product: ProductUpserted, kind: Kind) -> str:

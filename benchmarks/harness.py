@@ -202,7 +202,10 @@ def _cpu() -> str:
     except OSError:
         return platform.processor() or platform.machine()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    flags = {flag for line in lines if line.startswith("flags") for flag in line.split()}
+    # The encoder runs in bf16 where the processor has it, at more than twice the speed.
+    half = "with" if flags & {"avx512_bf16", "amx_bf16"} else "without"
+    return f"{names[0]} {half} bf16" if names else platform.machine()
 
 
 def _first_line(*command: str) -> str:

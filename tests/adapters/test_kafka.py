@@ -78,6 +78,23 @@ def test_a_record_comes_back_as_it_was_sent(
     assert len(first.topic_id) > 10
 
 
+def test_a_batch_arrives_whole_also_where_the_queue_has_no_room_for_it(
+    settings: KafkaSettings, topic: str
+) -> None:
+    small = settings.model_copy(update={"options": {**settings.options, "queue.buffering.max.messages": 10}})
+    publisher = Publisher(small)
+    answers: dict[str, Exception | None] = {}
+    keys = [f"k{number}" for number in range(100)]
+    publisher.send_batch(topic, [(key, key.encode(), partial(answers.__setitem__, key)) for key in keys])
+    publisher.send_batch(topic, [])
+    assert publisher.flush(20) == 0
+    publisher.close()
+    assert answers == dict.fromkeys(keys)
+    found = read_to_end(settings, topic)
+    assert sorted((record.key or b"").decode() for record in found) == sorted(keys)
+    assert all(record.key == record.value for record in found)
+
+
 def test_a_record_larger_than_the_topic_allows_is_refused_to_whoever_sent_it(
     kafka: ApacheKafka, namespace: str
 ) -> None:
