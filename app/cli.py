@@ -12,6 +12,7 @@ import sys
 
 import typer
 
+from adapters.child import GIL_SWITCH_SECONDS
 from app.commands import demo, operate, publish, query, run, schemas, shop
 from app.settings import InvalidSettings
 from schemas.errors import Halt, Transient
@@ -23,10 +24,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-#: A forward pass gives the GIL away some hundred times and has to get it back each time. Beside busy threads
-#: each of these takes up to one interval: with Python's 5 ms, 32 texts took 2 s instead of half a second.
-GIL_SWITCH_SECONDS = 0.0005
-
 for module in (run, demo, publish, shop, query, operate, schemas):
     module.register(app)
 

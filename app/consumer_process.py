@@ -10,7 +10,6 @@ index in the stack's own process would wait for its lock most of the time.
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import subprocess
@@ -27,17 +26,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
+from adapters.child import parent_connection, start_child
 from app.observability import configure_logging
 from app.settings import Settings
 from app.wiring import open_publisher, open_store, products_runner
 from schemas.errors import Halt
 
-log = logging.getLogger(__name__)
-
 STOP_SECONDS = 30.0
 METRICS_SECONDS = 2.0
-#: Python's own 5 ms let the threads of a busy process wait for each other.
-GIL_SWITCH_SECONDS = 0.0005
 
 
 class ProductsProcess:
@@ -45,8 +41,8 @@ class ProductsProcess:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._ours, self._theirs = socket.socketpair()
-        self._connection = Connection(self._ours.detach())
+        ours, self._theirs = socket.socketpair()
+        self._connection = Connection(ours.detach())
         self._sending = threading.Lock()
         self._stopping = False
         self._metrics: SimpleQueue[str] = SimpleQueue()
@@ -62,14 +58,7 @@ class ProductsProcess:
 
     def run(self) -> None:
         """Run it until `stop`. Raises Halt, with its own sentence, when it ends by itself."""
-        with self._theirs:
-            # A process group of its own: Ctrl-C in a terminal is the parent's to handle.
-            process = self._process = subprocess.Popen(  # noqa: S603  our own interpreter and module
-                [sys.executable, "-m", __name__, str(self._theirs.fileno())],
-                pass_fds=[self._theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                process_group=0,
-            )
+        process = self._process = start_child(__name__, self._theirs)
         reason = None
         try:
             self._send(self._settings)
@@ -195,5 +184,4 @@ def serve(connection: Connection) -> int:
 
 
 if __name__ == "__main__":
-    sys.setswitchinterval(GIL_SWITCH_SECONDS)
-    sys.exit(serve(Connection(int(sys.argv[1]))))
+    sys.exit(serve(parent_connection()))

@@ -34,11 +34,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from adapters.child import GIL_SWITCH_SECONDS
 from adapters.index_edge import EdgeIndex
 from adapters.index_port import LIVE_ALIAS, collection_name
 from adapters.redis_items import ItemStore, RedisSettings, connect
 from adapters.releases import ReleaseSettings, ReleaseStore
-from app.cli import GIL_SWITCH_SECONDS
 from benchmarks.harness import Figure, Report, percentile
 from consumers.assembly import Encoded, assemble
 from model.encoder import TextEncoder

@@ -17,7 +17,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,6 +28,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from adapters.child import parent_connection, start_child
 from model.effort import count_effort
 from model.settings import ModelSettings, UnusableModel
 from schemas.errors import Transient
@@ -37,14 +37,10 @@ from schemas.releases import EncoderConfig
 if TYPE_CHECKING:
     from model.encoder import TextEncoder
 
-log = logging.getLogger(__name__)
-
 #: Texts of this many calls are tokenised and encoded side by side: live ones, bulk ones and queries.
 CALLS_AT_ONCE = 8
 #: The child finishes its batches and ends by itself when its connection closes.
 STOP_SECONDS = 10.0
-#: Python's own 5 ms let two threads of the child wait for each other at every layer.
-GIL_SWITCH_SECONDS = 0.0005
 
 
 class EncoderProcess:
@@ -65,14 +61,7 @@ class EncoderProcess:
     def load(cls, folder: Path, config: EncoderConfig, settings: ModelSettings) -> EncoderProcess:
         """Start the child and let it load the model in `folder`; as `TextEncoder.load`, and its errors."""
         ours, theirs = socket.socketpair()
-        with theirs:
-            # A process group of its own: Ctrl-C in a terminal is the parent's to handle.
-            process = subprocess.Popen(  # noqa: S603  our own interpreter and module
-                [sys.executable, "-m", __name__, str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                process_group=0,
-            )
+        process = start_child(__name__, theirs)
         connection = Connection(ours.detach())
         try:
             connection.send((str(folder), config, settings, logging.getLogger().getEffectiveLevel()))
@@ -250,8 +239,7 @@ def _answer(
 
 
 if __name__ == "__main__":
-    sys.setswitchinterval(GIL_SWITCH_SECONDS)
     try:
-        serve(Connection(int(sys.argv[1])))
+        serve(parent_connection())
     except (EOFError, OSError):
         os._exit(1)  # the parent has gone, and nobody waits for what is in hand
