@@ -34,7 +34,7 @@ from qdrant_edge import (
     UpdateOperation,
 )
 
-from adapters.index_port import PAYLOAD_INDEXES
+from adapters.index_port import PAYLOAD_INDEXES, SPARSE_SCAN_POINTS
 from schemas.errors import Halt, Transient
 from schemas.vectors import CollectionSpec
 
@@ -220,17 +220,8 @@ class EdgeShards:
         (aside / "spec.json").write_bytes(orjson.dumps(_plain(spec)))
         shard_folder = aside / "shard"
         shard_folder.mkdir()
-        config = EdgeConfig(
-            vectors={
-                name: EdgeVectorParams(size=size, distance=Distance.Cosine)
-                for name, size in spec.dense.items()
-            },
-            sparse_vectors={
-                name: EdgeSparseVectorParams(modifier=Modifier.Idf) for name in spec.sparse_with_idf
-            },
-        )
         with translated("creating a collection"):
-            shard = EdgeShard.create(str(shard_folder), config)
+            shard = EdgeShard.create(str(shard_folder), _config(spec))
             for name, kind in PAYLOAD_INDEXES.items():
                 shard.update(UpdateOperation.create_field_index(name, _SCHEMA[kind]))
             shard.flush()
@@ -264,14 +255,33 @@ class EdgeShards:
 
 
 def _plain(spec: CollectionSpec) -> dict[str, object]:
-    return {"dense": dict(sorted(spec.dense.items())), "sparse_with_idf": sorted(spec.sparse_with_idf)}
+    return {
+        "dense": dict(sorted(spec.dense.items())),
+        "sparse_with_idf": sorted(spec.sparse_with_idf),
+        "sparse": sorted(spec.sparse),
+    }
+
+
+def _config(spec: CollectionSpec) -> EdgeConfig:
+    return EdgeConfig(
+        vectors={
+            name: EdgeVectorParams(size=size, distance=Distance.Cosine) for name, size in spec.dense.items()
+        },
+        sparse_vectors={
+            name: EdgeSparseVectorParams(
+                modifier=Modifier.Idf if name in spec.sparse_with_idf else None,
+                full_scan_threshold=SPARSE_SCAN_POINTS,
+            )
+            for name in (*spec.sparse_with_idf, *spec.sparse)
+        },
+    )
 
 
 def _load(path: Path, lock_fd: int) -> Opened:
     stored: Mapping[str, object] = orjson.loads((path / "spec.json").read_bytes())
     spec = CollectionSpec(**stored)  # type: ignore[arg-type]  # written by `_create`
     with translated(f"opening {path.name}"):
-        shard = EdgeShard.load(str(path / "shard"))
+        shard = EdgeShard.load(str(path / "shard"), _config(spec))
         known = shard.info().payload_schema
         for name, kind in PAYLOAD_INDEXES.items():
             if name not in known:  # an index that a newer version of this code filters on

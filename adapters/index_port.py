@@ -22,6 +22,9 @@ from typing import Protocol
 from schemas.vectors import CollectionSpec, DimensionQuery, FusedQuery, Point, ScoredProduct, Where
 
 POINT_NAMESPACE = uuid.UUID("6d0f1a5e-7f0b-5c1e-9a46-5b9b2c3f9c11")
+#: Below this many candidates a sparse vector is compared with each of them instead of through its index. A
+#: product has about 200 grams: at Qdrant's default of 5,000 the scan takes 16 ms where the index takes 2.
+SPARSE_SCAN_POINTS = 100
 #: Payload fields that the adapters create indexes for, and the kind of each.
 PAYLOAD_INDEXES: Mapping[str, str] = {
     "product_id": "keyword",

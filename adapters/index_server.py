@@ -18,7 +18,7 @@ from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import UnexpectedResponse
 
 from adapters.index import IndexSettings
-from adapters.index_port import PAYLOAD_INDEXES, point_id
+from adapters.index_port import PAYLOAD_INDEXES, SPARSE_SCAN_POINTS, point_id
 from adapters.index_words import checked_points, useful
 from adapters.server_words import (
     check_spec,
@@ -96,7 +96,11 @@ class ServerIndex:
                 for name, size in spec.dense.items()
             },
             sparse_vectors_config={
-                name: models.SparseVectorParams(modifier=models.Modifier.IDF) for name in spec.sparse_with_idf
+                name: models.SparseVectorParams(
+                    modifier=models.Modifier.IDF if name in spec.sparse_with_idf else None,
+                    index=models.SparseIndexParams(full_scan_threshold=SPARSE_SCAN_POINTS),
+                )
+                for name in (*spec.sparse_with_idf, *spec.sparse)
             },
         )
 

@@ -125,10 +125,12 @@ def check_spec(collection: str, params: models.CollectionParams, spec: Collectio
     """Raise ValueError if a standing collection has other vectors than asked for."""
     vectors = params.vectors
     sizes = {name: each.size for name, each in vectors.items()} if isinstance(vectors, Mapping) else {}
-    sparse = sorted(params.sparse_vectors or {})
-    if sizes != dict(spec.dense) or sparse != sorted(spec.sparse_with_idf):
+    weighted = models.Modifier.IDF
+    sparse = {name: each.modifier == weighted for name, each in (params.sparse_vectors or {}).items()}
+    asked = {**dict.fromkeys(spec.sparse_with_idf, True), **dict.fromkeys(spec.sparse, False)}
+    if sizes != dict(spec.dense) or sparse != asked:
         raise ValueError(
-            f"collection {collection!r} exists with other vectors: it has {sizes} and sparse {sparse}, asked "
-            f"for {dict(spec.dense)} and {sorted(spec.sparse_with_idf)}; a release with other sizes gets a "
+            f"collection {collection!r} exists with other vectors: it has {sizes} and sparse {sparse} (True: "
+            f"with IDF), asked for {dict(spec.dense)} and {asked}; a release with other sizes gets a "
             "collection of its own"
         )

@@ -31,7 +31,7 @@ from consumers.reconcile import Reconciler
 from consumers.runner import Runner
 from consumers.work import Hint
 from schemas.errors import Transient
-from schemas.vectors import CONTENT, CollectionSpec, Encoder, TextRecipe
+from schemas.vectors import Encoder, TextRecipe, item_vectors
 from service.releases import ReleaseNotLoaded
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def live_collection(settings: Settings, index: VectorIndex, releases: LoadedRele
 
     manifest = first_release(settings.model, ReleaseStore(settings.releases), created_at=datetime.now(UTC))
     collection = collection_name(manifest.release_id, namespace=settings.namespace)
-    index.ensure_collection(collection, CollectionSpec(dense={CONTENT: manifest.dimension}))
+    index.ensure_collection(collection, item_vectors(manifest.dimension))
     index.set_alias(alias, collection)
     log.info("first_collection_made collection=%s", collection)
     return collection

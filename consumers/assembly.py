@@ -10,9 +10,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from schemas.events import Product
+from schemas.events import ProductUpserted
 from schemas.items import ItemState, context_fingerprint, live_payload, tombstone_payload
-from schemas.vectors import CONTENT, LEXICAL, DenseVector, Point, TextRecipe, Vector
+from schemas.vectors import (
+    BEHAVIOUR,
+    CONTENT,
+    LEXICAL,
+    REVIEWS,
+    DenseVector,
+    Point,
+    SparseVector,
+    TextRecipe,
+    Vector,
+)
 
 CONTEXT = "context"
 
@@ -30,19 +40,36 @@ class Wanted:
     """A text that must be encoded before the item's point can equal its state."""
 
     fingerprint: str
-    product: Product
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shoppers:
+    """The vector `behaviour`, made from the sketch that `fingerprint` names."""
+
+    fingerprint: str
+    vector: SparseVector
 
 
 @dataclass(frozen=True, slots=True)
 class Assembly:
-    """What to do about one item: a point to write (or None), a text to encode (or None), what would move."""
+    """What to do about one item: a point to write (or None), texts to encode, dimensions that would move.
+
+    `stale` names the dimensions that differ and for which nothing newer was given.
+    """
 
     point: Point | None
-    wanted: Wanted | None
+    wanted: tuple[Wanted, ...]
     moved: tuple[str, ...]
+    stale: tuple[str, ...] = ()
+
+    @property
+    def differs(self) -> bool:
+        """Whether the point is not what the state asks for."""
+        return self.point is not None or bool(self.wanted) or bool(self.stale)
 
 
-_NOTHING = Assembly(point=None, wanted=None, moved=())
+_NOTHING = Assembly(point=None, wanted=(), moved=())
 
 
 def fingerprints_of(point: Point | None) -> Mapping[str, str]:
@@ -53,19 +80,28 @@ def fingerprints_of(point: Point | None) -> Mapping[str, str]:
     return found
 
 
+def behaviour_moved(state: ItemState | None, point: Point | None) -> bool:
+    """Whether the item has a sketch that its point's vector was not made from."""
+    if state is None or state.deleted or state.behaviour is None:
+        return False
+    return fingerprints_of(point).get(BEHAVIOUR) != state.behaviour.fingerprint
+
+
 def assemble(
     product_id: str,
     state: ItemState | None,
     point: Point | None,
     *,
     recipe: TextRecipe,
-    encoded: Encoded | None,
+    encoded: Mapping[str, Encoded],
     now: datetime,
+    shoppers: Shoppers | None = None,
 ) -> Assembly:
     """Compare all dimensions of an item's state with its point, whatever the hint said.
 
-    A dimension whose new vector is not encoded yet keeps the old vector and the old fingerprint, so that a
-    new price is visible at once; an item without any point waits for its first vector. Equal: write nothing.
+    `encoded` holds vectors by fingerprint. A dimension whose new vector is not there yet keeps the old vector
+    and the old fingerprint, so that a new price is visible at once; an item without any point waits for its
+    first vector. Equal: write nothing.
     """
     product = state.product if state is not None else None
     if state is None or product is None:
@@ -73,34 +109,98 @@ def assemble(
             return _NOTHING
         revision = state.revision if state is not None else int(point.payload.get("revision", 0))
         payload = tombstone_payload(product_id, revision=revision, deleted_at=now)
-        return Assembly(Point(product_id=product_id, vectors={}, payload=payload), None, ("deleted",))
+        return Assembly(Point(product_id=product_id, vectors={}, payload=payload), (), ("deleted",))
 
-    text, context = recipe.fingerprint(product), context_fingerprint(product)
-    stored = fingerprints_of(point)
-    moved: list[str] = []
-    vectors: Mapping[str, Vector]
-    wanted: Wanted | None = None
-    written_text = text
-    if stored.get(CONTENT) == text and point is not None:
-        vectors = point.vectors
-    elif encoded is not None and encoded.fingerprint == text:
-        vectors = {CONTENT: encoded.vector, LEXICAL: recipe.lexical(product)}
-        moved += [CONTENT, LEXICAL]
-    else:
-        wanted = Wanted(fingerprint=text, product=product)
-        if point is None or not stored:
-            return Assembly(None, wanted, ())
-        vectors, written_text = point.vectors, stored[CONTENT]
-    if stored.get(CONTEXT) != context:
-        moved.append(CONTEXT)
-    if not moved:
-        return Assembly(None, wanted, ())
-
-    updated_at = dict(point.payload.get("updated_at") or {}) if point is not None and stored else {}
-    updated_at.update(dict.fromkeys(moved, now.isoformat()))
+    draft = _Draft(point)
+    draft.content(product, recipe, encoded)
+    draft.reviews(state, encoded)
+    draft.behaviour(state, shoppers)
+    draft.context(state, product)
+    wanted, stale = tuple(draft.wanted), tuple(draft.stale)
+    if CONTENT not in draft.marks or not draft.moved:
+        return Assembly(None, wanted, (), stale)
+    updated_at = dict(point.payload.get("updated_at") or {}) if point is not None and draft.stored else {}
+    updated_at.update(dict.fromkeys(draft.moved, now.isoformat()))
     payload = live_payload(
         state,
-        fingerprints={CONTENT: written_text, LEXICAL: written_text, CONTEXT: context},
-        updated_at=updated_at,
+        fingerprints=draft.marks,
+        updated_at={name: at for name, at in updated_at.items() if name in draft.marks},
+        shoppers=draft.shoppers,
     )
-    return Assembly(Point(product_id=product_id, vectors=vectors, payload=payload), wanted, tuple(moved))
+    written = Point(product_id=product_id, vectors=draft.vectors, payload=payload)
+    return Assembly(written, wanted, tuple(draft.moved), stale)
+
+
+class _Draft:
+    """A point being put together, dimension by dimension, from what is new and what stands."""
+
+    def __init__(self, point: Point | None) -> None:
+        self.stored = fingerprints_of(point)
+        self._standing: Mapping[str, Vector] = point.vectors if point is not None and self.stored else {}
+        self.shoppers = int(point.payload.get("shoppers") or 0) if point is not None and self.stored else 0
+        self.vectors: dict[str, Vector] = {}
+        self.marks: dict[str, str] = {}
+        self.moved: list[str] = []
+        self.wanted: list[Wanted] = []
+        self.stale: list[str] = []
+
+    def content(self, product: ProductUpserted, recipe: TextRecipe, encoded: Mapping[str, Encoded]) -> None:
+        text = recipe.fingerprint(product)
+        if self.stored.get(CONTENT) == text:
+            self._keep(CONTENT, LEXICAL)
+        elif text in encoded:
+            self._set(CONTENT, text, encoded[text].vector)
+            self._set(LEXICAL, text, recipe.lexical(product))
+        else:
+            self.wanted.append(Wanted(text, recipe.content(product)))
+            self._keep(CONTENT, LEXICAL)
+
+    def reviews(self, state: ItemState, encoded: Mapping[str, Encoded]) -> None:
+        digest = state.reviews.digest if state.reviews is not None else ""
+        if state.reviews is None or not digest:
+            self._drop(REVIEWS)
+            return
+        text = state.reviews.fingerprint
+        if self.stored.get(REVIEWS) == text:
+            self._keep(REVIEWS)
+        elif text in encoded:
+            self._set(REVIEWS, text, encoded[text].vector)
+        else:
+            self.wanted.append(Wanted(text, digest))
+            self._keep(REVIEWS)
+
+    def behaviour(self, state: ItemState, shoppers: Shoppers | None) -> None:
+        if state.behaviour is None:
+            self._drop(BEHAVIOUR)
+            self.shoppers = 0
+        elif self.stored.get(BEHAVIOUR) == state.behaviour.fingerprint:
+            self._keep(BEHAVIOUR)
+        elif shoppers is not None:
+            # It may be newer than the state: it is read later. Then it is named as what it is.
+            self._set(BEHAVIOUR, shoppers.fingerprint, shoppers.vector)
+            self.shoppers = state.behaviour.shoppers
+        else:
+            self.stale.append(BEHAVIOUR)
+            self._keep(BEHAVIOUR)
+
+    def context(self, state: ItemState, product: ProductUpserted) -> None:
+        mark = context_fingerprint(product, state.reviews.rating if state.reviews is not None else None)
+        self.marks[CONTEXT] = mark
+        if self.stored.get(CONTEXT) != mark:
+            self.moved.append(CONTEXT)
+
+    def _set(self, dimension: str, mark: str, vector: Vector) -> None:
+        self.vectors[dimension], self.marks[dimension] = vector, mark
+        self.moved.append(dimension)
+
+    def _keep(self, *dimensions: str) -> None:
+        for dimension in dimensions:
+            if dimension in self.stored:
+                self.marks[dimension] = self.stored[dimension]
+                # A sparse vector without any entry is not stored: there is nothing to keep.
+                if dimension in self._standing:
+                    self.vectors[dimension] = self._standing[dimension]
+
+    def _drop(self, dimension: str) -> None:
+        if dimension in self.stored:
+            self.moved.append(dimension)

@@ -18,8 +18,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Protocol
 
 from pydantic import Field
 
@@ -33,13 +34,14 @@ from adapters.metrics import (
     TRANSIENT_ERRORS_TOTAL,
 )
 from adapters.redis_items import ItemStore
-from consumers.assembly import Assembly, Encoded, Wanted, assemble
+from consumers.assembly import Assembly, Encoded, Shoppers, Wanted, assemble, behaviour_moved
 from consumers.progress import Delivery
 from consumers.work import BULK, LIVE, Entry, Hint, Worklist
 from schemas.errors import PoisonMessage, Transient
 from schemas.events import Frozen, InvalidEvent, ItemChanged, ItemUpdated, StageTimes, parse_event
+from schemas.items import ItemState
 from schemas.topics import Topics
-from schemas.vectors import AnyOf, Between, Encoder, TextRecipe, Where
+from schemas.vectors import AnyOf, Between, Encoder, Point, TextRecipe, Where
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +58,14 @@ class EmbeddingsSettings(Frozen):
     sweep_interval_seconds: float = Field(default=600.0, gt=0)
     backoff_seconds: float = Field(default=0.1, gt=0)
     max_backoff_seconds: float = Field(default=5.0, gt=0)
+
+
+class BehaviourVectors(Protocol):
+    """Makes vectors of shoppers' sketches; reads Redis."""
+
+    def read(self, product_ids: Sequence[str]) -> Mapping[str, Shoppers]:
+        """The vector of each item that has a sketch. Raises Transient when Redis is away."""
+        ...
 
 
 class EmbeddingsHandler:
@@ -76,6 +86,7 @@ class EmbeddingsHandler:
         publisher: Publisher,
         topics: Topics,
         settings: EmbeddingsSettings,
+        behaviour: BehaviourVectors | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._store = store
@@ -83,6 +94,7 @@ class EmbeddingsHandler:
         self._collection = collection
         self._encoder = encoder
         self._recipe = recipe
+        self._behaviour = behaviour
         self._publisher = publisher
         self._updated_topic = topics.updated.name
         self._bulk_topic = topics.changed_bulk.name
@@ -175,6 +187,7 @@ class EmbeddingsHandler:
             ticket = self._store.draw_ticket(floor=newest)
             states = self._store.read(ids)
             points = self._index.fetch(self._collection, ids, vectors=True)
+        shoppers = self._shoppers(states, points)
         # 4.
         now = self._now()
         assemblies = [
@@ -185,6 +198,7 @@ class EmbeddingsHandler:
                 recipe=self._recipe,
                 encoded=entry.encoded,
                 now=now,
+                shoppers=shoppers.get(entry.product_id),
             )
             for entry, _ in taken
         ]
@@ -199,14 +213,25 @@ class EmbeddingsHandler:
         for (entry, hints), assembly in zip(taken, assemblies, strict=True):
             if assembly.point is not None:
                 updates.append((entry.product_id, self._update(entry, assembly, searchable_at), _told))
-            if assembly.wanted is not None:
+            if assembly.wanted:
                 self._work.want(entry, assembly.wanted, rewritten=assembly.point is not None)
+            elif assembly.stale:
+                self._work.put_back([entry])
             else:
                 if entry.encoder_calls == 0:
                     SKIPPED_ENCODINGS_TOTAL.inc()
                 self._work.served(entry, hints)
         # Nobody waits for these.
         self._publisher.send_batch(self._updated_topic, updates)
+
+    def _shoppers(
+        self, states: Mapping[str, ItemState], points: Mapping[str, Point]
+    ) -> Mapping[str, Shoppers]:
+        """The behaviour vectors of the items whose sketch has moved since their point was written."""
+        moved = [one for one, state in states.items() if behaviour_moved(state, points.get(one))]
+        if not moved or self._behaviour is None:
+            return {}
+        return self._behaviour.read(moved)
 
     def _update(self, entry: Entry, assembly: Assembly, searchable_at: datetime) -> bytes:
         """One ItemUpdated; counts it."""
@@ -255,9 +280,7 @@ class EmbeddingsHandler:
                 self._encode(taken, background=lane == BULK)
 
     def _encode(self, taken: Sequence[tuple[Entry, Wanted]], *, background: bool) -> None:
-        vectors = self._encoder.encode(
-            [self._recipe.content(wanted.product) for _, wanted in taken], background=background
-        )
+        vectors = self._encoder.encode([wanted.text for _, wanted in taken], background=background)
         now = self._now()
         for entry, _ in taken:
             age = (now - entry.occurred_at).total_seconds()

@@ -123,8 +123,8 @@ class Reconciler:
         return items, missing
 
     def _differs(self, product_id: str, state: ItemState | None, point: Point | None) -> bool:
-        found = assemble(product_id, state, point, recipe=self._recipe, encoded=None, now=self._now())
-        return found.point is not None or found.wanted is not None
+        found = assemble(product_id, state, point, recipe=self._recipe, encoded={}, now=self._now())
+        return found.differs
 
     def _announce(self, product_ids: Sequence[str], refusals: list[Exception]) -> None:
         def on_ack(error: Exception | None) -> None:

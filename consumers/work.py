@@ -16,6 +16,8 @@ from consumers.assembly import Encoded, Wanted
 from consumers.progress import Delivery
 
 LIVE, BULK = 0, 1
+#: Vectors that an entry keeps until they can be written: of its two texts, and of what these were before.
+_KEPT_VECTORS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +39,11 @@ class Entry:
     occurred_at: datetime
     consumed_at: datetime | None
     deliveries: list[Delivery[Hint]] = field(default_factory=list)
-    wanted: Wanted | None = None
-    encoded: Encoded | None = None
+    wanted: tuple[Wanted, ...] = ()
+    #: Vectors that have come, by fingerprint, and what the encoder has in hand.
+    encoded: dict[str, Encoded] = field(default_factory=dict)
+    encoding: frozenset[str] = frozenset()
     encoded_at: datetime | None = None
-    encoding: bool = False
     #: We have written the point anew around an old vector. If that undid a later vector of the partition's
     #: next owner (we were paused), nobody else will write it again: the encode is owed, owner or not.
     owes_text: bool = False
@@ -118,7 +121,7 @@ class Worklist:
         """The point equals the state that was read: these hints are done; later ones keep the entry."""
         with self._changed:
             done, entry.deliveries = entry.deliveries[:hints], entry.deliveries[hints:]
-            entry.encoded, entry.owes_text = None, False
+            entry.encoded, entry.wanted, entry.owes_text = {}, (), False
             if not entry.deliveries:
                 self._forget(entry)
             else:
@@ -136,8 +139,8 @@ class Worklist:
             self._due[lane].pop(entry.product_id, None)
             self._unencoded[lane].pop(entry.product_id, None)
 
-    def want(self, entry: Entry, wanted: Wanted, *, rewritten: bool = False) -> None:
-        """Its text must be encoded first. A text already in the encoder is not asked for again.
+    def want(self, entry: Entry, wanted: tuple[Wanted, ...], *, rewritten: bool = False) -> None:
+        """Its texts must be encoded first. A text already in the encoder is not asked for again.
 
         `rewritten` says that its point was written just now, with the vector of the old text.
         """
@@ -145,16 +148,13 @@ class Worklist:
             entry.owes_text = entry.owes_text or rewritten
             if self._entries.setdefault(entry.product_id, entry) is not entry or _nobody_waits(entry):
                 return  # forgotten meanwhile; hints that came since have an entry of their own, which is due
-            running = entry.encoding and entry.wanted is not None
-            same = running and entry.wanted is not None and entry.wanted.fingerprint == wanted.fingerprint
-            if not same:
-                entry.wanted = wanted
-                if not running:
-                    self._unencoded[entry.lane][entry.product_id] = None
+            entry.wanted = wanted
+            if not entry.encoding:
+                self._unencoded[entry.lane][entry.product_id] = None
             self._changed.notify_all()
 
     def take_unencoded(self, lane: int, limit: int, timeout_seconds: float) -> list[tuple[Entry, Wanted]]:
-        """Up to `limit` texts of one lane for the encoder. Empty after the timeout."""
+        """Up to `limit` texts of one lane, an item's together, for the encoder. Empty after the timeout."""
         with self._changed:
             if not self._unencoded[lane] and not self._closed:
                 self._changed.wait(timeout_seconds)
@@ -165,24 +165,27 @@ class Worklist:
                 del queue[entry.product_id]
                 if _nobody_waits(entry):
                     self._forget(entry)
-                elif entry.wanted is not None:
-                    entry.encoding = True
-                    taken.append((entry, entry.wanted))
+                elif entry.wanted:
+                    entry.encoding = frozenset(wanted.fingerprint for wanted in entry.wanted)
+                    taken += [(entry, wanted) for wanted in entry.wanted]
             return taken
 
     def encoded(self, results: Sequence[tuple[Entry, Encoded]], now: datetime) -> None:
         """Vectors have come; their entries are due. A text that changed meanwhile goes round again."""
         with self._changed:
             for entry, result in results:
-                entry.encoding = False
+                entry.encoding = entry.encoding - {result.fingerprint}
                 entry.encoder_calls += 1
+                entry.encoded[result.fingerprint] = result
+                while len(entry.encoded) > _KEPT_VECTORS:  # a text that never stands still
+                    del entry.encoded[next(iter(entry.encoded))]
+                entry.encoded_at = now
+            for entry in {id(entry): entry for entry, _ in results}.values():
                 if self._entries.get(entry.product_id) is not entry:
                     continue  # deleted or served meanwhile
-                entry.encoded, entry.encoded_at = result, now
-                if entry.wanted is not None and entry.wanted.fingerprint != result.fingerprint:
+                entry.wanted = tuple(one for one in entry.wanted if one.fingerprint not in entry.encoded)
+                if entry.wanted:
                     self._unencoded[entry.lane][entry.product_id] = None
-                else:
-                    entry.wanted = None
                 self._due[entry.lane][entry.product_id] = None
             self._changed.notify_all()
 

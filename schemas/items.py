@@ -17,7 +17,39 @@ from schemas.events import Product, ProductUpserted
 
 CATEGORY_SEPARATOR = " > "
 #: Names the version of `payload`: part of the context fingerprint, so that a new layout is written out.
-PAYLOAD_VERSION = 1
+PAYLOAD_VERSION = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Rating:
+    """What the live reviews of an item say in numbers: `mean` is that of the `count` ratings given."""
+
+    mean: float
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewState:
+    """What an item's live reviews come to: their rating (None: no rating given), and the digest to encode.
+
+    An empty digest is none: the item then has no vector `reviews`.
+    """
+
+    digest: str
+    rating: Rating | None
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the text that the vector is made from."""
+        return digest("reviews", self.digest)
+
+
+@dataclass(frozen=True, slots=True)
+class BehaviourState:
+    """Which shoppers' sketch an item has: `fingerprint` names its content, `shoppers` estimates how many."""
+
+    fingerprint: str
+    shoppers: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +60,8 @@ class ItemState:
     revision: int
     occurred_at: datetime
     product: ProductUpserted | None
+    reviews: ReviewState | None = None
+    behaviour: BehaviourState | None = None
 
     @property
     def deleted(self) -> bool:
@@ -54,9 +88,11 @@ def attribute_terms(attributes: Mapping[str, str | list[str]]) -> list[str]:
     return terms
 
 
-def context_fields(product: Product) -> dict[str, Any]:
+def context_fields(product: Product, rating: Rating | None = None) -> dict[str, Any]:
     """The filterable and shown fields of the payload that do not come from the encoder's text alone."""
     return {
+        "rating_mean": round(rating.mean, 4) if rating is not None else None,
+        "rating_count": rating.count if rating is not None else 0,
         "brand": product.brand.casefold() if product.brand else None,
         "brand_name": product.brand,
         "category": category_terms(product.category),
@@ -81,15 +117,18 @@ def digest(*parts: object) -> str:
     return hashlib.blake2b(body, digest_size=8).hexdigest()
 
 
-def context_fingerprint(product: Product) -> str:
+def context_fingerprint(product: Product, rating: Rating | None = None) -> str:
     """Names everything `context_fields` is made from."""
-    return digest(PAYLOAD_VERSION, context_fields(product))
+    return digest(PAYLOAD_VERSION, context_fields(product, rating))
 
 
 def live_payload(
-    state: ItemState, *, fingerprints: Mapping[str, str], updated_at: Mapping[str, str]
+    state: ItemState, *, fingerprints: Mapping[str, str], updated_at: Mapping[str, str], shoppers: int = 0
 ) -> dict[str, Any]:
-    """The payload of a live item's point. `fingerprints` and `updated_at` are by dimension."""
+    """The payload of a live item's point. `fingerprints` and `updated_at` are by dimension.
+
+    `shoppers` is the evidence behind the vector `behaviour`: as many as when that vector was written.
+    """
     product = state.product
     if product is None:
         raise ValueError(f"item {state.product_id!r} is deleted: use tombstone_payload")
@@ -99,7 +138,8 @@ def live_payload(
         "revision": state.revision,
         "occurred_at": state.occurred_at.isoformat(),
         "title": product.title,
-        **context_fields(product),
+        **context_fields(product, state.reviews.rating if state.reviews is not None else None),
+        "shoppers": shoppers,
         "fingerprints": dict(fingerprints),
         "updated_at": dict(updated_at),
     }

@@ -13,9 +13,11 @@ from schemas.events import Product
 
 CONTENT = "content"
 LEXICAL = "lexical"
-#: Dimensions that are vectors today, dense ones first.
-DENSE_DIMENSIONS = (CONTENT,)
-SPARSE_DIMENSIONS = (LEXICAL,)
+REVIEWS = "reviews"
+BEHAVIOUR = "behaviour"
+#: Dimensions that are vectors, dense ones first.
+DENSE_DIMENSIONS = (CONTENT, REVIEWS)
+SPARSE_DIMENSIONS = (LEXICAL, BEHAVIOUR)
 VECTOR_DIMENSIONS = (*DENSE_DIMENSIONS, *SPARSE_DIMENSIONS)
 
 
@@ -32,10 +34,16 @@ Vector = DenseVector | SparseVector
 
 @dataclass(frozen=True, slots=True)
 class CollectionSpec:
-    """What a collection holds: sizes of its dense vectors, names of its sparse ones (IDF modifier on)."""
+    """What a collection holds: sizes of its dense vectors, names of its sparse ones with and without IDF."""
 
     dense: Mapping[str, int]
     sparse_with_idf: Sequence[str] = (LEXICAL,)
+    sparse: Sequence[str] = ()
+
+
+def item_vectors(dimension: int) -> CollectionSpec:
+    """A collection of items, for an encoder whose vectors have this length."""
+    return CollectionSpec(dense=dict.fromkeys(DENSE_DIMENSIONS, dimension), sparse=(BEHAVIOUR,))
 
 
 @dataclass(frozen=True, slots=True)

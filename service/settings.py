@@ -16,7 +16,12 @@ class ServiceSettings(Frozen):
     #: Where commands find a running service; None: the `stack.json` of the data folder, else host and port.
     url: str | None = None
     #: What a query weighs when it does not say.
-    weights: dict[DimensionName, float] = {"content": 1.0, "lexical": 1.5}
+    weights: dict[DimensionName, float] = {
+        "content": 1.0,
+        "lexical": 1.5,
+        "reviews": 0.5,
+        "behaviour": 1.0,
+    }
     #: Candidates that each dimension proposes.
     candidates: int = Field(default=100, ge=10, le=5_000)
     #: The best candidates whose scores are then computed exactly in every dimension.

@@ -9,16 +9,24 @@ from typing import Any
 
 import pytest
 
-from consumers.assembly import CONTEXT, Assembly, Encoded, assemble, fingerprints_of
+from consumers.assembly import (
+    CONTEXT,
+    Assembly,
+    Encoded,
+    Shoppers,
+    assemble,
+    behaviour_moved,
+    fingerprints_of,
+)
 from model.text import ProductText
 from schemas.events import ProductUpserted
-from schemas.items import ItemState, context_fingerprint
-from schemas.vectors import CONTENT, LEXICAL, Point, Vector
+from schemas.items import BehaviourState, ItemState, Rating, ReviewState, context_fingerprint
+from schemas.vectors import BEHAVIOUR, CONTENT, LEXICAL, REVIEWS, Point, SparseVector, Vector
 
 NOW = datetime(2026, 11, 24, 8, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=5)
 RECIPE = ProductText()
-NOTHING = Assembly(None, None, ())
+NOTHING = Assembly(None, (), ())
 
 
 def state(revision: int = 1, **fields: Any) -> ItemState:
@@ -47,7 +55,8 @@ def vector_of(of: ItemState) -> Encoded:
 def compare(
     of: ItemState | None, point: Point | None, encoded: Encoded | None = None, now: datetime = LATER
 ) -> Assembly:
-    return assemble("p1", of, point, recipe=RECIPE, encoded=encoded, now=now)
+    vectors = {encoded.fingerprint: encoded} if encoded is not None else {}
+    return assemble("p1", of, point, recipe=RECIPE, encoded=vectors, now=now)
 
 
 def point_of(of: ItemState) -> Point:
@@ -71,14 +80,13 @@ def vectors_of(assembly: Assembly) -> Mapping[str, Vector]:
 def test_a_new_item_waits_for_its_first_vector_and_shows_nothing_before() -> None:
     found = compare(state(), None)
     assert found.point is None
-    assert found.wanted is not None
-    assert found.wanted.fingerprint == fingerprint(state())
+    assert [one.fingerprint for one in found.wanted] == [fingerprint(state())]
     assert found.moved == ()
 
 
 def test_a_new_item_with_its_vector_is_a_whole_point() -> None:
     found = compare(state(), None, vector_of(state()))
-    assert found.wanted is None
+    assert not found.wanted
     assert found.moved == (CONTENT, LEXICAL, CONTEXT)
     assert found.point is not None
     product = state().product
@@ -95,7 +103,7 @@ def test_a_new_item_with_its_vector_is_a_whole_point() -> None:
 def test_a_vector_of_another_text_is_not_used() -> None:
     found = compare(state(), None, vector_of(state(title="Blue lamp")))
     assert found.point is None
-    assert found.wanted is not None
+    assert found.wanted
 
 
 def test_a_point_that_equals_its_state_is_left_alone() -> None:
@@ -106,7 +114,7 @@ def test_a_point_that_equals_its_state_is_left_alone() -> None:
 def test_a_new_price_is_written_around_the_vectors_that_are_there() -> None:
     before = point_of(state())
     found = compare(state(2, price="5.00"), before)
-    assert found.wanted is None
+    assert not found.wanted
     assert found.moved == (CONTEXT,)
     assert found.point is not None
     assert found.point.vectors == before.vectors
@@ -127,15 +135,14 @@ def test_a_new_price_is_visible_while_the_new_text_waits_under_the_old_fingerpri
     assert found.point.vectors == before.vectors
     assert fingerprints_of(found.point)[CONTENT] == fingerprint(state())  # so that the hint stays open
     assert fingerprints_of(found.point)[LEXICAL] == fingerprint(state())
-    assert found.wanted is not None
-    assert found.wanted.fingerprint == fingerprint(after)
+    assert [one.fingerprint for one in found.wanted] == [fingerprint(after)]
     # Once more before the encoder is done: nothing left to write, and still wanted.
     again = compare(after, found.point)
     assert (again.point, again.moved) == (None, ())
     assert again.wanted == found.wanted
     # The vector comes: only the text moves.
     done = compare(after, found.point, vector_of(after))
-    assert done.wanted is None
+    assert not done.wanted
     assert done.moved == (CONTENT, LEXICAL)
     assert done.point is not None
     assert compare(after, done.point) == NOTHING
@@ -145,13 +152,13 @@ def test_a_new_title_alone_shows_once_its_vector_has_come() -> None:
     """The title is payload too, but no part of the context: it never shows beside another text's vector."""
     found = compare(state(2, title="Blue lamp"), point_of(state()))
     assert found.point is None
-    assert found.wanted is not None
+    assert found.wanted
 
 
 def test_a_deleted_item_becomes_a_tombstone_without_vectors_once() -> None:
     found = compare(deleted(9), point_of(state()))
     assert found.moved == ("deleted",)
-    assert found.wanted is None
+    assert not found.wanted
     assert vectors_of(found) == {}
     assert found.point is not None
     assert found.point.payload["deleted"] is True
@@ -177,7 +184,7 @@ def test_an_item_that_comes_back_is_encoded_anew_and_keeps_nothing_of_its_tombst
     back = state(3)
     waiting = compare(back, tombstone())
     assert waiting.point is None  # a tombstone has no vector to keep
-    assert waiting.wanted is not None
+    assert waiting.wanted
     found = compare(back, tombstone(), vector_of(back))
     assert found.point is not None
     assert found.point.payload["deleted"] is False
@@ -197,4 +204,89 @@ def test_a_point_of_an_older_payload_layout_is_written_out_again() -> None:
     marks = {**before.payload["fingerprints"], CONTEXT: "an older PAYLOAD_VERSION"}
     found = compare(state(), replace(before, payload={**before.payload, "fingerprints": marks}))
     assert found.moved == (CONTEXT,)
-    assert found.wanted is None
+    assert not found.wanted
+
+
+# --- reviews and behaviour --------------------------------------------------------------------------
+
+
+def whole(
+    of: ItemState, point: Point | None, *, shoppers: Shoppers | None = None, now: datetime = LATER
+) -> Assembly:
+    """With every text of the state encoded."""
+    encoded = {fingerprint(of): vector_of(of)}
+    if of.reviews is not None:
+        encoded[of.reviews.fingerprint] = Encoded(of.reviews.fingerprint, [0.0, 1.0])
+    return assemble("p1", of, point, recipe=RECIPE, encoded=encoded, now=now, shoppers=shoppers)
+
+
+REVIEWED = replace(state(), reviews=ReviewState("Bright. Lasts for years.", Rating(4.5, 2)))
+
+
+def test_a_digest_is_encoded_beside_the_product_and_has_a_vector_of_its_own() -> None:
+    assert REVIEWED.reviews is not None
+    waiting = compare(REVIEWED, point_of(state()))
+    assert [(one.fingerprint, one.text) for one in waiting.wanted] == [
+        (REVIEWED.reviews.fingerprint, "Bright. Lasts for years.")
+    ]
+    assert waiting.moved == (CONTEXT,)  # the rating shows at once
+    assert waiting.point is not None
+    assert (waiting.point.payload["rating_mean"], waiting.point.payload["rating_count"]) == (4.5, 2)
+    done = whole(REVIEWED, waiting.point)
+    assert done.moved == (REVIEWS,)
+    assert vectors_of(done)[REVIEWS] == [0.0, 1.0]
+    assert done.point is not None
+    assert whole(REVIEWED, done.point) == NOTHING
+
+
+def test_a_new_digest_keeps_the_old_vector_until_its_own_has_come() -> None:
+    before = whole(REVIEWED, None).point
+    after = replace(REVIEWED, reviews=ReviewState("Broke at once.", Rating(4.5, 2)))
+    found = compare(after, before)
+    assert (found.point, len(found.wanted)) == (None, 1)
+    cheaper = compare(replace(after, product=state(price="1.00").product), before)
+    assert vectors_of(cheaper)[REVIEWS] == [0.0, 1.0]
+
+
+def test_the_last_review_that_goes_takes_the_vector_with_it() -> None:
+    before = whole(REVIEWED, None).point
+    for none in (None, ReviewState("", None)):
+        found = compare(replace(REVIEWED, reviews=none), before)
+        assert found.moved == (REVIEWS, CONTEXT)
+        assert REVIEWS not in vectors_of(found)
+        assert found.point is not None
+        assert REVIEWS not in found.point.payload["fingerprints"]
+        assert REVIEWS not in found.point.payload["updated_at"]
+
+
+def test_a_sketch_that_moved_asks_for_its_vector_and_is_named_by_it() -> None:
+    known = replace(state(), behaviour=BehaviourState("s2", shoppers=7))
+    before = point_of(state())
+    assert behaviour_moved(known, before)
+    unread = compare(known, before)
+    assert (unread.point, unread.stale, unread.differs) == (None, (BEHAVIOUR,), True)
+    vector = SparseVector((3, 9), (0.5, 0.5))
+    found = compare_shoppers(known, before, Shoppers("s2", vector))
+    assert found.moved == (BEHAVIOUR,)
+    assert vectors_of(found)[BEHAVIOUR] == vector
+    assert found.point is not None
+    assert found.point.payload["shoppers"] == 7
+    assert not behaviour_moved(known, found.point)
+    assert compare(known, found.point) == NOTHING
+    # A price later neither asks for the sketch again nor loses what it made.
+    cheaper = compare(replace(known, product=state(price="1.00").product), found.point)
+    assert vectors_of(cheaper)[BEHAVIOUR] == vector
+    assert cheaper.point is not None
+    assert cheaper.point.payload["shoppers"] == 7
+
+
+def test_a_sketch_without_any_entry_is_told_from_one_that_was_never_written() -> None:
+    known = replace(state(), behaviour=BehaviourState("s1", shoppers=0))
+    found = compare_shoppers(known, point_of(state()), Shoppers("s1", SparseVector((), ())))
+    assert found.point is not None
+    stored = replace(found.point, vectors={CONTENT: [0.6, 0.8]})  # the engine keeps no empty vector
+    assert compare(known, stored).point is None
+
+
+def compare_shoppers(of: ItemState, point: Point | None, shoppers: Shoppers) -> Assembly:
+    return assemble("p1", of, point, recipe=RECIPE, encoded={}, now=LATER, shoppers=shoppers)

@@ -11,7 +11,6 @@ import pytest
 from consumers.assembly import Encoded, Wanted
 from consumers.progress import Delivery, Progress
 from consumers.work import BULK, LIVE, Entry, Hint, Worklist
-from schemas.events import Product
 
 NOW = datetime(2026, 11, 24, 8, tzinfo=UTC)
 
@@ -23,7 +22,7 @@ def hint(
 
 
 def wanted(text: str) -> Wanted:
-    return Wanted(fingerprint=f"fp:{text}", product=Product(title=text))
+    return Wanted(fingerprint=f"fp:{text}", text=text)
 
 
 def vector_of(asked: Wanted) -> Encoded:
@@ -41,7 +40,7 @@ def ids(taken: list[tuple[Entry, int]]) -> list[str]:
 def queue_texts(work: Worklist, lane: int, count: int) -> None:
     work.add([hint(f"{lane}-{number}", lane) for number in range(count)])
     for entry, _ in take(work, 10_000):
-        work.want(entry, wanted(entry.product_id))
+        work.want(entry, (wanted(entry.product_id),))
 
 
 def test_hints_for_one_item_are_served_by_one_comparison() -> None:
@@ -100,7 +99,7 @@ def test_a_live_hint_promotes_a_text_that_waits_in_bulk() -> None:
     queue_texts(work, BULK, 50)
     work.add([hint("1-40")])
     ((entry, _),) = take(work)
-    work.want(entry, wanted("1-40"))
+    work.want(entry, (wanted("1-40"),))
     assert [one.product_id for one, _ in work.take_unencoded(LIVE, 8, 0.0)] == ["1-40"]
 
 
@@ -123,35 +122,35 @@ def test_a_text_in_the_encoder_is_not_asked_for_again() -> None:
     work = Worklist()
     work.add([hint("a")])
     ((entry, _),) = take(work)
-    work.want(entry, wanted("t1"))
+    work.want(entry, (wanted("t1"),))
     ((_, asked),) = work.take_unencoded(LIVE, 8, 0.0)
     work.add([hint("a")])  # a price change meanwhile
     ((entry, _),) = take(work)
-    work.want(entry, wanted("t1"))
+    work.want(entry, (wanted("t1"),))
     assert work.take_unencoded(LIVE, 8, 0.0) == []
     work.encoded([(entry, vector_of(asked))], NOW)
     ((entry, count),) = take(work)
-    assert (entry.encoded, entry.encoder_calls, count) == (vector_of(asked), 1, 2)
+    assert (list(entry.encoded.values()), entry.encoder_calls, count) == ([vector_of(asked)], 1, 2)
 
 
 def test_a_text_that_changes_while_it_is_encoded_goes_round_again() -> None:
     work = Worklist()
     work.add([hint("a")])
     ((entry, _),) = take(work)
-    work.want(entry, wanted("t1"))
+    work.want(entry, (wanted("t1"),))
     ((_, first),) = work.take_unencoded(LIVE, 8, 0.0)
     work.add([hint("a")])
     ((entry, _),) = take(work)
-    work.want(entry, wanted("t2"))
+    work.want(entry, (wanted("t2"),))
     work.encoded([(entry, vector_of(first))], NOW)
     ((_, second),) = work.take_unencoded(LIVE, 8, 0.0)
     assert second.fingerprint == "fp:t2"
     ((entry, _),) = take(work)
-    work.want(entry, wanted("t2"))  # compared with the first vector only: still wanted, still running
+    work.want(entry, (wanted("t2"),))  # compared with the first vector only: still wanted, still running
     assert work.take_unencoded(LIVE, 8, 0.0) == []
     work.encoded([(entry, vector_of(second))], NOW)
     ((entry, _),) = take(work)
-    assert entry.encoded == vector_of(second)
+    assert entry.encoded[second.fingerprint] == vector_of(second)
 
 
 def test_a_price_change_is_due_while_its_items_text_waits() -> None:
@@ -174,7 +173,7 @@ def test_texts_whose_partition_went_elsewhere_are_not_encoded() -> None:
     work, gone = Worklist(), Progress(None)
     work.add([hint("a", progress=gone), hint("b")])
     for entry, _ in take(work):
-        work.want(entry, wanted(entry.product_id))
+        work.want(entry, (wanted(entry.product_id),))
     gone.abandon()
     assert [entry.product_id for entry, _ in work.take_unencoded(LIVE, 8, 0.0)] == ["b"]
     assert len(work) == 1
@@ -185,12 +184,12 @@ def test_a_text_is_owed_once_its_point_was_rewritten_around_the_old_vector() -> 
     work, gone = Worklist(), Progress(None)
     work.add([hint("a", progress=gone)])
     ((entry, _),) = take(work)
-    work.want(entry, wanted("t2"), rewritten=True)
+    work.want(entry, (wanted("t2"),), rewritten=True)
     gone.abandon()
     ((_, asked),) = work.take_unencoded(LIVE, 8, 0.0)
     work.encoded([(entry, vector_of(asked))], NOW)
     ((again, count),) = take(work)
-    assert again.encoded == vector_of(asked)
+    assert again.encoded == {asked.fingerprint: vector_of(asked)}
     work.served(again, count)
     assert len(work) == 0
 
@@ -199,13 +198,13 @@ def test_what_was_forgotten_is_not_put_back() -> None:
     work, gone = Worklist(), Progress(None)
     work.add([hint("a", progress=gone)])
     ((entry, _),) = take(work)
-    work.want(entry, wanted("t1"))
+    work.want(entry, (wanted("t1"),))
     work.add([hint("a", progress=gone)])
     taken = take(work)
     gone.abandon()
     assert work.take_unencoded(LIVE, 8, 0.0) == []  # the encoder finds nobody waiting while the writer works
     work.put_back([one for one, _ in taken])
-    work.want(entry, wanted("t1"))
+    work.want(entry, (wanted("t1"),))
     assert take(work) == []
     assert work.take_unencoded(LIVE, 8, 0.0) == []
     work.add([hint("a")])
@@ -216,7 +215,7 @@ def test_a_vector_that_comes_after_its_item_was_served_is_dropped() -> None:
     work = Worklist()
     work.add([hint("a")])
     ((entry, _),) = take(work)
-    work.want(entry, wanted("t1"))
+    work.want(entry, (wanted("t1"),))
     ((_, asked),) = work.take_unencoded(LIVE, 8, 0.0)
     work.add([hint("a")])
     ((entry, count),) = take(work)
@@ -242,7 +241,7 @@ def test_work_that_arrives_wakes_both_waiters_at_once() -> None:
     def writer() -> None:
         for entry, _ in work.take_due(10, 30.0):
             woken["due"] = time.monotonic()
-            work.want(entry, wanted("t"))
+            work.want(entry, (wanted("t"),))
 
     def encoder() -> None:
         if work.take_unencoded(LIVE, 8, 30.0):
@@ -282,8 +281,8 @@ def test_no_hint_is_lost_between_the_loop_the_writer_and_both_encoders() -> None
     def writer() -> None:
         while not stop.is_set():
             for entry, count in work.take_due(16, 0.01):
-                if entry.encoded is None and int(entry.product_id[1:]) % 3 == 0:
-                    work.want(entry, wanted(entry.product_id))
+                if not entry.encoded and int(entry.product_id[1:]) % 3 == 0:
+                    work.want(entry, (wanted(entry.product_id),))
                 else:
                     work.served(entry, count)
 

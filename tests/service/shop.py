@@ -15,7 +15,7 @@ from model.text import ProductText
 from schemas.events import Product, ProductUpserted
 from schemas.items import ItemState, context_fingerprint, live_payload, tombstone_payload
 from schemas.releases import EncoderConfig, FileEntry, Manifest
-from schemas.vectors import CONTENT, LEXICAL, CollectionSpec, Point, TextRecipe, Vector
+from schemas.vectors import CONTENT, LEXICAL, Point, TextRecipe, Vector, item_vectors
 from service.api import create_app
 from service.catalogue import Catalogue
 from service.query import QueryEngine
@@ -113,7 +113,7 @@ class Shop:
         self.releases = StaticReleases(
             {RELEASE: StaticRelease(self.encoder, self.recipe, manifest(RELEASE, self.encoder.dimension))}
         )
-        index.ensure_collection(COLLECTION, CollectionSpec(dense={CONTENT: self.encoder.dimension}))
+        index.ensure_collection(COLLECTION, item_vectors(self.encoder.dimension))
         index.set_alias(LIVE_ALIAS, COLLECTION)
         self.ticket = 0
         self.publish(list(products))

@@ -10,7 +10,7 @@ import pytest
 
 from adapters.index_port import collection_name
 from schemas.api import Answer, SearchRequest, SimilarRequest
-from schemas.vectors import CONTENT, LEXICAL, CollectionSpec
+from schemas.vectors import CONTENT, LEXICAL, item_vectors
 from service.errors import (
     DeletedItem,
     NotSearchableYet,
@@ -150,9 +150,9 @@ def test_a_hit_without_words_is_judged_by_its_content(fresh_shop: Shop) -> None:
     assert hit.score == hit.dimensions[CONTENT].score
 
 
-def test_a_dimension_of_a_later_version_is_noted_and_left_out(shop: Shop) -> None:
+def test_a_dimension_that_the_seed_does_not_have_is_left_out(shop: Shop) -> None:
     answer = ask(shop, seeds=seeds("s1"), weights={"content": 1, "behaviour": 2})
-    assert answer.notes == ["dimension 'behaviour' is not in the collection: left out"]
+    assert answer.notes == []
     assert answer.items
     with pytest.raises(Unanswerable):
         ask(shop, seeds=seeds("s1"), weights={"reviews": 1})
@@ -247,7 +247,7 @@ def test_a_release_is_asked_for_by_name_and_no_request_mixes_two(fresh_shop: Sho
     with pytest.raises(UnknownRelease):
         ask(fresh_shop, seeds=seeds("s1"), release_id="r2")
     other = collection_name("r2")
-    fresh_shop.index.ensure_collection(other, CollectionSpec(dense={CONTENT: 32}))
+    fresh_shop.index.ensure_collection(other, item_vectors(32))
     moved = product("s1", "espresso machine steel")
     fresh_shop.upsert([fresh_shop.point(moved), fresh_shop.point(BY_ID["c2"])], other)
     candidate = ask(fresh_shop, seeds=seeds("s1"), release_id="r2")

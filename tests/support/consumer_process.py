@@ -35,7 +35,7 @@ from consumers.products import ProductsHandler
 from consumers.progress import Delivery
 from consumers.runner import Handler, Runner, RunnerSettings
 from model.text import ProductText
-from schemas.vectors import CONTENT, CollectionSpec, Point
+from schemas.vectors import Point, item_vectors
 from tests.support.draining import Names
 from tests.support.fake_encoder import FakeEncoder
 
@@ -194,7 +194,7 @@ def _runner(asked: argparse.Namespace) -> Runner[Any]:
     else:
         index: Any = open_index(IndexSettings(url=asked.index))
         encoder = SlowEncoder(asked.encode_seconds)
-        index.ensure_collection(names.collection, CollectionSpec(dense={CONTENT: encoder.dimension}))
+        index.ensure_collection(names.collection, item_vectors(encoder.dimension))
         handler = EmbeddingsHandler(
             store=store,
             index=TicketlessIndex(index) if fault == NO_TICKET else index,

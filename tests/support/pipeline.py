@@ -27,7 +27,7 @@ from consumers.redrive import DeadLetter, read_dead_letters
 from consumers.runner import Handler, Runner, RunnerSettings
 from model.text import ProductText
 from schemas.events import ProductDeleted, ProductUpserted
-from schemas.vectors import CONTENT, CollectionSpec, Encoder, Point, TextRecipe
+from schemas.vectors import Encoder, Point, TextRecipe, item_vectors
 from tests.support.draining import Names, Shop, wait_until_drained
 from tests.support.fake_encoder import FakeEncoder
 
@@ -107,7 +107,7 @@ class Pipeline:
         ensure_topics(
             open_admin(self.settings), self.names.declared(), partitions=partitions, replication_factor=1
         )
-        index.ensure_collection(self.collection, CollectionSpec(dense={CONTENT: self.encoder.dimension}))
+        index.ensure_collection(self.collection, item_vectors(self.encoder.dimension))
         self._redis = connect(RedisSettings(url=redis_url))
         self.store = ItemStore(client=self._redis, namespace=namespace)
         self.publisher = Publisher(self.settings, client_id="test-pipeline")

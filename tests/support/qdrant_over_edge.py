@@ -48,10 +48,11 @@ class QdrantOverEdge:
         if any(each.distance is not models.Distance.COSINE for each in asked.vectors.values()):
             raise ValueError("only cosine is known here")
         sparse = asked.sparse_vectors or {}
-        if any(each.modifier is not models.Modifier.IDF for each in sparse.values()):
-            raise ValueError("only sparse vectors with the IDF modifier are known here")
+        weighted = [key for key, each in sparse.items() if each.modifier is models.Modifier.IDF]
         spec = CollectionSpec(
-            dense={key: each.size for key, each in asked.vectors.items()}, sparse_with_idf=tuple(sparse)
+            dense={key: each.size for key, each in asked.vectors.items()},
+            sparse_with_idf=tuple(weighted),
+            sparse=tuple(key for key in sparse if key not in weighted),
         )
         self.shards.ensure(name, spec)
         return True
@@ -67,7 +68,11 @@ class QdrantOverEdge:
                 for key, size in spec.dense.items()
             },
             sparse_vectors={
-                key: models.SparseVectorParams(modifier=models.Modifier.IDF) for key in spec.sparse_with_idf
+                **{
+                    key: models.SparseVectorParams(modifier=models.Modifier.IDF)
+                    for key in spec.sparse_with_idf
+                },
+                **{key: models.SparseVectorParams() for key in spec.sparse},
             },
         )
         schema = {

@@ -23,10 +23,10 @@ def points_of(events: Iterable[ProductEvent]) -> dict[str, Point]:
     points: dict[str, Point] = {}
     for event in events:
         product = event if isinstance(event, ProductUpserted) else None
-        encoded = None
+        encoded = {}
         if product is not None:
             (vector,) = FakeEncoder().encode([RECIPE.content(product)])
-            encoded = Encoded(RECIPE.fingerprint(product), vector)
+            encoded = {RECIPE.fingerprint(product): Encoded(RECIPE.fingerprint(product), vector)}
         made = assemble(
             event.product_id,
             ItemState(event.product_id, event.order, NOW, product),
