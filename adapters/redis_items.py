@@ -11,37 +11,20 @@ otherwise. The latest tombstone of each partition is kept, so that they too comm
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Literal, cast
 
 import redis
-from pydantic import Field
-from redis.backoff import NoBackoff
-from redis.exceptions import (
-    AuthenticationError,
-    ClusterDownError,
-    NoScriptError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    ResponseError,
-)
-from redis.retry import Retry
+from redis.exceptions import NoScriptError
 
-from schemas.errors import Halt, Transient
-from schemas.events import Frozen, ProductUpserted
-from schemas.items import ItemState
-
-#: ResponseErrors that mean "not now" rather than "never", by their first word. The client puts the command
-#: of a pipeline in front of it, and Redis 6.2 the line of the script.
-_NOT_NOW = re.compile(
-    r"(?:^|caused error: |@user_script: ?\d+: -?)"
-    r"(?:LOADING|MASTERDOWN|MISCONF|NOREPLICAS|TRYAGAIN|CLUSTERDOWN|BUSY|OOM)\b"
-)
+from adapters.behaviour_scripts import HEADER_BYTES
+from adapters.redis_behaviour import glob, header_of, tag, untag
+from adapters.redis_nodes import Client, RedisNodes
+from schemas.events import ProductUpserted
+from schemas.items import BehaviourState, ItemState
 
 # KEYS: item. ARGV: 1 kind (event|tombstone), 2 revision, 3 record ms, 4 body hash, 5 topic id, 6 partition,
 # 7 offset, 8 document ('' when deleted), 9 occurred_at, 10 hash of the text fields.
@@ -125,13 +108,6 @@ return text
 """
 
 
-class RedisSettings(Frozen):
-    """Where item state lives. Redis >= 6.2, `maxmemory-policy noeviction`, AOF on."""
-
-    url: str = "redis://127.0.0.1:6379/0"
-    timeout_seconds: float = Field(default=5.0, gt=0)
-
-
 class Outcome(StrEnum):
     """How a write compared with what stood there. Newer and equal are announced, older is silent."""
 
@@ -174,85 +150,58 @@ class Applied:
     text_changed: bool
 
 
-def connect(settings: RedisSettings) -> redis.Redis:
-    """Open a client that fails fast; waiting and repeating is for the caller, who knows what may be."""
-    return redis.Redis.from_url(
-        settings.url,
-        socket_timeout=settings.timeout_seconds,
-        socket_connect_timeout=settings.timeout_seconds,
-        retry=Retry(NoBackoff(), 0),
-        health_check_interval=0,
-    )
-
-
-@contextmanager
-def translated(what: str) -> Iterator[None]:
-    """Turn the client's exceptions into Transient (away, loading, full) or Halt (refused for good)."""
-    try:
-        yield
-    except AuthenticationError as error:
-        raise Halt(
-            f"Redis refused the credentials while {what}: {error}; check SIMSTREAM_REDIS__URL"
-        ) from error
-    except NoScriptError:
-        raise
-    except (
-        redis.ConnectionError,
-        redis.TimeoutError,
-        ReadOnlyError,
-        OutOfMemoryError,
-        ClusterDownError,
-    ) as error:
-        raise Transient(f"Redis is away while {what}: {error}") from error
-    except ResponseError as error:
-        if _NOT_NOW.search(str(error)):
-            raise Transient(f"Redis answered 'not now' while {what}: {error}") from error
-        raise
-
-
-def _tag(product_id: str) -> str:
-    """The product id as a hash tag: braces would end the tag early, so they are escaped."""
-    return product_id.replace("%", "%25").replace("{", "%7B").replace("}", "%7D")
-
-
-def _untag(tag: str) -> str:
-    return tag.replace("%7D", "}").replace("%7B", "{").replace("%25", "%")
-
-
 class ItemStore:
-    """Reads and writes item state. Thread-safe, as redis-py's client is."""
+    """Reads and writes item state. Thread-safe, as redis-py's clients are.
 
-    def __init__(self, *, client: redis.Redis, namespace: str = "") -> None:
-        self._client = client
+    `behaviour_mark` names how sketches become vectors: part of the fingerprint of an item's behaviour.
+    """
+
+    def __init__(self, *, client: Client, namespace: str = "", behaviour_mark: str = "") -> None:
+        self._nodes = RedisNodes(client)
         self._namespace = namespace
+        self._behaviour_mark = behaviour_mark
         self._ticket_key = f"{namespace}ticket"
         self._apply_sha: str | None = None
         self._ticket_sha: str | None = None
 
     def key(self, product_id: str) -> str:
         """The key of an item's product document; `{id}` is its hash tag on Redis Cluster."""
-        return f"{self._namespace}item:{{{_tag(product_id)}}}:product"
+        return self._key(product_id, "product")
+
+    def _key(self, product_id: str, what: str) -> str:
+        return f"{self._namespace}item:{{{tag(product_id)}}}:{what}"
 
     def apply(self, writes: Sequence[ProductWrite]) -> list[Applied]:
         """Apply each write if it is newer than what stands there, in one round trip, in the order given.
 
         Safe to repeat. Raises Transient when Redis is away; some of the writes may then have been applied.
         """
-        with translated("writing item state"):
-            answers = self._scripted(self._apply_batch, writes)
+        answers: list[Any] = [None] * len(writes)
+        with self._nodes.calling("writing item state"):
+            for node, positions in self._nodes.by_node([self.key(write.product_id) for write in writes]):
+                batch = [writes[position] for position in positions]
+                for position, answer in zip(positions, self._applied(node, batch), strict=True):
+                    answers[position] = answer
         return [
             Applied(outcome=Outcome(status.decode()), text_changed=bool(text)) for status, text in answers
         ]
 
-    def _apply_batch(self, writes: Sequence[ProductWrite]) -> list[Any]:
+    def _applied(self, node: redis.Redis, writes: Sequence[ProductWrite]) -> list[Any]:
         if self._apply_sha is None:
-            self._apply_sha = self._client.script_load(_APPLY)
-        pipe = self._client.pipeline(transaction=False)
+            self._apply_sha = str(node.script_load(_APPLY))
+        try:
+            return self._apply_batch(node, writes)
+        except NoScriptError:  # a node that has not seen it, or was restarted
+            node.script_load(_APPLY)
+            return self._apply_batch(node, writes)
+
+    def _apply_batch(self, node: redis.Redis, writes: Sequence[ProductWrite]) -> list[Any]:
+        pipe = node.pipeline(transaction=False)
         for write in writes:
             position = write.position
             kind: Literal["event", "tombstone"] = "tombstone" if write.revision is None else "event"
             pipe.evalsha(
-                self._apply_sha,
+                str(self._apply_sha),
                 1,
                 self.key(write.product_id),
                 kind,
@@ -268,78 +217,80 @@ class ItemStore:
             )
         return list(pipe.execute())
 
-    def _scripted(self, call: Any, *args: Any) -> Any:
-        """Run `call`; if Redis was restarted and forgot our scripts, load them again and repeat once."""
-        try:
-            return call(*args)
-        except NoScriptError:
-            self._apply_sha = self._ticket_sha = None
-            return call(*args)
-
     def read(self, product_ids: Sequence[str]) -> dict[str, ItemState]:
         """The state of each known item, deleted ones included; unknown ids are left out.
 
         Raises Transient when Redis is away.
         """
-        pipe = self._client.pipeline(transaction=False)
-        for product_id in product_ids:
-            pipe.hmget(self.key(product_id), ["live", "rev", "at", "doc"])
-        with translated("reading item state"):
-            rows = pipe.execute()
         states = {}
-        for product_id, (live, revision, occurred_at, document) in zip(product_ids, rows, strict=True):
-            if live is None:
-                continue
-            product = ProductUpserted.model_validate_json(document) if live == b"1" else None
-            states[product_id] = ItemState(
-                product_id=product_id,
-                revision=int(revision) if revision is not None else 0,
-                occurred_at=datetime.fromisoformat(occurred_at.decode())
-                if occurred_at
-                else datetime.fromtimestamp(0, tz=UTC),
-                product=product,
-            )
+        with self._nodes.calling("reading item state"):
+            for node, positions in self._nodes.by_node([self.key(one) for one in product_ids]):
+                pipe = node.pipeline(transaction=False)
+                for position in positions:
+                    pipe.hmget(self.key(product_ids[position]), ["live", "rev", "at", "doc"])
+                    pipe.getrange(self._key(product_ids[position], "behaviour"), 0, HEADER_BYTES - 1)
+                rows = pipe.execute()
+                for place, position in enumerate(positions):
+                    product, behaviour = rows[2 * place : 2 * place + 2]
+                    state = self._state(product_ids[position], product, behaviour)
+                    if state is not None:
+                        states[state.product_id] = state
         return states
+
+    def _state(self, product_id: str, row: Sequence[bytes | None], behaviour: bytes) -> ItemState | None:
+        live, revision, occurred_at, document = row
+        if live is None:
+            return None
+        header = header_of(behaviour)
+        return ItemState(
+            product_id=product_id,
+            revision=int(revision) if revision is not None else 0,
+            occurred_at=datetime.fromisoformat(occurred_at.decode())
+            if occurred_at
+            else datetime.fromtimestamp(0, tz=UTC),
+            product=ProductUpserted.model_validate_json(document) if live == b"1" and document else None,
+            behaviour=BehaviourState(f"{header.mark}.{self._behaviour_mark}", header.shoppers)
+            if header is not None and header.members
+            else None,
+        )
 
     def scan_ids(self, *, batch: int = 1000) -> Iterator[list[str]]:
         """Ids of all items with state, deleted ones included, in pages; an id may come twice."""
         prefix, suffix = f"{self._namespace}item:{{", "}:product"
-        cursor: int = 0
-        pattern = f"{_glob_escape(self._namespace)}item:*:product"
-        while True:
-            with translated("walking item state"):
-                answer = cast(
-                    "tuple[int, list[bytes]]", self._client.scan(cursor, match=pattern, count=batch)
-                )
-            cursor, keys = answer
-            ids = [_untag(key.decode()[len(prefix) : -len(suffix)]) for key in keys]
-            if ids:
-                yield ids
-            if cursor == 0:
-                return
+        pattern = f"{glob(self._namespace)}item:*:product"
+        for node in self._nodes.primaries():
+            cursor = 0
+            while True:
+                with self._nodes.calling("walking item state"):
+                    cursor, keys = cast(
+                        "tuple[int, list[bytes]]", node.scan(cursor, match=pattern, count=batch)
+                    )
+                ids = [untag(key.decode()[len(prefix) : -len(suffix)]) for key in keys]
+                if ids:
+                    yield ids
+                if cursor == 0:
+                    break
 
     def draw_ticket(self, *, floor: int = 0) -> int:
         """The next write ticket: larger than any drawn before and than `floor`; at least the clock's µs."""
-        with translated("drawing a ticket"):
-            answer = self._scripted(self._draw, floor)
+        with self._nodes.calling("drawing a ticket"):
+            node = self._nodes.of(self._ticket_key)
+            try:
+                answer = self._draw(node, floor)
+            except NoScriptError:
+                self._ticket_sha = None
+                answer = self._draw(node, floor)
         return int(answer)
 
-    def _draw(self, floor: int) -> Any:
+    def _draw(self, node: redis.Redis, floor: int) -> Any:
         if self._ticket_sha is None:
-            self._ticket_sha = self._client.script_load(_TICKET)
-        return self._client.evalsha(self._ticket_sha, 1, self._ticket_key, str(floor))
+            self._ticket_sha = str(node.script_load(_TICKET))
+        return node.evalsha(self._ticket_sha, 1, self._ticket_key, str(floor))
 
     def run_id(self) -> str:
         """Names this incarnation of the Redis process; a new one may have lost its last seconds."""
-        with translated("asking for its run id"):
-            info = self._client.info("server")
-        return str(info["run_id"])
+        return self._nodes.run_id()
 
     def ping(self) -> None:
         """Raises Transient when Redis is away."""
-        with translated("a ping"):
-            self._client.ping()
-
-
-def _glob_escape(text: str) -> str:
-    return "".join(f"\\{char}" if char in "*?[]\\" else char for char in text)
+        self._nodes.ping()

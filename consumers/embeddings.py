@@ -74,6 +74,7 @@ class EmbeddingsHandler:
     name = "embeddings"
     #: The index is durable when it answers, so a commit need not trail it.
     commit_delay_seconds = 0.0
+    in_order = False
 
     def __init__(
         self,

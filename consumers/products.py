@@ -61,6 +61,7 @@ class ProductsHandler:
 
     name = "products"
     commit_delay_seconds = COMMIT_DELAY_SECONDS
+    in_order = False
 
     def __init__(
         self, *, store: ItemStore, publisher: Publisher, topics: Topics, ack_timeout_seconds: float = 30.0

@@ -93,6 +93,11 @@ class Delivery(Generic[E]):
         """Nobody waits for this record here any more: its next owner, or a second reading, has it."""
         return self._progress.abandoned
 
+    @property
+    def committed(self) -> int:
+        """Up to where its partition is committed, as far as is known here; 0 before the first commit."""
+        return self._progress.committed or 0
+
     def settle(self) -> None:
         """The record's whole effect is done, announcements included. Any thread; again is harmless."""
         self._progress.settle(self)

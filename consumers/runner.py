@@ -70,6 +70,8 @@ class Handler(Protocol[E]):
     topics: Sequence[str]
     #: How long a commit trails the effect: longer than the store may lose on a crash.
     commit_delay_seconds: float
+    #: Whether records of a partition must be handled in the order of offsets, so that no lane passes another.
+    in_order: bool
 
     def decode(self, record: Record) -> E:
         """Parse one record. Raises PoisonMessage naming the field and the fix."""
@@ -210,7 +212,8 @@ class Runner(Generic[E]):
                 continue  # revoked between the fetch and here: its next owner reads it
             delivery: Delivery[E] = Delivery(None, record.offset, progress)
             progress.in_flight.append(delivery)
-            (bulk if is_bulk(record) else live).append(Unread(record, delivery))
+            waits = is_bulk(record) and not self._handler.in_order
+            (bulk if waits else live).append(Unread(record, delivery))
         for topic, count in Counter(record.topic for record in records).items():
             RECORDS_TOTAL.labels(consumer=self._handler.name, topic=topic).inc(count)
         BATCH_RECORDS.labels(consumer=self._handler.name).observe(len(records))

@@ -12,6 +12,10 @@ from typing import Literal, NamedTuple, Protocol
 
 from schemas.events import UserEventType
 
+#: The place of each type in counters, and in the score of a recent item.
+TYPES: tuple[UserEventType, ...] = ("view", "click", "cart", "purchase", "share", "rate", "impression")
+PLACE: Mapping[str, int] = {name: place for place, name in enumerate(TYPES)}
+
 Window = Literal["1h", "24h", "7d", "30d"]
 
 

@@ -14,16 +14,8 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from adapters.redis_items import (
-    Applied,
-    ItemStore,
-    LogPosition,
-    Outcome,
-    ProductWrite,
-    RedisSettings,
-    connect,
-    translated,
-)
+from adapters.redis_items import Applied, ItemStore, LogPosition, Outcome, ProductWrite
+from adapters.redis_nodes import RedisSettings, connect, translated
 from app.local import LocalRedis
 from schemas.errors import Halt, Transient
 from schemas.events import MAX_REVISION, ProductUpserted

@@ -1,0 +1,350 @@
+"""Behaviour in Redis: counters, sketches and registers of items; recent and bought items of shoppers; marks.
+
+Reads, writes  `{ns}item:{id}:behaviour` and `{ns}item:{id}:sketch` (an item's state, its sketch),
+               `{ns}shopper:{hash}:recent|bought|ids|touched`, `{ns}trend:{tier}:{bucket}`,
+               `{ns}{dirty-N}:due|announcing` (items whose vector is to be written), `{ns}behaviour:epoch`
+Never          sees a user id: shoppers are named by their keyed hash; never lets a key with a guard expire
+
+The scripts are in adapters/behaviour_scripts.py. Every write may be repeated, in any order.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, cast
+
+import msgpack
+
+from adapters.behaviour_scripts import (
+    HEADER,
+    HEADER_BYTES,
+    ITEMS,
+    MOVE_DUE,
+    SHOPPERS,
+    STATE_VERSION,
+    TIERS,
+)
+from adapters.redis_nodes import RedisNodes
+from adapters.redis_scripts import UnitScript
+from schemas.errors import Halt
+
+#: Sets of marks; an item is always in the same one, so it is announced once, whoever touched it.
+MARK_SETS = 16
+#: Items that a trending bucket keeps.
+TREND_KEPT = 5_000
+_READ_CHUNK = 512
+
+
+@dataclass(slots=True)
+class ShopperWork:
+    """What one batch does to one shopper, of one partition: see SHOPPERS for the flat lists."""
+
+    shopper: bytes
+    topic: str
+    partition: int
+    committed: int
+    ids: list[Any] = field(default_factory=list)
+    recent: dict[str, int] = field(default_factory=dict)
+    bought: dict[str, int] = field(default_factory=dict)
+    touched: set[int] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class ItemWork:
+    """What one batch does to one item, of one topic: see ITEMS for the flat list."""
+
+    product_id: str
+    events: list[int] = field(default_factory=list)
+    members: dict[str, int] = field(default_factory=dict)
+
+
+class Moved(NamedTuple):
+    """What became of an item: how much its sketch moved (0, 1: something, 2: enough), its changed buckets."""
+
+    much: int
+    trend: list[Any]
+
+
+class Header(NamedTuple):
+    """The first bytes of an item's state."""
+
+    version: int
+    digest: float
+    tau: float
+    members: int
+    moves: int
+    shoppers: int
+    registers: bytes
+
+    @property
+    def mark(self) -> str:
+        """Names what the vector is made from: the sketch, and in steps of 6 % how many shoppers there are."""
+        return f"{int(self.digest):013x}.{shopper_step(self.shoppers)}"
+
+
+class ItemBehaviour(NamedTuple):
+    """All of an item's state but its sketch."""
+
+    header: Header
+    newest: int
+    guards: Mapping[str, Any]
+    totals: list[int]
+    tiers: list[dict[int, list[Any]]]
+
+
+def shopper_step(shoppers: int) -> int:
+    """The number of shoppers in steps of 6 %, so that a vector need not move with each one of a thousand."""
+    return round(16 * math.log(shoppers)) if shoppers > 0 else -1
+
+
+def header_of(raw: bytes | None) -> Header | None:
+    """The header of an item's state, or of its first `HEADER_BYTES`. Raises Halt for another version."""
+    if not raw:
+        return None
+    header = Header(*struct.unpack(HEADER, raw[:HEADER_BYTES]))
+    if header.version != STATE_VERSION:
+        raise Halt(f"behaviour state of version {header.version} in Redis; this code reads {STATE_VERSION}")
+    return header
+
+
+def state_of(raw: bytes | None) -> ItemBehaviour | None:
+    """An item's state from its bytes."""
+    header = header_of(raw)
+    if header is None or raw is None:
+        return None
+    newest, guards, totals, tiers = msgpack.unpackb(raw[HEADER_BYTES:], strict_map_key=False, raw=True)
+    maps = [tier if isinstance(tier, dict) else {} for tier in tiers]
+    return ItemBehaviour(header, newest, guards, totals, maps)
+
+
+class BehaviourStore:
+    """Applies batches and answers what they come to. Thread-safe; raises Transient when Redis is away."""
+
+    def __init__(
+        self, *, nodes: RedisNodes, namespace: str = "", sketch_members: int = 128, enough_share: float = 0.05
+    ) -> None:
+        self._nodes = nodes
+        self._namespace = namespace
+        self._sketch_members = sketch_members
+        self._enough_share = enough_share
+        self._shoppers = UnitScript(nodes, SHOPPERS)
+        self._items = UnitScript(nodes, ITEMS)
+
+    # --- keys --------------------------------------------------------------------------------------
+
+    def state_key(self, product_id: str) -> str:
+        """The key of an item's counters, guards and registers."""
+        return f"{self._namespace}item:{{{tag(product_id)}}}:behaviour"
+
+    def sketch_key(self, product_id: str) -> str:
+        """The key of an item's sketch."""
+        return f"{self._namespace}item:{{{tag(product_id)}}}:sketch"
+
+    def shopper_key(self, shopper: bytes, what: str) -> str:
+        """A key of a shopper: recent, bought, ids or touched."""
+        return f"{self._namespace}shopper:{{{shopper.hex()}}}:{what}"
+
+    def _trend_key(self, tier: int, bucket: int) -> str:
+        return f"{self._namespace}trend:{tier}:{bucket}"
+
+    def _mark_key(self, number: int, what: str) -> str:
+        return f"{self._namespace}{{dirty-{number}}}:{what}"
+
+    # --- writing -----------------------------------------------------------------------------------
+
+    def claim_epoch(self, epoch: str) -> None:
+        """Say which sketches these are. Raises Halt if Redis holds others: they cannot be compared."""
+        key = f"{self._namespace}behaviour:epoch"
+        with self._nodes.calling("claiming the sketch epoch"):
+            node = self._nodes.of(key)
+            node.set(key, epoch, nx=True)
+            standing = cast("bytes | None", node.get(key))
+        if standing is not None and standing.decode() != epoch:
+            raise Halt(
+                f"the sketches in Redis are of epoch {standing.decode()}, these settings make {epoch}: put "
+                "back SIMSTREAM_BEHAVIOUR__SKETCH__ weights, half-life, members and hash key, or start from "
+                "empty behaviour keys and read user.events from its beginning"
+            )
+
+    def apply_shoppers(
+        self, works: Sequence[ShopperWork], *, recent_kept: int, bought_kept: int
+    ) -> list[str]:
+        """Per work a character per event id: '1' if the event counts, '0' if it is a duplicate."""
+        keys = [
+            [self.shopper_key(work.shopper, what) for what in ("ids", "recent", "bought", "touched")]
+            for work in works
+        ]
+        units = [
+            [
+                f"{work.topic}:{work.partition}",
+                work.committed,
+                work.ids,
+                _flat(work.recent),
+                _flat(work.bought),
+                list(work.touched),
+            ]
+            for work in works
+        ]
+        with self._nodes.calling("writing shoppers"):
+            answers: list[str] = self._shoppers.run([recent_kept, bought_kept], keys, units)
+        return answers
+
+    def apply_items(self, topic: str, works: Sequence[ItemWork]) -> list[Moved]:
+        """Apply events and sketch members; what moved, per work. Events of a partition in offset order."""
+        keys = [[self.state_key(work.product_id), self.sketch_key(work.product_id)] for work in works]
+        units = [[work.events, _flat(work.members)] for work in works]
+        with self._nodes.calling("writing behaviour of items"):
+            answers = self._items.run([topic, self._sketch_members, self._enough_share], keys, units)
+        return [Moved(much, trend) for much, trend in answers]
+
+    def add_trend(self, shoppers: Mapping[tuple[int, int], Mapping[str, float]]) -> None:
+        """Raise items' shoppers in trending buckets, keyed by (tier, bucket)."""
+        if not shoppers:
+            return
+        keys = [self._trend_key(*bucket) for bucket in shoppers]
+        buckets = list(shoppers.items())
+        with self._nodes.calling("writing trending buckets"):
+            for node, positions in self._nodes.by_node(keys):
+                pipe = node.pipeline(transaction=False)
+                for position in positions:
+                    (tier, _), figures = buckets[position]
+                    width, kept = TIERS[tier]
+                    pipe.zadd(keys[position], dict(figures), gt=True)
+                    pipe.zremrangebyrank(keys[position], 0, -TREND_KEPT - 1)
+                    pipe.expire(keys[position], width * (kept + 2))
+                pipe.execute()
+
+    # --- marks: items whose vector is to be written ------------------------------------------------
+
+    def mark(self, due_ms: Mapping[str, int]) -> None:
+        """Items are due at these times; an earlier time that stands stays."""
+        sets: dict[int, dict[str, int]] = {}
+        for product_id, at in due_ms.items():
+            sets.setdefault(zlib.crc32(product_id.encode()) % MARK_SETS, {})[product_id] = at
+        numbers = list(sets)
+        keys = [self._mark_key(number, "due") for number in numbers]
+        with self._nodes.calling("marking items"):
+            for node, positions in self._nodes.by_node(keys):
+                pipe = node.pipeline(transaction=False)
+                for position in positions:
+                    pipe.zadd(keys[position], cast(Any, sets[numbers[position]]), lt=True)
+                pipe.execute()
+
+    def take_due(self, now_ms: int, *, limit: int, abandoned_ms: int) -> list[str]:
+        """Items to announce now: those that are due, and those that somebody took and did not finish.
+
+        Each set gives at most `limit`. They stay among the announced until `announced` is told.
+        """
+        found: list[str] = []
+        with self._nodes.calling("taking due items"):
+            for number in range(MARK_SETS):
+                due, taken = self._mark_key(number, "due"), self._mark_key(number, "announcing")
+                node = self._nodes.of(due)
+                left = cast(
+                    "list[bytes]",
+                    node.zrangebyscore(taken, "-inf", now_ms - abandoned_ms, start=0, num=limit),
+                )
+                if left:
+                    node.zadd(taken, dict.fromkeys(left, now_ms))
+                moved = cast("list[bytes]", node.eval(MOVE_DUE, 2, due, taken, str(now_ms), str(limit)))
+                found += [item.decode() for item in {*left, *moved}]
+        return found
+
+    def announced(self, product_ids: Sequence[str]) -> None:
+        """The broker has the hints of these."""
+        sets: dict[int, list[str]] = {}
+        for product_id in product_ids:
+            sets.setdefault(zlib.crc32(product_id.encode()) % MARK_SETS, []).append(product_id)
+        with self._nodes.calling("unmarking items"):
+            for number, items in sets.items():
+                key = self._mark_key(number, "announcing")
+                self._nodes.of(key).zrem(key, *items)
+
+    # --- reading -----------------------------------------------------------------------------------
+
+    def states(self, product_ids: Sequence[str]) -> list[ItemBehaviour | None]:
+        """State by position."""
+        return [state_of(raw) for raw in self._read("get", [self.state_key(one) for one in product_ids])]
+
+    def sketches(self, product_ids: Sequence[str]) -> list[list[tuple[bytes, float]]]:
+        """Members and scores by position, the smallest score first."""
+        return self._read("zrange", [self.sketch_key(one) for one in product_ids], 0, -1, withscores=True)
+
+    def touched(self, shoppers: Sequence[bytes]) -> list[bytes | None]:
+        """The registers of each shopper's distinct items, by position."""
+        return self._read("get", [self.shopper_key(one, "touched") for one in shoppers])
+
+    def recent(self, shopper: bytes, limit: int) -> list[tuple[bytes, float]]:
+        """Items and scores (ms * 8 + type) of a shopper, the newest first."""
+        key = self.shopper_key(shopper, "recent")
+        with self._nodes.calling("reading a shopper"):
+            found = self._nodes.of(key).zrevrange(key, 0, limit - 1, withscores=True)
+        return cast("list[tuple[bytes, float]]", found)
+
+    def bought(self, shopper: bytes) -> list[bytes]:
+        """Items that a shopper bought."""
+        key = self.shopper_key(shopper, "bought")
+        with self._nodes.calling("reading a shopper"):
+            found = self._nodes.of(key).zrange(key, 0, -1)
+        return cast("list[bytes]", found)
+
+    def trend(self, tier: int, buckets: Sequence[int], limit: int) -> list[list[tuple[bytes, float]]]:
+        """The best items of each bucket with their shoppers, by position."""
+        keys = [self._trend_key(tier, bucket) for bucket in buckets]
+        return self._read("zrevrange", keys, 0, limit - 1, withscores=True)
+
+    def _read(self, command: str, keys: Sequence[str], *args: Any, **options: Any) -> list[Any]:
+        found: list[Any] = [None] * len(keys)
+        with self._nodes.calling("reading behaviour"):
+            for node, positions in self._nodes.by_node(keys):
+                for start in range(0, len(positions), _READ_CHUNK):
+                    chunk = positions[start : start + _READ_CHUNK]
+                    pipe = node.pipeline(transaction=False)
+                    for position in chunk:
+                        getattr(pipe, command)(keys[position], *args, **options)
+                    for position, answer in zip(chunk, pipe.execute(), strict=True):
+                        found[position] = answer
+        return found
+
+    def scan_ids(self, *, batch: int = 1_000) -> Iterator[list[str]]:
+        """Ids of all items with behaviour, in pages; an id may come twice."""
+        prefix, suffix = f"{self._namespace}item:{{", "}:behaviour"
+        for node in self._nodes.primaries():
+            cursor = 0
+            while True:
+                with self._nodes.calling("walking behaviour"):
+                    cursor, keys = cast(
+                        "tuple[int, list[bytes]]",
+                        node.scan(cursor, match=f"{glob(self._namespace)}item:*:behaviour", count=batch),
+                    )
+                if keys:
+                    yield [untag(key.decode()[len(prefix) : -len(suffix)]) for key in keys]
+                if cursor == 0:
+                    break
+
+    def run_id(self) -> str:
+        """See RedisNodes.run_id."""
+        return self._nodes.run_id()
+
+
+def _flat(pairs: Mapping[str, int]) -> list[Any]:
+    return [part for pair in pairs.items() for part in pair]
+
+
+def tag(product_id: str) -> str:
+    """The product id as a hash tag: braces would end the tag early, so they are escaped."""
+    return product_id.replace("%", "%25").replace("{", "%7B").replace("}", "%7D")
+
+
+def untag(text: str) -> str:
+    """The product id behind a tag."""
+    return text.replace("%7D", "}").replace("%7B", "{").replace("%25", "%")
+
+
+def glob(text: str) -> str:
+    """Text as a SCAN pattern that matches itself."""
+    return "".join(f"\\{char}" if char in "*?[]\\" else char for char in text)

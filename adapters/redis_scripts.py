@@ -1,0 +1,70 @@
+"""A Lua script that works on many units (items, shoppers) in one call, on one Redis or on a cluster.
+
+The script's contract: KEYS are those of the units in a row, ARGV[1] is MessagePack [settings..., [unit,
+...]], and it answers one MessagePack list with an answer per unit. On a cluster a call holds one unit, for a
+script may touch the keys of one slot only; there the calls are pipelined per node.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import msgpack
+import redis
+from redis.exceptions import NoScriptError
+
+from adapters.redis_nodes import RedisNodes
+
+#: Units per call: long enough to be cheap, short enough that Redis answers others between two calls.
+UNITS_PER_CALL = 64
+
+
+class UnitScript:
+    """One script, loaded on each node when it is first needed there. Thread-safe."""
+
+    def __init__(self, nodes: RedisNodes, text: str) -> None:
+        self._nodes = nodes
+        self._text = text
+        self._sha: str | None = None
+        self._lock = threading.Lock()
+
+    def run(self, settings: Sequence[Any], keys: Sequence[Sequence[str]], units: Sequence[Any]) -> list[Any]:
+        """An answer per unit, in their order. Raises what redis-py raises; see `RedisNodes.calling`."""
+        answers: list[Any] = [None] * len(units)
+        per_call = 1 if self._nodes.clustered else UNITS_PER_CALL
+        for node, positions in self._nodes.by_node([of_unit[0] for of_unit in keys]):
+            chunks = [positions[start : start + per_call] for start in range(0, len(positions), per_call)]
+            calls = [
+                (
+                    [key for position in chunk for key in keys[position]],
+                    # Redis' MessagePack is older than the type `bin`.
+                    msgpack.packb([*settings, [units[position] for position in chunk]], use_bin_type=False),
+                )
+                for chunk in chunks
+            ]
+            for chunk, answer in zip(chunks, self._called(node, calls), strict=True):
+                for position, one in zip(chunk, msgpack.unpackb(answer), strict=True):
+                    answers[position] = one
+        return answers
+
+    def _called(self, node: redis.Redis, calls: Sequence[tuple[list[str], bytes]]) -> list[bytes]:
+        if self._sha is None:
+            self._load(node)
+        try:
+            return self._pipelined(node, calls)
+        except NoScriptError:  # a node that has not seen it, or was restarted
+            self._load(node)
+            return self._pipelined(node, calls)
+
+    def _load(self, node: redis.Redis) -> None:
+        with self._lock:
+            self._sha = str(node.script_load(self._text))
+
+    def _pipelined(self, node: redis.Redis, calls: Sequence[tuple[list[str], bytes]]) -> list[bytes]:
+        pipe = node.pipeline(transaction=False)
+        for keys, argument in calls:
+            pipe.evalsha(str(self._sha), len(keys), *keys, argument)
+        found: list[bytes] = pipe.execute()
+        return found

@@ -1,0 +1,224 @@
+"""User events become counters, sketches and recent items; items that moved are announced, debounced.
+
+Reads   user.events
+Writes  behaviour in Redis; publishes ItemChanged for items whose vector is to be written anew
+Never   lets a shopper's id leave this module: Redis and everything behind it know a keyed hash
+
+1. shoppers   recent items, distinct items, and which events are duplicates of earlier ones
+2. items      counters above the guard; sketches and registers, which may be applied again
+3. marks      trending buckets; items that moved become due: then the records settle
+
+A thread announces what is due (consumers/debounce.py). What it took and could not finish stays in Redis.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from pydantic import Field
+
+from adapters.kafka import Publisher, Record
+from adapters.redis_behaviour import BehaviourStore, ItemWork, Moved, ShopperWork
+from consumers.debounce import Debounce, DebounceSettings
+from consumers.interest import Scorer, SketchSettings
+from consumers.progress import Delivery
+from schemas.behaviour import PLACE
+from schemas.errors import PoisonMessage
+from schemas.events import Frozen, InvalidEvent, UserEvent, UserEventType, parse_event
+from schemas.topics import Topics
+
+#: Redis with AOF everysec may lose its last seconds, so commits trail the effect by more than that.
+COMMIT_DELAY_SECONDS = 3.0
+#: An event's own time counts only up to so much after the record's: a clock ahead must not win for ever.
+MAX_AHEAD_SECONDS = 300.0
+_PURCHASE = PLACE["purchase"]
+
+
+class BehaviourSettings(Frozen):
+    """What sketches are made with, how much of a shopper is kept, and when a vector is written anew."""
+
+    sketch: SketchSettings = SketchSettings()
+    debounce: DebounceSettings = DebounceSettings()
+    recent_items: int = Field(default=50, ge=1, le=1_000)
+    bought_items: int = Field(default=200, ge=1, le=5_000)
+    #: The share of a sketch's members that must move before its vector is written after the debounce; fewer
+    #: wait for the maximum delay.
+    enough_share: float = Field(default=0.05, gt=0, le=1)
+    batch_records: int = Field(default=4_000, ge=1)
+
+
+@dataclass(slots=True)
+class Interaction:
+    """One decoded event, as far as the work needs it."""
+
+    topic: str
+    partition: int
+    offset: int
+    user_id: str
+    product_id: str
+    event: bytes
+    kind: UserEventType
+    second: float
+    #: ln of the weight; None if it is no interaction.
+    log_weight: float | None
+
+
+class BehaviourHandler:
+    """Applies user events."""
+
+    name = "behaviour"
+    commit_delay_seconds = COMMIT_DELAY_SECONDS
+    #: Guards count by offset: an event passed by a later one of its partition would not be counted.
+    in_order = True
+
+    def __init__(
+        self,
+        *,
+        store: BehaviourStore,
+        publisher: Publisher,
+        topics: Topics,
+        settings: BehaviourSettings,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._store = store
+        self._settings = settings
+        self._scorer = Scorer(settings.sketch)
+        self._now = now
+        self._claimed = False
+        self.topics: Sequence[str] = (topics.events.name,)
+        self._debounce = Debounce(
+            store=store, publisher=publisher, topic=topics.changed.name, settings=settings.debounce, now=now
+        )
+
+    def decode(self, record: Record) -> Interaction:
+        """Parse one event. Raises PoisonMessage naming the field and what was expected."""
+        if record.value is None:
+            raise PoisonMessage("a user event must not be a null record: publish a user_event")
+        try:
+            event = parse_event(record.value, UserEvent)
+        except InvalidEvent as error:
+            raise PoisonMessage(str(error)) from error
+        if record.key != event.user_id.encode():
+            raise PoisonMessage(
+                "the record's key is not its field 'user_id': key records of this topic by user_id, or the "
+                "events of one shopper arrive in any order"
+            )
+        return Interaction(
+            topic=record.topic_id[:8],
+            partition=record.partition,
+            offset=record.offset,
+            user_id=event.user_id,
+            product_id=event.product_id,
+            event=hashlib.blake2b(event.event_id.encode(), digest_size=8).digest(),
+            kind=event.type,
+            second=min(event.occurred_at.timestamp(), record.timestamp_ms / 1000 + MAX_AHEAD_SECONDS),
+            log_weight=self._scorer.interest(
+                event.type, float(event.value) if event.value is not None else None
+            ),
+        )
+
+    def handle(self, deliveries: Sequence[Delivery[Interaction]]) -> None:
+        """Apply, mark, settle. Raises Transient with everything unsettled: all of it may be applied again."""
+        if not self._claimed:
+            self._store.claim_epoch(self._settings.sketch.epoch)
+            self._claimed = True
+        for topic in dict.fromkeys(delivery.event.topic for delivery in deliveries):
+            # One but for the minute in which a topic is replaced by another of its name.
+            batch = [delivery for delivery in deliveries if delivery.event.topic == topic]
+            self._apply(topic, batch)
+        for delivery in deliveries:
+            delivery.settle()
+
+    def _apply(self, topic: str, batch: Sequence[Delivery[Interaction]]) -> None:
+        # 1. Who did it, and which of it is new.
+        duplicates = self._shoppers(topic, batch)
+        # 2. What it happened to.
+        works = self._items(batch, duplicates)
+        moved = self._store.apply_items(topic, list(works.values()))
+        # 3. What follows from it later.
+        self._remember(list(works), moved)
+
+    def _shoppers(self, topic: str, batch: Sequence[Delivery[Interaction]]) -> set[tuple[int, int]]:
+        """Remember what shoppers did; the (partition, offset) of events that must not count."""
+        works: dict[tuple[int, str], ShopperWork] = {}
+        for delivery in batch:
+            event = delivery.event
+            work = works.get((event.partition, event.user_id))
+            if work is None:
+                work = works[event.partition, event.user_id] = ShopperWork(
+                    self._scorer.shopper(event.user_id).hash, topic, event.partition, delivery.committed
+                )
+            work.ids += (event.event, event.offset)
+            if event.log_weight is None:
+                continue
+            kind, ms = PLACE[event.kind], int(event.second * 1000)
+            newest = ms * 8 + kind
+            if newest > work.recent.get(event.product_id, -1):
+                work.recent[event.product_id] = newest
+            if kind == _PURCHASE and ms > work.bought.get(event.product_id, -1):
+                work.bought[event.product_id] = ms
+            work.touched.add(self._scorer.item_register(event.product_id))
+        settings = self._settings
+        answers = self._store.apply_shoppers(
+            list(works.values()), recent_kept=settings.recent_items, bought_kept=settings.bought_items
+        )
+        return {
+            (work.partition, work.ids[2 * place + 1])
+            for work, flags in zip(works.values(), answers, strict=True)
+            if "0" in flags
+            for place, flag in enumerate(flags)
+            if flag == "0"
+        }
+
+    def _items(
+        self, batch: Sequence[Delivery[Interaction]], duplicates: set[tuple[int, int]]
+    ) -> dict[str, ItemWork]:
+        works: dict[str, ItemWork] = {}
+        score = self._scorer.score
+        for delivery in batch:
+            event = delivery.event
+            work = works.get(event.product_id)
+            if work is None:
+                work = works[event.product_id] = ItemWork(event.product_id)
+            shopper = self._scorer.shopper(event.user_id)
+            code = PLACE[event.kind]
+            if (event.partition, event.offset) not in duplicates:
+                code += 8
+            if event.log_weight is not None:
+                code += 16
+                scored = score(shopper, event.log_weight, event.second)
+                standing = work.members.get(shopper.member)
+                if standing is None or scored < standing:
+                    work.members[shopper.member] = scored
+            work.events += (event.partition, event.offset, int(event.second), code, shopper.register)
+        return works
+
+    def _remember(self, product_ids: Sequence[str], moved: Sequence[Moved]) -> None:
+        now_ms = int(self._now().timestamp() * 1000)
+        soon = now_ms + int(self._settings.debounce.delay_seconds * 1000)
+        late = now_ms + int(self._settings.debounce.max_delay_seconds * 1000)
+        due: dict[str, int] = {}
+        trend: dict[tuple[int, int], dict[str, float]] = {}
+        for product_id, (much, buckets) in zip(product_ids, moved, strict=True):
+            if much:
+                due[product_id] = soon if much == 2 else late
+            for place in range(0, len(buckets), 3):
+                tier, bucket, shoppers = buckets[place : place + 3]
+                trend.setdefault((tier, bucket), {})[product_id] = shoppers
+        self._store.add_trend(trend)
+        self._store.mark(due)
+
+    def store_epoch(self) -> str | None:
+        """Redis' run id: when it changes, effects younger than the commit may be gone."""
+        return self._store.run_id()
+
+    def fatal(self) -> BaseException | None:
+        """What ended the announcing thread, if something did."""
+        return self._debounce.fatal
+
+    def close(self) -> None:
+        """Stop announcing; what is due stays marked."""
+        self._debounce.close()

@@ -1,0 +1,123 @@
+"""Announces items whose behaviour has moved, each at most once per delay.
+
+Reads   marks in Redis
+Writes  publishes ItemChanged; removes a mark when the broker has acknowledged its hint
+Never   forgets a mark: what it took and did not finish is announced again, by whoever looks next
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from pydantic import Field
+
+from adapters.kafka import Acknowledge, Publisher
+from adapters.metrics import TRANSIENT_ERRORS_TOTAL
+from adapters.redis_behaviour import BehaviourStore
+from schemas.errors import Transient
+from schemas.events import Frozen, ItemChanged
+from schemas.vectors import BEHAVIOUR
+
+log = logging.getLogger(__name__)
+
+
+class DebounceSettings(Frozen):
+    """When an item whose sketch moved is written anew: enough after the delay, anything after the maximum.
+
+    A hot item is written once per delay, however many events it gets.
+    """
+
+    delay_seconds: float = Field(default=5.0, gt=0)
+    max_delay_seconds: float = Field(default=120.0, gt=0)
+    interval_seconds: float = Field(default=0.25, gt=0)
+    #: Items that one look takes from each set of marks.
+    batch_items: int = Field(default=100, ge=1)
+    #: A hint that the broker has not acknowledged for so long is published again.
+    abandoned_seconds: float = Field(default=30.0, gt=0)
+
+
+class Debounce:
+    """A thread that announces what is due."""
+
+    def __init__(
+        self,
+        *,
+        store: BehaviourStore,
+        publisher: Publisher,
+        topic: str,
+        settings: DebounceSettings,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._store = store
+        self._publisher = publisher
+        self._topic = topic
+        self._settings = settings
+        self._now = now
+        self._closed = threading.Event()
+        #: What ended the thread, if something did.
+        self.fatal: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="behaviour-debounce", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop; marks stay."""
+        self._closed.set()
+        self._thread.join(30.0)
+
+    def _run(self) -> None:
+        try:
+            while not self._closed.wait(self._settings.interval_seconds):
+                try:
+                    while self.announce() and not self._closed.is_set():
+                        pass
+                except Transient as error:
+                    log.warning("consumer_waits consumer=behaviour-debounce reason=%s", error)
+                    TRANSIENT_ERRORS_TOTAL.labels(stage="behaviour-debounce").inc()
+                    self._closed.wait(1.0)
+        except BaseException as error:  # noqa: BLE001  handed to the runner, which raises it
+            self.fatal = error
+
+    def announce(self) -> int:
+        """Announce what is due now; how many items. Raises Transient when Redis or the broker is away."""
+        settings = self._settings
+        now = self._now()
+        items = self._store.take_due(
+            int(now.timestamp() * 1000),
+            limit=settings.batch_items,
+            abandoned_ms=int(settings.abandoned_seconds * 1000),
+        )
+        if not items:
+            return 0
+        acknowledged: list[str] = []
+        refused: list[Exception] = []
+
+        def on_ack(product_id: str) -> Acknowledge:
+            def told(error: Exception | None) -> None:
+                if error is None:
+                    acknowledged.append(product_id)
+                else:
+                    refused.append(error)
+
+            return told
+
+        hints = [
+            (
+                product_id,
+                ItemChanged(product_id=product_id, dimensions=[BEHAVIOUR], occurred_at=now, consumed_at=now)
+                .model_dump_json()
+                .encode(),
+                on_ack(product_id),
+            )
+            for product_id in items
+        ]
+        self._publisher.send_batch(self._topic, hints)
+        self._publisher.flush(settings.abandoned_seconds)
+        if acknowledged:
+            self._store.announced(list(acknowledged))
+        if refused or len(acknowledged) < len(items):
+            missing = len(items) - len(acknowledged)
+            raise Transient(f"the broker did not acknowledge {missing} announcements: {refused[:1]}")
+        return len(items)

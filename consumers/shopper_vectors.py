@@ -1,0 +1,132 @@
+"""An item's sketch becomes its sparse vector `behaviour`.
+
+Reads   sketches and registers of items, registers of their shoppers, in Redis
+Writes  nothing
+Never   stores a vector: it is made when the point is written, from what the sketch is then
+
+An entry is at hash32(u) for each kept shopper u, so that two items' product counts the shoppers they share:
+
+    value = s_u / p_u^x / sqrt(N * mean(s^2) + shrinkage)
+
+s_u = 1 / log2(2 + n_u), n_u how many items the shopper touched, in powers of two: who touches everything says
+little about likeness. p_u is the probability with which u was kept. N is how many shoppers the item has, so
+`shrinkage` weighs like that many shoppers nobody else has: two items with one shopper each, the same, are not
+yet alike.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from pydantic import Field
+
+from adapters.behaviour_reader import estimated
+from adapters.redis_behaviour import BehaviourStore, Header
+from consumers.assembly import Shoppers
+from consumers.interest import SCORE_STEPS, shopper_from
+from schemas.events import Frozen
+from schemas.items import digest
+from schemas.vectors import SparseVector
+
+
+class VectorSettings(Frozen):
+    """How sketches become vectors. A change is written out by `simstream reconcile`; no rebuild.
+
+    `inclusion` is x above: 0 takes the kept shoppers as they are, 1 is unbiased and noisy, 0.5 between.
+    """
+
+    shrinkage: float = Field(default=2.0, ge=0)
+    inclusion: float = Field(default=0.5, ge=0, le=1)
+    weigh_shoppers: bool = True
+
+    @property
+    def mark(self) -> str:
+        """Names these settings in fingerprints."""
+        return digest(self.shrinkage, self.inclusion, self.weigh_shoppers)[:6]
+
+
+def fingerprint(header: Header, settings_mark: str) -> str:
+    """Names what an item's vector is made from."""
+    return f"{header.mark}.{settings_mark}"
+
+
+class ShopperVectors:
+    """Implements consumers.embeddings.BehaviourVectors."""
+
+    def __init__(self, *, store: BehaviourStore, settings: VectorSettings) -> None:
+        self._store = store
+        self._settings = settings
+
+    def read(self, product_ids: Sequence[str]) -> Mapping[str, Shoppers]:
+        """The vector of each item that has behaviour. Raises Transient when Redis is away."""
+        # The state first: a sketch that moves meanwhile has a later digest, and is written again.
+        states = self._store.states(product_ids)
+        sketches = self._store.sketches(product_ids)
+        names = {member: _name(member) for sketch in sketches for member, _ in sketch}
+        weights = self._weights(names) if self._settings.weigh_shoppers else dict.fromkeys(names, 1.0)
+        return {
+            product_id: Shoppers(
+                fingerprint(state.header, self._settings.mark),
+                vector_of(state.header, sketch, names, weights, self._settings),
+            )
+            for product_id, state, sketch in zip(product_ids, states, sketches, strict=True)
+            if state is not None
+        }
+
+    def _weights(self, names: Mapping[bytes, bytes]) -> dict[bytes, float]:
+        registers = self._store.touched(list(names.values()))
+        return {
+            member: shopper_weight(distinct(packed)) for member, packed in zip(names, registers, strict=True)
+        }
+
+
+def _name(member: bytes) -> bytes:
+    return int(member).to_bytes(8, "big", signed=True)
+
+
+def distinct(packed: bytes | None) -> float:
+    """How many distinct items a shopper's register sketch has seen."""
+    return estimated([rank for byte in packed for rank in (byte >> 4, byte & 15)]) if packed else 0.0
+
+
+def shopper_weight(items: float) -> float:
+    """1 / log2(2 + n), n rounded to a power of two, so that it seldom moves."""
+    rounded = 2.0 ** round(math.log2(items)) if items >= 1 else 1.0
+    return 1.0 / math.log2(2.0 + rounded)
+
+
+def vector_of(
+    header: Header,
+    sketch: Sequence[tuple[bytes, float]],
+    names: Mapping[bytes, bytes],
+    weights: Mapping[bytes, float],
+    settings: VectorSettings,
+) -> SparseVector:
+    """The vector of one sketch: unique ascending indices below 2^32."""
+    if not sketch:
+        return SparseVector((), ())
+    kept = [weights[member] for member, _ in sketch]
+    shoppers = max(len(sketch), round_shoppers(header.shoppers))
+    norm = math.sqrt(shoppers * sum(weight * weight for weight in kept) / len(kept) + settings.shrinkage)
+    values: dict[int, float] = {}
+    for (member, score), weight in zip(sketch, kept, strict=True):
+        name = names[member]
+        corrected = weight / norm
+        if settings.inclusion and header.tau != math.inf:
+            corrected *= inclusion(shopper_from(name).rank, score, header.tau) ** -settings.inclusion
+        index = int.from_bytes(name[4:], "big")
+        values[index] = values.get(index, 0.0) + corrected
+    ordered = sorted(values.items())
+    return SparseVector(tuple(index for index, _ in ordered), tuple(value for _, value in ordered))
+
+
+def inclusion(rank: float, score: float, tau: float) -> float:
+    """The probability that a shopper of this weight was kept: 1 - exp(-w e^tau), w = e^(rank - score)."""
+    exponent = rank + (tau - score) / SCORE_STEPS
+    return -math.expm1(-math.exp(min(exponent, 700.0)))
+
+
+def round_shoppers(shoppers: int) -> int:
+    """As many as their step of 6 % stands for, so that equal fingerprints make equal vectors."""
+    return shoppers if shoppers < 16 else round(math.exp(round(16 * math.log(shoppers)) / 16))
