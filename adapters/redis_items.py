@@ -11,37 +11,36 @@ otherwise. The latest tombstone of each partition is kept, so that they too comm
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Any, Literal, cast
 
 import redis
-from pydantic import Field
-from redis.backoff import NoBackoff
-from redis.exceptions import (
-    AuthenticationError,
-    ClusterDownError,
-    NoScriptError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    ResponseError,
-)
-from redis.retry import Retry
 
-from schemas.errors import Halt, Transient
-from schemas.events import Frozen, ProductUpserted
+from adapters.redis_client import (
+    Outcome,
+    RedisSettings,
+    Scripts,
+    connect,
+    item_key,
+    run_id,
+    translated,
+    untagged,
+)
+from schemas.events import ProductUpserted
 from schemas.items import ItemState
 
-#: ResponseErrors that mean "not now" rather than "never", by their first word. The client puts the command
-#: of a pipeline in front of it, and Redis 6.2 the line of the script.
-_NOT_NOW = re.compile(
-    r"(?:^|caused error: |@user_script: ?\d+: -?)"
-    r"(?:LOADING|MASTERDOWN|MISCONF|NOREPLICAS|TRYAGAIN|CLUSTERDOWN|BUSY|OOM)\b"
-)
+__all__ = [
+    "Applied",
+    "ItemStore",
+    "LogPosition",
+    "Outcome",
+    "ProductWrite",
+    "RedisSettings",
+    "connect",
+    "translated",
+]
 
 # KEYS: item. ARGV: 1 kind (event|tombstone), 2 revision, 3 record ms, 4 body hash, 5 topic id, 6 partition,
 # 7 offset, 8 document ('' when deleted), 9 occurred_at, 10 hash of the text fields.
@@ -125,21 +124,6 @@ return text
 """
 
 
-class RedisSettings(Frozen):
-    """Where item state lives. Redis >= 6.2, `maxmemory-policy noeviction`, AOF on."""
-
-    url: str = "redis://127.0.0.1:6379/0"
-    timeout_seconds: float = Field(default=5.0, gt=0)
-
-
-class Outcome(StrEnum):
-    """How a write compared with what stood there. Newer and equal are announced, older is silent."""
-
-    NEWER = "newer"
-    EQUAL = "equal"
-    OLDER = "older"
-
-
 @dataclass(frozen=True, slots=True)
 class LogPosition:
     """Where a record stands in the log, and the broker's or producer's time for it in milliseconds."""
@@ -174,51 +158,6 @@ class Applied:
     text_changed: bool
 
 
-def connect(settings: RedisSettings) -> redis.Redis:
-    """Open a client that fails fast; waiting and repeating is for the caller, who knows what may be."""
-    return redis.Redis.from_url(
-        settings.url,
-        socket_timeout=settings.timeout_seconds,
-        socket_connect_timeout=settings.timeout_seconds,
-        retry=Retry(NoBackoff(), 0),
-        health_check_interval=0,
-    )
-
-
-@contextmanager
-def translated(what: str) -> Iterator[None]:
-    """Turn the client's exceptions into Transient (away, loading, full) or Halt (refused for good)."""
-    try:
-        yield
-    except AuthenticationError as error:
-        raise Halt(
-            f"Redis refused the credentials while {what}: {error}; check SIMSTREAM_REDIS__URL"
-        ) from error
-    except NoScriptError:
-        raise
-    except (
-        redis.ConnectionError,
-        redis.TimeoutError,
-        ReadOnlyError,
-        OutOfMemoryError,
-        ClusterDownError,
-    ) as error:
-        raise Transient(f"Redis is away while {what}: {error}") from error
-    except ResponseError as error:
-        if _NOT_NOW.search(str(error)):
-            raise Transient(f"Redis answered 'not now' while {what}: {error}") from error
-        raise
-
-
-def _tag(product_id: str) -> str:
-    """The product id as a hash tag: braces would end the tag early, so they are escaped."""
-    return product_id.replace("%", "%25").replace("{", "%7B").replace("}", "%7D")
-
-
-def _untag(tag: str) -> str:
-    return tag.replace("%7D", "}").replace("%7B", "{").replace("%25", "%")
-
-
 class ItemStore:
     """Reads and writes item state. Thread-safe, as redis-py's client is."""
 
@@ -226,12 +165,11 @@ class ItemStore:
         self._client = client
         self._namespace = namespace
         self._ticket_key = f"{namespace}ticket"
-        self._apply_sha: str | None = None
-        self._ticket_sha: str | None = None
+        self._scripts = Scripts(client)
 
     def key(self, product_id: str) -> str:
-        """The key of an item's product document; `{id}` is its hash tag on Redis Cluster."""
-        return f"{self._namespace}item:{{{_tag(product_id)}}}:product"
+        """The key of an item's product document."""
+        return item_key(self._namespace, product_id, "product")
 
     def apply(self, writes: Sequence[ProductWrite]) -> list[Applied]:
         """Apply each write if it is newer than what stands there, in one round trip, in the order given.
@@ -239,20 +177,19 @@ class ItemStore:
         Safe to repeat. Raises Transient when Redis is away; some of the writes may then have been applied.
         """
         with translated("writing item state"):
-            answers = self._scripted(self._apply_batch, writes)
+            answers = self._scripts.run(self._apply_batch, writes)
         return [
             Applied(outcome=Outcome(status.decode()), text_changed=bool(text)) for status, text in answers
         ]
 
     def _apply_batch(self, writes: Sequence[ProductWrite]) -> list[Any]:
-        if self._apply_sha is None:
-            self._apply_sha = self._client.script_load(_APPLY)
+        script = self._scripts.sha(_APPLY)
         pipe = self._client.pipeline(transaction=False)
         for write in writes:
             position = write.position
             kind: Literal["event", "tombstone"] = "tombstone" if write.revision is None else "event"
             pipe.evalsha(
-                self._apply_sha,
+                script,
                 1,
                 self.key(write.product_id),
                 kind,
@@ -267,14 +204,6 @@ class ItemStore:
                 write.text_hash,
             )
         return list(pipe.execute())
-
-    def _scripted(self, call: Any, *args: Any) -> Any:
-        """Run `call`; if Redis was restarted and forgot our scripts, load them again and repeat once."""
-        try:
-            return call(*args)
-        except NoScriptError:
-            self._apply_sha = self._ticket_sha = None
-            return call(*args)
 
     def read(self, product_ids: Sequence[str]) -> dict[str, ItemState]:
         """The state of each known item, deleted ones included; unknown ids are left out.
@@ -312,7 +241,7 @@ class ItemStore:
                     "tuple[int, list[bytes]]", self._client.scan(cursor, match=pattern, count=batch)
                 )
             cursor, keys = answer
-            ids = [_untag(key.decode()[len(prefix) : -len(suffix)]) for key in keys]
+            ids = [untagged(key.decode()[len(prefix) : -len(suffix)]) for key in keys]
             if ids:
                 yield ids
             if cursor == 0:
@@ -321,19 +250,15 @@ class ItemStore:
     def draw_ticket(self, *, floor: int = 0) -> int:
         """The next write ticket: larger than any drawn before and than `floor`; at least the clock's µs."""
         with translated("drawing a ticket"):
-            answer = self._scripted(self._draw, floor)
+            answer = self._scripts.run(self._draw, floor)
         return int(answer)
 
     def _draw(self, floor: int) -> Any:
-        if self._ticket_sha is None:
-            self._ticket_sha = self._client.script_load(_TICKET)
-        return self._client.evalsha(self._ticket_sha, 1, self._ticket_key, str(floor))
+        return self._client.evalsha(self._scripts.sha(_TICKET), 1, self._ticket_key, str(floor))
 
     def run_id(self) -> str:
         """Names this incarnation of the Redis process; a new one may have lost its last seconds."""
-        with translated("asking for its run id"):
-            info = self._client.info("server")
-        return str(info["run_id"])
+        return run_id(self._client)
 
     def ping(self) -> None:
         """Raises Transient when Redis is away."""

@@ -26,7 +26,7 @@ from pydantic.fields import FieldInfo
 
 from adapters.index import IndexSettings
 from adapters.kafka import KafkaSettings
-from adapters.redis_items import RedisSettings
+from adapters.redis_client import RedisSettings
 from adapters.releases import ReleaseSettings
 from app.observability import LogSettings, MetricsSettings
 from consumers.embeddings import EmbeddingsSettings

@@ -21,7 +21,8 @@ from adapters.index_port import LIVE_ALIAS, VectorIndex, collection_name, releas
 from adapters.kafka import Publisher
 from adapters.kafka_admin import ensure_topics, open_admin
 from adapters.kafka_reader import GroupReader
-from adapters.redis_items import ItemStore, connect
+from adapters.redis_client import connect
+from adapters.redis_items import ItemStore
 from adapters.releases import ReleaseStore
 from app.settings import Settings
 from consumers.dead_letters import DeadLetters
