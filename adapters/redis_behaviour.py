@@ -28,6 +28,7 @@ from adapters.behaviour_scripts import (
     STATE_VERSION,
     TIERS,
 )
+from adapters.redis_client import glob, item_key, untagged
 from adapters.redis_nodes import RedisNodes
 from adapters.redis_scripts import UnitScript
 from schemas.errors import Halt
@@ -138,11 +139,11 @@ class BehaviourStore:
 
     def state_key(self, product_id: str) -> str:
         """The key of an item's counters, guards and registers."""
-        return f"{self._namespace}item:{{{tag(product_id)}}}:behaviour"
+        return item_key(self._namespace, product_id, "behaviour")
 
     def sketch_key(self, product_id: str) -> str:
         """The key of an item's sketch."""
-        return f"{self._namespace}item:{{{tag(product_id)}}}:sketch"
+        return item_key(self._namespace, product_id, "sketch")
 
     def shopper_key(self, shopper: bytes, what: str) -> str:
         """A key of a shopper: recent, bought, ids or touched."""
@@ -322,7 +323,7 @@ class BehaviourStore:
                         node.scan(cursor, match=f"{glob(self._namespace)}item:*:behaviour", count=batch),
                     )
                 if keys:
-                    yield [untag(key.decode()[len(prefix) : -len(suffix)]) for key in keys]
+                    yield [untagged(key.decode()[len(prefix) : -len(suffix)]) for key in keys]
                 if cursor == 0:
                     break
 
@@ -333,18 +334,3 @@ class BehaviourStore:
 
 def _flat(pairs: Mapping[str, int]) -> list[Any]:
     return [part for pair in pairs.items() for part in pair]
-
-
-def tag(product_id: str) -> str:
-    """The product id as a hash tag: braces would end the tag early, so they are escaped."""
-    return product_id.replace("%", "%25").replace("{", "%7B").replace("}", "%7D")
-
-
-def untag(text: str) -> str:
-    """The product id behind a tag."""
-    return text.replace("%7D", "}").replace("%7B", "{").replace("%25", "%")
-
-
-def glob(text: str) -> str:
-    """Text as a SCAN pattern that matches itself."""
-    return "".join(f"\\{char}" if char in "*?[]\\" else char for char in text)

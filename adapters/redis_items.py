@@ -14,15 +14,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Any, Literal, cast
 
 import redis
 from redis.exceptions import NoScriptError
 
 from adapters.behaviour_scripts import HEADER_BYTES
-from adapters.redis_behaviour import glob, header_of, tag, untag
-from adapters.redis_nodes import Client, RedisNodes
+from adapters.redis_behaviour import header_of
+from adapters.redis_client import Client, Outcome, glob, item_key, untagged
+from adapters.redis_nodes import RedisNodes
 from schemas.events import ProductUpserted
 from schemas.items import BehaviourState, ItemState
 
@@ -108,14 +108,6 @@ return text
 """
 
 
-class Outcome(StrEnum):
-    """How a write compared with what stood there. Newer and equal are announced, older is silent."""
-
-    NEWER = "newer"
-    EQUAL = "equal"
-    OLDER = "older"
-
-
 @dataclass(frozen=True, slots=True)
 class LogPosition:
     """Where a record stands in the log, and the broker's or producer's time for it in milliseconds."""
@@ -169,7 +161,7 @@ class ItemStore:
         return self._key(product_id, "product")
 
     def _key(self, product_id: str, what: str) -> str:
-        return f"{self._namespace}item:{{{tag(product_id)}}}:{what}"
+        return item_key(self._namespace, product_id, what)
 
     def apply(self, writes: Sequence[ProductWrite]) -> list[Applied]:
         """Apply each write if it is newer than what stands there, in one round trip, in the order given.
@@ -265,7 +257,7 @@ class ItemStore:
                     cursor, keys = cast(
                         "tuple[int, list[bytes]]", node.scan(cursor, match=pattern, count=batch)
                     )
-                ids = [untag(key.decode()[len(prefix) : -len(suffix)]) for key in keys]
+                ids = [untagged(key.decode()[len(prefix) : -len(suffix)]) for key in keys]
                 if ids:
                     yield ids
                 if cursor == 0:

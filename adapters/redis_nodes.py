@@ -6,100 +6,14 @@ pipelines per node. On a single Redis there is one group.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import redis
-from pydantic import Field
-from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
-from redis.exceptions import (
-    AskError,
-    AuthenticationError,
-    ClusterDownError,
-    MovedError,
-    NoScriptError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisClusterException,
-    ResponseError,
-)
-from redis.retry import Retry
 
-from schemas.errors import Halt, Transient
-from schemas.events import Frozen
-
-#: ResponseErrors that mean "not now" rather than "never", by their first word. The client puts the command
-#: of a pipeline in front of it, and Redis 6.2 the line of the script.
-_NOT_NOW = re.compile(
-    r"(?:^|caused error: |@user_script: ?\d+: -?)"
-    r"(?:LOADING|MASTERDOWN|MISCONF|NOREPLICAS|TRYAGAIN|CLUSTERDOWN|BUSY|OOM)\b"
-)
-
-
-class RedisSettings(Frozen):
-    """Where item state lives. Redis >= 6.2, `maxmemory-policy noeviction`, AOF on.
-
-    `cluster` says that the URL names one node of a Redis Cluster.
-    """
-
-    url: str = "redis://127.0.0.1:6379/0"
-    cluster: bool = False
-    timeout_seconds: float = Field(default=5.0, gt=0)
-
-
-Client = redis.Redis | RedisCluster
-
-
-def connect(settings: RedisSettings) -> Client:
-    """Open a client that fails fast; waiting and repeating is for the caller, who knows what may be.
-
-    A cluster is asked for its nodes at once: raises Transient when it is away.
-    """
-    if settings.cluster:
-        with translated("asking the cluster for its nodes"):
-            return RedisCluster.from_url(
-                settings.url,
-                socket_timeout=settings.timeout_seconds,
-                socket_connect_timeout=settings.timeout_seconds,
-                cluster_error_retry_attempts=0,
-            )
-    return redis.Redis.from_url(
-        settings.url,
-        socket_timeout=settings.timeout_seconds,
-        socket_connect_timeout=settings.timeout_seconds,
-        retry=Retry(NoBackoff(), 0),
-        health_check_interval=0,
-    )
-
-
-@contextmanager
-def translated(what: str) -> Iterator[None]:
-    """Turn the client's exceptions into Transient (away, loading, full, moved) or Halt (refused for good)."""
-    try:
-        yield
-    except AuthenticationError as error:
-        raise Halt(
-            f"Redis refused the credentials while {what}: {error}; check SIMSTREAM_REDIS__URL"
-        ) from error
-    except NoScriptError:
-        raise
-    except (
-        redis.ConnectionError,
-        redis.TimeoutError,
-        ReadOnlyError,
-        OutOfMemoryError,
-        ClusterDownError,
-        RedisClusterException,
-        MovedError,
-        AskError,
-    ) as error:
-        raise Transient(f"Redis is away while {what}: {error}") from error
-    except ResponseError as error:
-        if _NOT_NOW.search(str(error)):
-            raise Transient(f"Redis answered 'not now' while {what}: {error}") from error
-        raise
+from adapters.redis_client import Client, translated
+from schemas.errors import Transient
 
 
 class RedisNodes:

@@ -26,11 +26,13 @@ from pydantic.fields import FieldInfo
 
 from adapters.index import IndexSettings
 from adapters.kafka import KafkaSettings
-from adapters.redis_nodes import RedisSettings
+from adapters.redis_client import RedisSettings
 from adapters.releases import ReleaseSettings
 from app.observability import LogSettings, MetricsSettings
+from consumers.behaviour import BehaviourSettings
 from consumers.embeddings import EmbeddingsSettings
 from consumers.runner import RunnerSettings
+from consumers.shopper_vectors import VectorSettings
 from model.settings import ModelSettings
 from schemas.events import Frozen
 from schemas.topics import Topics
@@ -42,7 +44,9 @@ NOT_SETTINGS = frozenset({"SIMSTREAM_DATA", "SIMSTREAM_CACHE"})
 DELIMITER = "__"
 HIDDEN = "**********"
 #: Names whose values are never printed, wherever they stand (librdkafka's options included).
-_SECRET_NAME = re.compile(r"(password|secret|token|api_?key|keys$|sasl\.oauthbearer\.config|\.key\b)", re.I)
+_SECRET_NAME = re.compile(
+    r"(password|secret|token|api_?key|hash_key|keys$|sasl\.oauthbearer\.config|\.key\b)", re.I
+)
 
 
 class InvalidSettings(ValueError):
@@ -77,6 +81,8 @@ class Settings(Frozen):
     service: ServiceSettings = ServiceSettings()
     loop: RunnerSettings = RunnerSettings()
     embeddings: EmbeddingsSettings = EmbeddingsSettings()
+    behaviour: BehaviourSettings = BehaviourSettings()
+    shopper_vectors: VectorSettings = VectorSettings()
     metrics: MetricsSettings = MetricsSettings()
     log: LogSettings = LogSettings()
 

@@ -16,20 +16,25 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
 
+from adapters.behaviour_reader import RedisBehaviourReader
 from adapters.index import open_index
 from adapters.index_port import LIVE_ALIAS, VectorIndex, collection_name, release_of
 from adapters.kafka import Publisher
 from adapters.kafka_admin import ensure_topics, open_admin
 from adapters.kafka_reader import GroupReader
+from adapters.redis_behaviour import BehaviourStore
+from adapters.redis_client import connect
 from adapters.redis_items import ItemStore
-from adapters.redis_nodes import connect
+from adapters.redis_nodes import RedisNodes
 from adapters.releases import ReleaseStore
 from app.settings import Settings
+from consumers.behaviour import BehaviourHandler, Interaction
 from consumers.dead_letters import DeadLetters
 from consumers.embeddings import EmbeddingsHandler
 from consumers.products import ProductChange, ProductsHandler
 from consumers.reconcile import Reconciler
 from consumers.runner import Runner
+from consumers.shopper_vectors import ShopperVectors
 from consumers.work import Hint
 from schemas.errors import Transient
 from schemas.vectors import Encoder, TextRecipe, item_vectors
@@ -71,7 +76,26 @@ def make_topics(settings: Settings) -> list[str]:
 
 def open_store(settings: Settings) -> ItemStore:
     """Item state in Redis."""
-    return ItemStore(client=connect(settings.redis), namespace=settings.namespace)
+    return ItemStore(
+        client=connect(settings.redis),
+        namespace=settings.namespace,
+        behaviour_mark=settings.shopper_vectors.mark,
+    )
+
+
+def open_behaviour(settings: Settings) -> BehaviourStore:
+    """What shoppers did, in Redis."""
+    return BehaviourStore(
+        nodes=RedisNodes(connect(settings.redis)),
+        namespace=settings.namespace,
+        sketch_members=settings.behaviour.sketch.members,
+        enough_share=settings.behaviour.enough_share,
+    )
+
+
+def behaviour_reader(settings: Settings) -> RedisBehaviourReader:
+    """What shoppers did, for the service."""
+    return RedisBehaviourReader(store=open_behaviour(settings), hash_key=settings.behaviour.sketch.key)
 
 
 def open_publisher(settings: Settings, role: str) -> Publisher:
@@ -163,6 +187,36 @@ def products_runner(
     )
 
 
+def behaviour_runner(
+    settings: Settings, *, publisher: Publisher, accept_poison: int = 0
+) -> Runner[Interaction]:
+    """The behaviour consumer, ready to run; its announcing thread has started."""
+    handler = BehaviourHandler(
+        store=open_behaviour(settings),
+        publisher=publisher,
+        topics=settings.named_topics(),
+        settings=settings.behaviour,
+    )
+    batch = settings.behaviour.batch_records
+    return Runner(
+        reader=GroupReader(
+            settings.kafka,
+            group=f"{settings.namespace}simstream-behaviour",
+            client_id=client_id(settings, "behaviour"),
+        ),
+        handler=handler,
+        dead_letters=DeadLetters(publisher=publisher),
+        # An event is small work: large batches find more events of one item together.
+        settings=settings.loop.model_copy(
+            update={
+                "batch_records": batch,
+                "in_flight_records": max(settings.loop.in_flight_records, 5 * batch),
+            }
+        ),
+        accept_poison=accept_poison,
+    )
+
+
 def embeddings_runner(
     settings: Settings,
     *,
@@ -184,6 +238,7 @@ def embeddings_runner(
         publisher=publisher,
         topics=settings.named_topics(),
         settings=settings.embeddings,
+        behaviour=ShopperVectors(store=open_behaviour(settings), settings=settings.shopper_vectors),
     )
     return Runner(
         reader=GroupReader(

@@ -37,8 +37,8 @@ from numpy.typing import NDArray
 from adapters.child import GIL_SWITCH_SECONDS
 from adapters.index_edge import EdgeIndex
 from adapters.index_port import LIVE_ALIAS, collection_name
+from adapters.redis_client import RedisSettings, connect
 from adapters.redis_items import ItemStore
-from adapters.redis_nodes import RedisSettings, connect
 from adapters.releases import ReleaseSettings, ReleaseStore
 from benchmarks.harness import Figure, Report, percentile
 from consumers.assembly import Encoded, assemble

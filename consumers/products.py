@@ -10,40 +10,23 @@ crash between the write and the announcement is redelivered with an equal revisi
 
 from __future__ import annotations
 
-import hashlib
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import cast
 
-from pydantic import TypeAdapter, ValidationError
-
-from adapters.kafka import Acknowledge, Publisher, Record
-from adapters.metrics import FRESHNESS_SECONDS
-from adapters.redis_items import Applied, ItemStore, LogPosition, Outcome, ProductWrite
+from adapters.kafka import Publisher, Record
+from adapters.redis_client import Outcome
+from adapters.redis_items import ItemStore, LogPosition, ProductWrite
+from consumers.announcing import COMMIT_DELAY_SECONDS, Announcer
+from consumers.backlog import is_bulk
 from consumers.progress import Delivery
-from schemas.errors import PoisonMessage, Transient
-from schemas.events import (
-    MAX_REVISION,
-    Id,
-    InvalidEvent,
-    ItemChanged,
-    ProductDeleted,
-    ProductUpserted,
-    explain,
-    parse_event,
-)
+from consumers.revised import body_hash, check_revision, product_key, recorded_at
+from schemas.errors import PoisonMessage
+from schemas.events import InvalidEvent, ProductDeleted, ProductUpserted, parse_event
 from schemas.items import digest
-from schemas.topics import BULK_LANE, LANE_HEADER, Topics
+from schemas.topics import Topics
 
-#: A derived revision comes from the producer's clock; further ahead than this it would block later events.
-MAX_CLOCK_AHEAD = timedelta(minutes=10)
-#: Redis with AOF everysec may lose its last seconds, so commits trail the effect by more than that.
-COMMIT_DELAY_SECONDS = 3.0
-#: The last millisecond that a datetime can say; a record's timestamp is whatever its producer wrote.
-_LAST_MS = 253_402_300_799_000
-_PRODUCT_ID: TypeAdapter[str] = TypeAdapter(Id)
 _TEXT_DIMENSIONS = ["content", "lexical"]
 
 
@@ -67,21 +50,19 @@ class ProductsHandler:
         self, *, store: ItemStore, publisher: Publisher, topics: Topics, ack_timeout_seconds: float = 30.0
     ) -> None:
         self._store = store
-        self._publisher = publisher
-        self._topics = topics
-        self._ack_timeout_seconds = ack_timeout_seconds
+        self._announcer = Announcer(
+            publisher=publisher, topics=topics, ack_timeout_seconds=ack_timeout_seconds
+        )
         self.topics: Sequence[str] = (topics.products.name,)
 
     def decode(self, record: Record) -> ProductChange:
         """Parse a record. Raises PoisonMessage naming the field and what was expected."""
         position = LogPosition(record.topic_id, record.partition, record.offset, record.timestamp_ms)
-        recorded_at = datetime.fromtimestamp(min(max(0, record.timestamp_ms), _LAST_MS) / 1000, tz=UTC)
-        bulk = any(name == LANE_HEADER and value == BULK_LANE.encode() for name, value in record.headers)
-        key = _key(record)
+        recorded, bulk, key = recorded_at(record), is_bulk(record), product_key(record)
         if record.value is None:
             return ProductChange(
                 write=ProductWrite(product_id=key, position=position, revision=None),
-                occurred_at=recorded_at,
+                occurred_at=recorded,
                 bulk=bulk,
             )
         try:
@@ -96,25 +77,14 @@ class ProductsHandler:
                 f"the record's key is {key!r} but field 'product_id' is {event.product_id!r}: "
                 "key records by product_id, or compaction removes the wrong product"
             )
-        # As a difference: a sum could pass the last date there is.
-        if event.revision is None and event.occurred_at - recorded_at > MAX_CLOCK_AHEAD:
-            raise PoisonMessage(
-                f"field 'occurred_at' ({event.occurred_at.isoformat()}) is more than 10 minutes ahead of the "
-                f"record's timestamp ({recorded_at.isoformat()}) and no 'revision' is given: "
-                "mend the producer's clock, or send a revision"
-            )
-        if event.order > MAX_REVISION:
-            raise PoisonMessage(
-                f"field 'occurred_at' ({event.occurred_at.isoformat()}) is too late to derive a revision "
-                f"from (at most {MAX_REVISION} microseconds): mend the producer's clock, or send a revision"
-            )
+        check_revision(event, recorded)
         upsert = event if isinstance(event, ProductUpserted) else None
         return ProductChange(
             write=ProductWrite(
                 product_id=event.product_id,
                 position=position,
                 revision=event.order,
-                body_hash=hashlib.blake2b(record.value, digest_size=8).hexdigest(),
+                body_hash=body_hash(record.value).hex(),
                 document=upsert.model_dump_json(exclude_none=True).encode() if upsert else None,
                 occurred_at=event.occurred_at.isoformat(),
                 text_hash=_text_hash(upsert) if upsert else "",
@@ -128,58 +98,21 @@ class ProductsHandler:
         # 1. State first: one round trip, each write applied only if it is newer.
         applied = self._store.apply([delivery.event.write for delivery in deliveries])
         consumed_at = datetime.now(UTC)
-        # 2. One hint per item of the batch; an older event is silent.
-        announced: dict[str, list[tuple[Delivery[ProductChange], Applied]]] = {}
+        # 2. One hint per item of the batch; an older event is silent. 3. It settles with its acknowledgement.
+        announced: dict[str, list[Delivery[ProductChange]]] = {}
+        text_moved = set()
         for delivery, answer in zip(deliveries, applied, strict=True):
+            product_id = delivery.event.write.product_id
             if answer.outcome is Outcome.OLDER:
                 delivery.settle()
             else:
-                announced.setdefault(delivery.event.write.product_id, []).append((delivery, answer))
-        acknowledgements = _Acknowledgements(len(announced))
-        hints: dict[str, list[tuple[str, bytes, Acknowledge]]] = {}
-        for product_id, parts in announced.items():
-            topic, hint, on_ack = self._hint(product_id, parts, consumed_at, acknowledgements)
-            hints.setdefault(topic, []).append((product_id, hint, on_ack))
-        for topic, batch in hints.items():
-            self._publisher.send_batch(topic, batch)
-        # 3. Nothing settles before the broker has the hints it caused.
-        if announced and not acknowledgements.wait(self._ack_timeout_seconds):
-            raise Transient("the broker did not acknowledge the announcements in time")
-        if acknowledgements.failure is not None:
-            raise Transient(f"the broker refused announcements: {acknowledgements.failure}")
-
-    def _hint(
-        self,
-        product_id: str,
-        parts: list[tuple[Delivery[ProductChange], Applied]],
-        consumed_at: datetime,
-        acknowledgements: _Acknowledgements,
-    ) -> tuple[str, bytes, Acknowledge]:
-        """Its topic, its body, and what its acknowledgement settles."""
-        changes = [delivery.event for delivery, _ in parts]
-        text_changed = any(answer.text_changed for _, answer in parts)
-        # A live change among bulk ones must not wait for the import.
-        bulk = all(change.bulk for change in changes)
-        topic = self._topics.changed_bulk if bulk else self._topics.changed
-        # A redelivered equal is announced with no dimension: what it changed is no longer known, and hints
-        # carry no state.
-        hint = ItemChanged(
-            product_id=product_id,
-            dimensions=([*_TEXT_DIMENSIONS] if text_changed else []) + ["context"],
-            occurred_at=max(change.occurred_at for change in changes),
-            consumed_at=consumed_at,
-        )
-
-        def on_ack(error: Exception | None) -> None:
-            if error is None:
-                for delivery, _ in parts:
-                    delivery.settle()
-                for change in changes:
-                    age = (consumed_at - change.occurred_at).total_seconds()
-                    FRESHNESS_SECONDS.labels(stage="consumed").observe(max(0.0, age))
-            acknowledgements.count(error)
-
-        return topic.name, hint.model_dump_json().encode(), on_ack
+                announced.setdefault(product_id, []).append(delivery)
+            if answer.text_changed:
+                text_moved.add(product_id)
+        # A redelivered equal is announced without text: what it changed is no longer known, and hints carry
+        # no state.
+        dimensions = {one: [*(_TEXT_DIMENSIONS if one in text_moved else ()), "context"] for one in announced}
+        self._announcer.announce(announced, dimensions, consumed_at=consumed_at)
 
     def store_epoch(self) -> str | None:
         """Redis' run id: when it changes, effects younger than the commit may be gone."""
@@ -191,42 +124,6 @@ class ProductsHandler:
 
     def close(self) -> None:
         """Nothing to release: collaborators belong to whoever made them."""
-
-
-class _Acknowledgements:
-    """Counts broker acknowledgements of one batch; the last one wakes the waiter."""
-
-    def __init__(self, expected: int) -> None:
-        self._missing = expected
-        self._lock = threading.Lock()
-        self._done = threading.Event()
-        self.failure: Exception | None = None
-
-    def count(self, error: Exception | None) -> None:
-        """One acknowledgement, or one refusal, has come; called on the publisher's thread."""
-        with self._lock:
-            self._missing -= 1
-            if error is not None:
-                self.failure = error
-            if self._missing <= 0:
-                self._done.set()
-
-    def wait(self, timeout_seconds: float) -> bool:
-        """Whether all have come in time."""
-        return self._done.wait(timeout_seconds)
-
-
-def _key(record: Record) -> str:
-    if record.key is None:
-        raise PoisonMessage("the record has no key: key records of this topic by product_id")
-    try:
-        key = record.key.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise PoisonMessage("the record's key is not UTF-8: key records by product_id") from error
-    try:
-        return _PRODUCT_ID.validate_python(key)
-    except ValidationError as error:
-        raise PoisonMessage(f"the record's key: {explain(error)}") from error
 
 
 def _text_hash(product: ProductUpserted) -> str:

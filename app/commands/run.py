@@ -16,6 +16,7 @@ from app.observability import configure_logging, export_metrics
 from app.settings import load_settings
 from app.stack import running, serve_alone
 from app.wiring import (
+    behaviour_runner,
     embeddings_runner,
     make_topics,
     open_live,
@@ -32,6 +33,7 @@ class Consumer(StrEnum):
 
     PRODUCTS = "products"
     EMBEDDINGS = "embeddings"
+    BEHAVIOUR = "behaviour"
 
 
 DataDir = Annotated[Path, typer.Option("--data-dir", help="Where the embedded stack keeps its data.")]
@@ -75,6 +77,8 @@ def consume(
     opened.callback(publisher.close)
     if consumer is Consumer.PRODUCTS:
         runner = products_runner(settings, store=store, publisher=publisher, accept_poison=accept_poison)
+    elif consumer is Consumer.BEHAVIOUR:
+        runner = behaviour_runner(settings, publisher=publisher, accept_poison=accept_poison)
     else:
         index, collection, releases = open_live(settings)
         opened.callback(releases.close)

@@ -14,8 +14,8 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from adapters.redis_items import Applied, ItemStore, LogPosition, Outcome, ProductWrite
-from adapters.redis_nodes import RedisSettings, connect, translated
+from adapters.redis_client import Outcome, RedisSettings, connect, translated
+from adapters.redis_items import Applied, ItemStore, LogPosition, ProductWrite
 from app.local import LocalRedis
 from schemas.errors import Halt, Transient
 from schemas.events import MAX_REVISION, ProductUpserted

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from adapters.kafka import Headers, Record
-from adapters.redis_items import Applied, Outcome, ProductWrite
+from adapters.redis_client import Outcome
+from adapters.redis_items import Applied, ProductWrite
 from consumers.products import ProductChange, ProductsHandler
 from consumers.progress import Delivery, Progress
 from schemas.errors import PoisonMessage, Transient

@@ -9,8 +9,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from adapters.index_edge import EdgeIndex
+from adapters.redis_client import RedisSettings, connect
 from adapters.redis_items import ItemStore
-from adapters.redis_nodes import RedisSettings, connect
 from app.local import LocalRedis
 from tests.service.shop import Shop
 

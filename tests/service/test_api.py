@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from adapters.index_edge import EdgeIndex
+from adapters.redis_client import RedisSettings, connect
 from adapters.redis_items import ItemStore
-from adapters.redis_nodes import RedisSettings, connect
 from schemas.api import Answer, ItemView
 from schemas.errors import Transient
 from service.settings import ServiceSettings

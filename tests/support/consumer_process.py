@@ -28,8 +28,8 @@ from adapters.index import IndexSettings, open_index
 from adapters.index_port import VectorIndex
 from adapters.kafka import KafkaSettings, Publisher, Record
 from adapters.kafka_reader import GroupReader, Partition
+from adapters.redis_client import RedisSettings, connect
 from adapters.redis_items import Applied, ItemStore, ProductWrite
-from adapters.redis_nodes import RedisSettings, connect
 from consumers.dead_letters import DeadLetters
 from consumers.embeddings import EmbeddingsHandler, EmbeddingsSettings
 from consumers.products import ProductsHandler

@@ -18,8 +18,8 @@ from adapters.index_port import VectorIndex
 from adapters.kafka import KafkaSettings, Publisher
 from adapters.kafka_admin import ensure_topics, open_admin
 from adapters.kafka_reader import GroupReader
+from adapters.redis_client import RedisSettings, connect
 from adapters.redis_items import ItemStore
-from adapters.redis_nodes import RedisSettings, connect
 from consumers.dead_letters import DeadLetters
 from consumers.embeddings import EmbeddingsHandler, EmbeddingsSettings
 from consumers.products import ProductsHandler

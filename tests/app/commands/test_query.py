@@ -12,8 +12,8 @@ import typer
 from typer.testing import CliRunner, Result
 
 from adapters.index_edge import EdgeIndex
+from adapters.redis_client import RedisSettings, connect
 from adapters.redis_items import ItemStore
-from adapters.redis_nodes import RedisSettings, connect
 from app.commands.query import parsed_weights, register, service_url
 from app.local import LocalRedis
 from app.stack import Service

@@ -1,0 +1,61 @@
+"""What records of revised events have in common: a key, a time, and a revision that can be trusted.
+
+Pure: reads and writes nothing. Raises PoisonMessage with a sentence that a producer's engineer can act on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime, timedelta
+
+from pydantic import TypeAdapter, ValidationError
+
+from adapters.kafka import Record
+from schemas.errors import PoisonMessage
+from schemas.events import MAX_REVISION, Id, Revised, explain
+
+#: A derived revision comes from the producer's clock; further ahead than this it would block later events.
+MAX_CLOCK_AHEAD = timedelta(minutes=10)
+#: The last millisecond that a datetime can say; a record's timestamp is whatever its producer wrote.
+_LAST_MS = 253_402_300_799_000
+_PRODUCT_ID: TypeAdapter[str] = TypeAdapter(Id)
+
+
+def product_key(record: Record) -> str:
+    """The product id that the record is keyed by."""
+    if record.key is None:
+        raise PoisonMessage("the record has no key: key records of this topic by product_id")
+    try:
+        key = record.key.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise PoisonMessage("the record's key is not UTF-8: key records by product_id") from error
+    try:
+        return _PRODUCT_ID.validate_python(key)
+    except ValidationError as error:
+        raise PoisonMessage(f"the record's key: {explain(error)}") from error
+
+
+def recorded_at(record: Record) -> datetime:
+    """The record's own time, as near as a datetime can say it."""
+    return datetime.fromtimestamp(min(max(0, record.timestamp_ms), _LAST_MS) / 1000, tz=UTC)
+
+
+def check_revision(event: Revised, recorded: datetime) -> None:
+    """Refuse a revision that follows from a clock too far ahead, or from a time too late for one."""
+    # As a difference: a sum could pass the last date there is.
+    if event.revision is None and event.occurred_at - recorded > MAX_CLOCK_AHEAD:
+        raise PoisonMessage(
+            f"field 'occurred_at' ({event.occurred_at.isoformat()}) is more than 10 minutes ahead of the "
+            f"record's timestamp ({recorded.isoformat()}) and no 'revision' is given: "
+            "mend the producer's clock, or send a revision"
+        )
+    if event.order > MAX_REVISION:
+        raise PoisonMessage(
+            f"field 'occurred_at' ({event.occurred_at.isoformat()}) is too late to derive a revision "
+            f"from (at most {MAX_REVISION} microseconds): mend the producer's clock, or send a revision"
+        )
+
+
+def body_hash(body: bytes) -> bytes:
+    """64 bits that order events of equal revision and time, the same in every process."""
+    return hashlib.blake2b(body, digest_size=8).digest()
