@@ -1,0 +1,352 @@
+"""User events on a real Redis: redelivered, reordered between owners or sent twice, each counts once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from random import Random
+from typing import Any
+
+import pytest
+
+from adapters import behaviour_scripts, redis_behaviour
+from adapters.kafka import Record
+from adapters.redis_behaviour import BehaviourStore
+from adapters.redis_client import RedisSettings, connect
+from adapters.redis_nodes import RedisNodes
+from consumers.behaviour import BehaviourHandler, BehaviourSettings, Interaction
+from consumers.debounce import DebounceSettings
+from consumers.interest import SketchSettings
+from consumers.progress import Delivery, Progress
+from schemas.errors import Halt, PoisonMessage, Transient
+from schemas.events import ItemChanged, UserEvent
+from schemas.topics import Topics
+from tests.support.behaviour_oracle import Logged, expected_items, expected_shopper, items_in, unpacked
+from tests.support.servers import Redis
+
+NOW = datetime(2026, 11, 24, 8, tzinfo=UTC)
+TOPICS = Topics.named()
+SKETCH = SketchSettings(members=8, half_life_days=30)
+SETTINGS = BehaviourSettings(
+    sketch=SKETCH,
+    recent_items=5,
+    debounce=DebounceSettings(delay_seconds=0.05, max_delay_seconds=0.2, interval_seconds=3_600),
+)
+
+
+class Publisher:
+    """Remembers hints; acknowledges unless told not to."""
+
+    def __init__(self) -> None:
+        self.hints: list[ItemChanged] = []
+        self.error: Exception | None = None
+
+    def send_batch(self, topic: str, records: Sequence[tuple[str, bytes, Callable[..., None]]]) -> None:
+        assert topic == TOPICS.changed.name
+        for key, value, on_ack in records:
+            hint = ItemChanged.model_validate_json(value)
+            assert hint.product_id == key
+            if self.error is None:
+                self.hints.append(hint)
+            on_ack(self.error)
+
+    def flush(self, timeout_seconds: float) -> int:
+        return 0
+
+
+@pytest.fixture
+def store(redis_server: Redis, namespace: str) -> Iterator[BehaviourStore]:
+    client = connect(RedisSettings(url=redis_server.url))
+    yield BehaviourStore(nodes=RedisNodes(client), namespace=namespace, sketch_members=SKETCH.members)
+    client.close()
+
+
+@pytest.fixture
+def make(store: BehaviourStore) -> Iterator[Callable[..., BehaviourHandler]]:
+    made = []
+
+    def one(**fields: Any) -> BehaviourHandler:
+        given: dict[str, Any] = {"publisher": Publisher(), "store": store, **fields}
+        made.append(BehaviourHandler(topics=TOPICS, settings=SETTINGS, **given))
+        return made[-1]
+
+    yield one
+    for handler in made:
+        handler.close()
+
+
+def drawn(seed: int, count: int = 600) -> list[Logged]:
+    """A log of three partitions: few items, repeated shoppers, some events sent twice, some late or early."""
+    draw = Random(seed)
+    offsets = [0, 0, 0]
+    log: list[Logged] = []
+    sent: list[UserEvent] = []
+    for number in range(count):
+        if sent and draw.random() < 0.1:
+            event = draw.choice(sent[-40:])
+        else:
+            user = f"u{int(draw.paretovariate(0.8)) % 60}"
+            kind = draw.choice(["view"] * 5 + ["click", "cart", "purchase", "share", "rate", "impression"])
+            event = UserEvent(
+                event_id=f"e{number}",
+                type=kind,
+                user_id=user,
+                product_id=f"p{int(draw.paretovariate(0.7)) % 12}",
+                occurred_at=NOW - timedelta(seconds=draw.choice([0, 60, 5_000, 90_000, 900_000, -9_999])),
+                value=str(draw.randrange(6)) if kind == "rate" else None,
+            )
+            sent.append(event)
+        partition = sum(event.user_id.encode()) % 3
+        # Offsets of a partition have gaps, as after transactions.
+        offsets[partition] += draw.choice([1, 1, 1, 3])
+        log.append(Logged(partition, offsets[partition], int(NOW.timestamp() * 1000), event))
+    return log
+
+
+def record(one: Logged, **fields: Any) -> Record:
+    body = one.event.model_dump_json().encode()
+    given: dict[str, Any] = {
+        "topic": TOPICS.events.name,
+        "topic_id": "topic-id-of-22-charact",
+        "partition": one.partition,
+        "offset": one.offset,
+        "timestamp_ms": one.timestamp_ms,
+        "key": one.event.user_id.encode(),
+        "value": body,
+        **fields,
+    }
+    return Record(**given)
+
+
+def feed(handler: BehaviourHandler, log: Sequence[Logged]) -> list[Delivery[Interaction]]:
+    """One batch, in the order given."""
+    progress = Progress(None)
+    batch = [Delivery(handler.decode(record(one)), one.offset, progress) for one in log]
+    handler.handle(batch)
+    assert all(delivery.settled for delivery in batch)
+    return batch
+
+
+def in_batches(draw: Random, log: Sequence[Logged]) -> Iterator[Sequence[Logged]]:
+    start = 0
+    while start < len(log):
+        end = start + draw.randrange(1, 90)
+        yield log[start:end]
+        start = end
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_counters_and_sketches_equal_the_oracle(
+    seed: int, store: BehaviourStore, make: Callable[..., BehaviourHandler]
+) -> None:
+    log = drawn(seed)
+    for batch in in_batches(Random(seed), log):
+        feed(make(), batch)
+    assert items_in(store) == expected_items(log, SKETCH)
+    duplicates = len(log) - len({(one.event.user_id, one.event.event_id) for one in log})
+    assert duplicates > 20, "nothing was sent twice: this proved nothing"
+
+
+def at_work(seed: int, log: Sequence[Logged], owners: Sequence[BehaviourHandler]) -> int:
+    """Owners that each read a partition from a commit on, in turns; how many records were handled again.
+
+    A commit is a place before which everything was handled by somebody.
+    """
+    draw = Random(seed)
+    handled = 0
+    for partition in range(3):
+        mine = [one for one in log if one.partition == partition]
+        committed, reached = 0, [0] * len(owners)
+        while committed < len(mine):
+            number = draw.randrange(len(owners))
+            if draw.random() < 0.2:
+                reached[number] = committed  # this one was assigned the partition anew
+            if draw.random() < 0.05:
+                reached[number] = 0  # or told to read everything again
+            batch = mine[reached[number] : reached[number] + draw.randrange(1, 40)]
+            if batch:
+                feed(owners[number], batch)
+            handled += len(batch)
+            reached[number] += len(batch)
+            if draw.random() < 0.5:
+                committed = max(committed, reached[number])
+    return handled - len(log)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_owners_that_overlap_and_read_again_count_once(
+    seed: int, store: BehaviourStore, make: Callable[..., BehaviourHandler]
+) -> None:
+    log = drawn(100 + seed)
+    again = at_work(seed, log, [make(), make(), make()])
+    assert again > 300
+    assert items_in(store) == expected_items(log, SKETCH)
+
+
+GUARDS_OFF = {"local new = offset > (guard[partition] or -1)": "local new = true"}
+#: The guard as an aggregate has it: all of a call counts if its last offset is above what stands.
+COMPARED_ONCE = {
+    "local everyone, touched = {}, {}": (
+        "local everyone, touched = {}, {}\n"
+        "  local before, last = {}, {}\n"
+        "  for i = 1, #events, 5 do\n"
+        "    before[events[i]] = guard[events[i]] or -1\n"
+        "    last[events[i]] = math.max(last[events[i]] or -1, events[i + 1])\n"
+        "  end"
+    ),
+    "local new = offset > (guard[partition] or -1)\n    if new then guard[partition] = offset end": (
+        "local new = last[partition] > before[partition]\n    guard[partition] = last[partition]"
+    ),
+}
+
+
+@pytest.mark.parametrize("change", [GUARDS_OFF, COMPARED_ONCE])
+def test_without_its_guard_the_same_work_counts_wrongly(
+    change: dict[str, str],
+    store: BehaviourStore,
+    make: Callable[..., BehaviourHandler],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    script = behaviour_scripts.ITEMS
+    for text, other in change.items():
+        assert text in script
+        script = script.replace(text, other)
+    monkeypatch.setattr(redis_behaviour, "ITEMS", script)
+    broken = BehaviourStore(
+        nodes=store._nodes,  # noqa: SLF001
+        namespace=store._namespace,  # noqa: SLF001
+        sketch_members=SKETCH.members,
+    )
+    log = drawn(100)
+    at_work(0, log, [make(store=broken), make(store=broken), make(store=broken)])
+    found, wanted = items_in(broken), expected_items(log, SKETCH)
+    assert found != wanted
+    for product_id in wanted:  # and only the counters: sketches need no guard
+        assert found[product_id]["sketch"] == wanted[product_id]["sketch"]
+        assert found[product_id]["tau"] == wanted[product_id]["tau"]
+
+
+def test_recent_items_are_each_once_newest_first_and_bounded(
+    store: BehaviourStore, make: Callable[..., BehaviourHandler]
+) -> None:
+    log = drawn(7)
+    handler = make()
+    for batch in in_batches(Random(7), log):
+        feed(handler, batch)
+        feed(handler, batch)
+    for user_id in {one.event.user_id for one in log}:
+        wanted = expected_shopper(log, user_id, SKETCH, SETTINGS.recent_items)
+        name = handler._scorer.shopper(user_id).hash  # noqa: SLF001
+        assert store.recent(name, 100) == wanted["recent"]
+        (packed,) = store.touched([name])
+        assert unpacked(packed or b"") == wanted["registers"]
+
+
+def view(number: int, user: str, product: str = "p1", **fields: Any) -> Logged:
+    given = {"type": "view", "occurred_at": NOW, "event_id": f"e{number}", **fields}
+    event = UserEvent(user_id=user, product_id=product, **given)
+    return Logged(0, number, int(NOW.timestamp() * 1000), event)
+
+
+def test_an_account_that_floods_is_one_shopper(
+    store: BehaviourStore, make: Callable[..., BehaviourHandler]
+) -> None:
+    handler = make()
+    for start in range(0, 10_000, 2_000):
+        feed(handler, [view(number, "bot") for number in range(start, start + 2_000)])
+    (state,) = store.states(["p1"])
+    assert state is not None
+    assert (state.totals[0], state.header.members, state.header.shoppers) == (10_000, 1, 1)
+
+
+def test_ids_far_apart_are_outside_the_promise_and_the_window_stays_small(
+    store: BehaviourStore, make: Callable[..., BehaviourHandler]
+) -> None:
+    handler = make()
+    for start in range(0, 3_000, 300):
+        progress = Progress(start)
+        batch = [view(number, "u1") for number in range(start, start + 300)]
+        handler.handle([Delivery(handler.decode(record(one)), one.offset, progress) for one in batch])
+    name = handler._scorer.shopper("u1").hash  # noqa: SLF001
+    client = store._nodes.primaries()[0]  # noqa: SLF001
+    window = client.hvals(store.shopper_key(name, "ids"))
+    assert [len(one) // 14 <= 256 + 64 + 300 for one in window] == [True]
+    feed(handler, [view(0, "u1")])  # read again: its guard knows
+    (state,) = store.states(["p1"])
+    assert state is not None
+    assert state.totals[0] == 3_000
+
+
+def test_an_impression_is_counted_and_is_no_interaction(
+    store: BehaviourStore, make: Callable[..., BehaviourHandler]
+) -> None:
+    handler = make()
+    bad = {"type": "rate", "value": "2"}
+    feed(handler, [view(1, "u1", type="impression"), view(2, "u1", **bad), view(3, "u1", type="rate")])
+    (state,) = store.states(["p1"])
+    assert state is not None
+    assert (state.totals, state.header.members, state.header.shoppers) == ([0, 0, 0, 0, 0, 2, 1], 0, 0)
+    assert store.recent(handler._scorer.shopper("u1").hash, 10) == []  # noqa: SLF001
+
+
+# --- what is announced ------------------------------------------------------------------------------
+
+
+def test_an_item_that_moved_is_announced_once_per_delay_and_a_failed_hint_again(
+    store: BehaviourStore, make: Callable[..., BehaviourHandler]
+) -> None:
+    clock = [NOW]
+    publisher = Publisher()
+    handler = make(publisher=publisher, now=lambda: clock[0])
+    debounce = handler._debounce  # noqa: SLF001
+    for number in range(20):
+        feed(handler, [view(number, f"u{number}")])
+    assert debounce.announce() == 0
+    clock[0] += timedelta(seconds=0.1)
+    assert debounce.announce() == 1
+    assert debounce.announce() == 0
+    assert [(hint.product_id, hint.dimensions) for hint in publisher.hints] == [("p1", ["behaviour"])]
+    feed(handler, [view(100, "another")])
+    clock[0] += timedelta(seconds=0.3)
+    publisher.error = RuntimeError("broker away")
+    with pytest.raises(Transient):
+        debounce.announce()
+    publisher.error = None
+    assert debounce.announce() == 0, "it was taken a moment ago: somebody may be at it"
+    clock[0] += timedelta(seconds=31)
+    assert make(publisher=publisher, now=lambda: clock[0])._debounce.announce() == 1  # noqa: SLF001
+    assert len(publisher.hints) == 2
+
+
+def test_other_settings_of_a_sketch_are_refused(
+    store: BehaviourStore, make: Callable[..., BehaviourHandler]
+) -> None:
+    feed(make(), [view(1, "u1")])
+    other = SETTINGS.model_copy(update={"sketch": SKETCH.model_copy(update={"half_life_days": 7.0})})
+    handler = BehaviourHandler(store=store, publisher=Publisher(), topics=TOPICS, settings=other)  # type: ignore[arg-type]
+    try:
+        with pytest.raises(Halt, match="SIMSTREAM_BEHAVIOUR__SKETCH__"):
+            feed(handler, [view(2, "u2")])
+    finally:
+        handler.close()
+
+
+@pytest.mark.parametrize(
+    ("value", "key", "reason"),
+    [
+        (None, b"u1", "null record"),
+        (b"{", b"u1", "JSON"),
+        ({"type": "look"}, b"u1", "field 'type'"),
+        ({"user_id": "u2"}, b"u1", "key records of this topic by user_id"),
+        ({}, None, "key records of this topic by user_id"),
+    ],
+)
+def test_what_cannot_be_read_is_poison_with_its_reason(
+    value: Any, key: bytes | None, reason: str, make: Callable[..., BehaviourHandler]
+) -> None:
+    if isinstance(value, dict):
+        whole = json.loads(view(1, "u1").event.model_dump_json())
+        value = json.dumps({**whole, **value}).encode()
+    with pytest.raises(PoisonMessage, match=reason):
+        make().decode(record(view(1, "u1"), value=value, key=key))
