@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 
 from adapters.behaviour_scripts import TIERS
 from adapters.redis_behaviour import BehaviourStore, ItemBehaviour
+from adapters.registers import distinct_of
 from adapters.shopper_hash import shopper_hash
 from schemas.behaviour import TYPES, Interaction, ItemFigures, Trending, Window
 
@@ -104,20 +105,3 @@ def figures_of(state: ItemBehaviour, now: float) -> ItemFigures:
         buyers[window] = distinct_of([bucket[8] for bucket in found])
     totals = {name: int(state.totals[place]) for place, name in enumerate(TYPES)}
     return ItemFigures(totals, windows, shoppers, buyers)
-
-
-def distinct_of(sketches: Sequence[bytes]) -> float:
-    """Distinct shoppers of several register sketches together (Flajolet et al. 2007; linear when few)."""
-    ranks = [0] * 64
-    for packed in sketches:
-        for place, byte in enumerate(packed):
-            ranks[2 * place] = max(ranks[2 * place], byte >> 4)
-            ranks[2 * place + 1] = max(ranks[2 * place + 1], byte & 15)
-    return estimated(ranks)
-
-
-def estimated(ranks: Sequence[int]) -> float:
-    """HyperLogLog's estimate for registers of any of our sizes."""
-    m, zeros = len(ranks), ranks.count(0)
-    raw = (0.709 if m == 64 else 0.697) * m * m / sum(2.0**-rank for rank in ranks)
-    return m * math.log(m / zeros) if raw <= 2.5 * m and zeros else raw

@@ -24,28 +24,28 @@ STATE_VERSION = 1
 # order, ends the same. `pending` is index -> rank.
 _REGISTERS = """
 local function merged(packed, pending, bytes_total)
-  local bytes, changed = {}, false
-  if packed == '' then
-    for i = 1, bytes_total do bytes[i] = 0 end
-  else
-    bytes = {string.byte(packed, 1, -1)}
-  end
+  local changed = false
+  if packed == '' then packed = string.rep('\\0', bytes_total) end
   for index, rank in pairs(pending) do
     local i = math.floor(index / 2) + 1
-    local byte = bytes[i]
+    local byte = string.byte(packed, i)
     local high, low = math.floor(byte / 16), byte % 16
+    local raised = byte
     if index % 2 == 0 then
-      if rank > high then bytes[i] = rank * 16 + low; changed = true end
-    elseif rank > low then bytes[i] = high * 16 + rank; changed = true end
+      if rank > high then raised = rank * 16 + low end
+    elseif rank > low then raised = high * 16 + rank end
+    if raised ~= byte then
+      packed = string.sub(packed, 1, i - 1) .. string.char(raised) .. string.sub(packed, i + 1)
+      changed = true
+    end
   end
-  if not changed then return packed, false end
-  return string.char(unpack(bytes)), true
+  return packed, changed
 end
 """
 
-# KEYS per shopper: event ids, recent items, bought items, touched items.
+# KEYS per shopper: a hash (id windows, and 'n': registers of distinct items), recent items, bought items.
 # ARGV[1]: [recent kept, bought kept, [[field of the id window, committed offset, [id, offset, ...],
-#   [item, score, ...] recent, [item, ms, ...] bought, [index * 16 + rank, ...] touched], ...]].
+#   [score, item, ...] recent, [ms, item, ...] bought, [index * 16 + rank, ...] touched], ...]].
 # Answers per shopper a string: '1' for each event that counts, '0' for a duplicate of an earlier one.
 #
 # An id window is a string of 14-byte entries (8 of the id's hash, 6 of the offset of its first appearance) in
@@ -70,20 +70,19 @@ local function found(blob, id)
   end
 end
 
-local function keep_newest(key, pairs_flat, kept)
-  if #pairs_flat == 0 then return end
-  local args = {}
-  for i = 1, #pairs_flat, 2 do
-    args[i], args[i + 1] = string.format('%.0f', pairs_flat[i + 1]), pairs_flat[i]
+local function keep_newest(key, scored, kept)
+  if #scored == 0 then return end
+  for i = 1, #scored, 2 do scored[i] = string.format('%.0f', scored[i]) end
+  if redis.call('ZADD', key, 'GT', unpack(scored)) > 0 and redis.call('ZCARD', key) > kept then
+    redis.call('ZREMRANGEBYRANK', key, 0, -kept - 1)
   end
-  redis.call('ZADD', key, 'GT', unpack(args))
-  if redis.call('ZCARD', key) > kept then redis.call('ZREMRANGEBYRANK', key, 0, -kept - 1) end
 end
 
 for n, one in ipairs(ask[3]) do
-  local base = (n - 1) * 4
+  local base = (n - 1) * 3
   local field, committed, ids = one[1], one[2], one[3]
-  local before = redis.call('HGET', KEYS[base + 1], field) or ''
+  local standing = redis.call('HMGET', KEYS[base + 1], field, 'n')
+  local before, touched = standing[1] or '', standing[2] or ''
   local blob, flags = before, {}
   for i = 1, #ids, 2 do
     local id, offset = ids[i], ids[i + 1]
@@ -109,19 +108,22 @@ for n, one in ipairs(ask[3]) do
     end
     blob = string.sub(blob, leaving * 14 + 1)
   end
-  if blob ~= before then redis.call('HSET', KEYS[base + 1], field, blob) end
-  keep_newest(KEYS[base + 2], one[4], recent_kept)
-  keep_newest(KEYS[base + 3], one[5], bought_kept)
+  local changed = false
   if #one[6] > 0 then
     local pending = {}
     for _, code in ipairs(one[6]) do
       local index, rank = math.floor(code / 16), code % 16
       if rank > (pending[index] or 0) then pending[index] = rank end
     end
-    local standing = redis.call('GET', KEYS[base + 4]) or ''
-    local packed, changed = merged(standing, pending, SHOPPER_REGISTERS / 2)
-    if changed then redis.call('SET', KEYS[base + 4], packed) end
+    touched, changed = merged(touched, pending, SHOPPER_REGISTERS / 2)
   end
+  if changed then
+    redis.call('HSET', KEYS[base + 1], field, blob, 'n', touched)
+  elseif blob ~= before then
+    redis.call('HSET', KEYS[base + 1], field, blob)
+  end
+  keep_newest(KEYS[base + 2], one[4], recent_kept)
+  keep_newest(KEYS[base + 3], one[5], bought_kept)
   answers[n] = table.concat(flags)
 end
 return cmsgpack.pack(answers)
@@ -131,33 +133,47 @@ return cmsgpack.pack(answers)
 # KEYS per item: state, sketch.
 # ARGV[1]: [topic, k, share of members that must move to be enough, [[[partition, offset, second of the
 #   event, type + 8 * counts + 16 * interaction, index * 16 + rank, ...], [member, score, ...]], ...]].
-# Answers per item [0 nothing moved | 1 something | 2 enough, [tier, bucket, shoppers, ...] of what changed].
+# Answers per item [0 nothing moved | 1 something | 2 enough, [tier, bucket, registers, ...] of what changed].
 #
-# State: header, then MessagePack [newest second, {topic: {partition: guard}}, totals, per tier {bucket:
-# [7 counts, shoppers' registers, buyers' registers]}]. The guard filters counters event by event: what has an
-# offset above it, and only that, is counted, whoever else is at work. All else may be applied again.
+# State: header, then MessagePack [newest second, {topic: {partition: guard}}, totals, per tier {number:
+# bucket}]. A bucket is a string: 7 counts of 2 bytes (or of 4, once one needs them), registers of shoppers,
+# then of buyers, each of 32 bytes or absent; its length says which. Only what an event touches is opened.
+# The guard filters counters event by event: what has an offset above it, and only that, is counted, whoever
+# else is at work. All else may be applied again.
 ITEMS = (
     _REGISTERS
     + """
 local ask = cmsgpack.unpack(ARGV[1])
 local topic, k, share = ask[1], ask[2], ask[3]
 local answers = {}
-local POWER = {}
-for rank = 0, 15 do POWER[rank] = 2 ^ -rank end
-
 -- HyperLogLog with linear counting below 2.5 m (Flajolet et al. 2007).
 local function estimate(packed)
   local m, sum, zeros = ITEM_REGISTERS, 0, 0
   for i = 1, #packed do
     local byte = string.byte(packed, i)
     local high, low = math.floor(byte / 16), byte % 16
-    sum = sum + POWER[high] + POWER[low]
-    if high == 0 then zeros = zeros + 1 end
-    if low == 0 then zeros = zeros + 1 end
+    sum = sum + 2 ^ -high + 2 ^ -low
+    zeros = zeros + (high == 0 and 1 or 0) + (low == 0 and 1 or 0)
   end
   local raw = 0.709 * m * m / sum
   if raw <= 2.5 * m and zeros > 0 then return m * math.log(m / zeros) end
   return raw
+end
+
+local function opened(packed)
+  local size = #packed
+  local wide = size == 28 or size == 60 or size == 92
+  local head = wide and 28 or 14
+  local bucket = {struct.unpack(wide and '>I4I4I4I4I4I4I4' or '>I2I2I2I2I2I2I2', packed)}
+  bucket[8] = string.sub(packed, head + 1, head + 32)
+  bucket[9] = string.sub(packed, head + 33)
+  return bucket
+end
+
+local function closed(bucket)
+  local most = math.max(unpack(bucket, 1, 7))
+  local format = most > 65535 and '>I4I4I4I4I4I4I4' or '>I2I2I2I2I2I2I2'
+  return struct.pack(format, unpack(bucket, 1, 7)) .. bucket[8] .. bucket[9]
 end
 
 -- A sum over the members: whatever the order of arrival, equal sketches have equal digests.
@@ -182,7 +198,7 @@ for n, one in ipairs(ask[4]) do
   guards[topic] = guard
 
   -- Counters, and who was there.
-  local everyone, touched = {}, {}
+  local everyone, open, fresh = {}, {{}, {}, {}}, {}
   for i = 1, #events, 5 do
     local partition, offset, second, code = events[i], events[i + 1], events[i + 2], events[i + 3]
     local kind, counts, interaction = code % 8, math.floor(code / 8) % 2, code >= 16
@@ -195,39 +211,47 @@ for n, one in ipairs(ask[4]) do
       if interaction and rank > (everyone[index] or 0) then everyone[index] = rank end
       for tier, width in ipairs(WIDTHS) do
         local number = math.floor(second / width)
-        local bucket = tiers[tier][number]
+        local bucket = open[tier][number]
         if not bucket then
-          bucket = {0, 0, 0, 0, 0, 0, 0, '', ''}
-          tiers[tier][number] = bucket
+          local packed = tiers[tier][number]
+          if packed then
+            bucket = opened(packed)
+          else
+            bucket = {0, 0, 0, 0, 0, 0, 0, '', ''}
+            fresh[tier] = true
+          end
+          bucket[10], bucket[11] = {}, {}
+          open[tier][number] = bucket
         end
         if new then bucket[kind + 1] = bucket[kind + 1] + 1 end
         if interaction then
-          local seen = touched[bucket]
-          if not seen then
-            seen = {{}, {}, tier, number}
-            touched[bucket] = seen
-          end
-          if rank > (seen[1][index] or 0) then seen[1][index] = rank end
-          if kind == PURCHASE and rank > (seen[2][index] or 0) then seen[2][index] = rank end
+          if rank > (bucket[10][index] or 0) then bucket[10][index] = rank end
+          if kind == PURCHASE and rank > (bucket[11][index] or 0) then bucket[11][index] = rank end
         end
       end
     end
   end
-  for tier, width in ipairs(WIDTHS) do
-    local oldest = math.floor(newest / width) - KEPT[tier]
-    for number in pairs(tiers[tier]) do
-      if number <= oldest then tiers[tier][number] = nil end
-    end
-  end
   local trend = {}
-  for bucket, seen in pairs(touched) do
-    if tiers[seen[3]][seen[4]] then
-      local changed
-      bucket[8], changed = merged(bucket[8], seen[1], ITEM_REGISTERS / 2)
-      if changed then
-        trend[#trend + 1], trend[#trend + 2], trend[#trend + 3] = seen[3] - 1, seen[4], estimate(bucket[8])
+  for tier, width in ipairs(WIDTHS) do
+    local oldest, held = math.floor(newest / width) - KEPT[tier], tiers[tier]
+    for number, bucket in pairs(open[tier]) do
+      if number > oldest then
+        if next(bucket[10]) then
+          local changed
+          bucket[8], changed = merged(bucket[8], bucket[10], ITEM_REGISTERS / 2)
+          if changed then
+            local at = #trend
+            trend[at + 1], trend[at + 2], trend[at + 3] = tier - 1, number, bucket[8]
+          end
+          if next(bucket[11]) then bucket[9] = merged(bucket[9], bucket[11], ITEM_REGISTERS / 2) end
+        end
+        held[number] = closed(bucket)
       end
-      if next(seen[2]) then bucket[9] = merged(bucket[9], seen[2], ITEM_REGISTERS / 2) end
+    end
+    if fresh[tier] then
+      for number in pairs(held) do
+        if number <= oldest then held[number] = nil end
+      end
     end
   end
 
@@ -271,9 +295,8 @@ for n, one in ipairs(ask[4]) do
     end
   end
 
-  local before = shoppers
-  local more
-  registers, more = merged(registers, everyone, ITEM_REGISTERS / 2)
+  local before, more = shoppers, false
+  if next(everyone) then registers, more = merged(registers, everyone, ITEM_REGISTERS / 2) end
   if tau == math.huge then
     shoppers = card
   elseif more or shoppers <= k then
@@ -307,12 +330,21 @@ _HEAD = "".join(f"local {name} = {value}\n" for name, value in _CONSTANTS.items(
 SHOPPERS = _HEAD + SHOPPERS
 ITEMS = _HEAD + ITEMS
 
-# KEYS: due, announcing. ARGV: now (ms), limit. Moves what is due; answers the items.
-MOVE_DUE = """
-local items = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'LIMIT', 0, ARGV[2])
-for _, item in ipairs(items) do
-  redis.call('ZADD', KEYS[2], ARGV[1], item)
-  redis.call('ZREM', KEYS[1], item)
+# KEYS per set of marks: due, announcing. ARGV[1]: [now, abandoned before (ms), limit, [[], ...]]. Moves what
+# is due, and takes again what was taken and not finished; answers the items of each set.
+TAKE_DUE = """
+local ask = cmsgpack.unpack(ARGV[1])
+local now, abandoned, limit = string.format('%.0f', ask[1]), string.format('%.0f', ask[2]), ask[3]
+local answers = {}
+for n = 1, #KEYS / 2 do
+  local due, taken = KEYS[2 * n - 1], KEYS[2 * n]
+  local items = redis.call('ZRANGEBYSCORE', taken, '-inf', abandoned, 'LIMIT', 0, limit)
+  for _, item in ipairs(redis.call('ZRANGEBYSCORE', due, '-inf', now, 'LIMIT', 0, limit - #items)) do
+    redis.call('ZREM', due, item)
+    items[#items + 1] = item
+  end
+  for _, item in ipairs(items) do redis.call('ZADD', taken, now, item) end
+  answers[n] = items
 end
-return items
+return cmsgpack.pack(answers)
 """

@@ -1,7 +1,7 @@
 """Behaviour in Redis: counters, sketches and registers of items; recent and bought items of shoppers; marks.
 
 Reads, writes  `{ns}item:{id}:behaviour` and `{ns}item:{id}:sketch` (an item's state, its sketch),
-               `{ns}shopper:{hash}:recent|bought|ids|touched`, `{ns}trend:{tier}:{bucket}`,
+               `{ns}shopper:{hash}:recent|bought|seen`, `{ns}trend:{tier}:{bucket}`,
                `{ns}{dirty-N}:due|announcing` (items whose vector is to be written), `{ns}behaviour:epoch`
 Never          sees a user id: shoppers are named by their keyed hash; never lets a key with a guard expire
 
@@ -14,7 +14,6 @@ import math
 import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
 
 import msgpack
@@ -23,9 +22,9 @@ from adapters.behaviour_scripts import (
     HEADER,
     HEADER_BYTES,
     ITEMS,
-    MOVE_DUE,
     SHOPPERS,
     STATE_VERSION,
+    TAKE_DUE,
     TIERS,
 )
 from adapters.redis_client import glob, item_key, untagged
@@ -40,31 +39,39 @@ TREND_KEPT = 5_000
 _READ_CHUNK = 512
 
 
-@dataclass(slots=True)
 class ShopperWork:
-    """What one batch does to one shopper, of one partition: see SHOPPERS for the flat lists."""
+    """What one batch does to one shopper, of one partition: flat lists, as SHOPPERS takes them."""
 
-    shopper: bytes
-    topic: str
-    partition: int
-    committed: int
-    ids: list[Any] = field(default_factory=list)
-    recent: dict[str, int] = field(default_factory=dict)
-    bought: dict[str, int] = field(default_factory=dict)
-    touched: set[int] = field(default_factory=set)
+    __slots__ = ("bought", "committed", "field", "ids", "recent", "shopper", "touched")
+
+    def __init__(self, shopper: bytes, field: str, committed: int) -> None:
+        self.shopper = shopper
+        #: Topic and partition.
+        self.field = field
+        self.committed = committed
+        self.ids: list[Any] = []
+        self.recent: list[Any] = []
+        self.bought: list[Any] = []
+        self.touched: list[int] = []
 
 
-@dataclass(slots=True)
 class ItemWork:
-    """What one batch does to one item, of one topic: see ITEMS for the flat list."""
+    """What one batch does to one item, of one topic: flat lists, as ITEMS takes them."""
 
-    product_id: str
-    events: list[int] = field(default_factory=list)
-    members: dict[str, int] = field(default_factory=dict)
+    __slots__ = ("events", "members", "product_id")
+
+    def __init__(self, product_id: str) -> None:
+        self.product_id = product_id
+        self.events: list[int] = []
+        self.members: list[Any] = []
 
 
 class Moved(NamedTuple):
-    """What became of an item: how much its sketch moved (0, 1: something, 2: enough), its changed buckets."""
+    """What became of an item.
+
+    `much` is how much its sketch moved (0, 1: something, 2: enough); `trend` names the trending buckets that
+    changed: tier, number, registers of its shoppers, and so on.
+    """
 
     much: int
     trend: list[Any]
@@ -118,8 +125,19 @@ def state_of(raw: bytes | None) -> ItemBehaviour | None:
     if header is None or raw is None:
         return None
     newest, guards, totals, tiers = msgpack.unpackb(raw[HEADER_BYTES:], strict_map_key=False, raw=True)
-    maps = [tier if isinstance(tier, dict) else {} for tier in tiers]
+    maps = [
+        {number: _bucket(packed) for number, packed in tier.items()} if isinstance(tier, dict) else {}
+        for tier in tiers
+    ]
     return ItemBehaviour(header, newest, guards, totals, maps)
+
+
+def _bucket(packed: bytes) -> list[Any]:
+    """Seven counts, the registers of shoppers, the registers of buyers."""
+    wide = len(packed) in (28, 60, 92)
+    head = 28 if wide else 14
+    counts = struct.unpack(">7I" if wide else ">7H", packed[:head])
+    return [*counts, packed[head : head + 32], packed[head + 32 :]]
 
 
 class BehaviourStore:
@@ -134,6 +152,7 @@ class BehaviourStore:
         self._enough_share = enough_share
         self._shoppers = UnitScript(nodes, SHOPPERS)
         self._items = UnitScript(nodes, ITEMS)
+        self._due = UnitScript(nodes, TAKE_DUE)
 
     # --- keys --------------------------------------------------------------------------------------
 
@@ -146,8 +165,11 @@ class BehaviourStore:
         return item_key(self._namespace, product_id, "sketch")
 
     def shopper_key(self, shopper: bytes, what: str) -> str:
-        """A key of a shopper: recent, bought, ids or touched."""
-        return f"{self._namespace}shopper:{{{shopper.hex()}}}:{what}"
+        """A key of a shopper: seen (event ids, registers of distinct items), recent or bought."""
+        return f"{self._shopper(shopper)}:{what}"
+
+    def _shopper(self, shopper: bytes) -> str:
+        return f"{self._namespace}shopper:{{{shopper.hex()}}}"
 
     def _trend_key(self, tier: int, bucket: int) -> str:
         return f"{self._namespace}trend:{tier}:{bucket}"
@@ -172,38 +194,35 @@ class BehaviourStore:
             )
 
     def apply_shoppers(
-        self, works: Sequence[ShopperWork], *, recent_kept: int, bought_kept: int
+        self, works: Sequence[ShopperWork], *, epoch: str | None, recent_kept: int, bought_kept: int
     ) -> list[str]:
-        """Per work a character per event id: '1' if the event counts, '0' if it is a duplicate."""
+        """Per work a character per event id: '1' if the event counts, '0' if it is a duplicate.
+
+        Here and below: raises Transient, writing nothing, where Redis is not of this `epoch` (its run ids).
+        """
         keys = [
-            [self.shopper_key(work.shopper, what) for what in ("ids", "recent", "bought", "touched")]
-            for work in works
+            [f"{prefix}:seen", f"{prefix}:recent", f"{prefix}:bought"]
+            for prefix in (self._shopper(work.shopper) for work in works)
         ]
         units = [
-            [
-                f"{work.topic}:{work.partition}",
-                work.committed,
-                work.ids,
-                _flat(work.recent),
-                _flat(work.bought),
-                list(work.touched),
-            ]
-            for work in works
+            [work.field, work.committed, work.ids, work.recent, work.bought, work.touched] for work in works
         ]
         with self._nodes.calling("writing shoppers"):
-            answers: list[str] = self._shoppers.run([recent_kept, bought_kept], keys, units)
+            answers: list[str] = self._shoppers.run([recent_kept, bought_kept], keys, units, epoch=epoch)
         return answers
 
-    def apply_items(self, topic: str, works: Sequence[ItemWork]) -> list[Moved]:
+    def apply_items(self, topic: str, works: Sequence[ItemWork], *, epoch: str | None) -> list[Moved]:
         """Apply events and sketch members; what moved, per work. Events of a partition in offset order."""
         keys = [[self.state_key(work.product_id), self.sketch_key(work.product_id)] for work in works]
-        units = [[work.events, _flat(work.members)] for work in works]
+        units = [[work.events, work.members] for work in works]
         with self._nodes.calling("writing behaviour of items"):
-            answers = self._items.run([topic, self._sketch_members, self._enough_share], keys, units)
+            answers = self._items.run(
+                [topic, self._sketch_members, self._enough_share], keys, units, raw=True, epoch=epoch
+            )
         return [Moved(much, trend) for much, trend in answers]
 
     def add_trend(self, shoppers: Mapping[tuple[int, int], Mapping[str, float]]) -> None:
-        """Raise items' shoppers in trending buckets, keyed by (tier, bucket)."""
+        """Raise items' estimated shoppers in trending buckets, keyed by (tier, number)."""
         if not shoppers:
             return
         keys = [self._trend_key(*bucket) for bucket in shoppers]
@@ -240,30 +259,27 @@ class BehaviourStore:
 
         Each set gives at most `limit`. They stay among the announced until `announced` is told.
         """
-        found: list[str] = []
+        keys = [
+            [self._mark_key(number, "due"), self._mark_key(number, "announcing")]
+            for number in range(MARK_SETS)
+        ]
         with self._nodes.calling("taking due items"):
-            for number in range(MARK_SETS):
-                due, taken = self._mark_key(number, "due"), self._mark_key(number, "announcing")
-                node = self._nodes.of(due)
-                left = cast(
-                    "list[bytes]",
-                    node.zrangebyscore(taken, "-inf", now_ms - abandoned_ms, start=0, num=limit),
-                )
-                if left:
-                    node.zadd(taken, dict.fromkeys(left, now_ms))
-                moved = cast("list[bytes]", node.eval(MOVE_DUE, 2, due, taken, str(now_ms), str(limit)))
-                found += [item.decode() for item in {*left, *moved}]
-        return found
+            found = self._due.run([now_ms, now_ms - abandoned_ms, limit], keys, [[]] * MARK_SETS)
+        return [item for items in found for item in items]
 
     def announced(self, product_ids: Sequence[str]) -> None:
         """The broker has the hints of these."""
         sets: dict[int, list[str]] = {}
         for product_id in product_ids:
             sets.setdefault(zlib.crc32(product_id.encode()) % MARK_SETS, []).append(product_id)
+        numbers = list(sets)
+        keys = [self._mark_key(number, "announcing") for number in numbers]
         with self._nodes.calling("unmarking items"):
-            for number, items in sets.items():
-                key = self._mark_key(number, "announcing")
-                self._nodes.of(key).zrem(key, *items)
+            for node, positions in self._nodes.by_node(keys):
+                pipe = node.pipeline(transaction=False)
+                for position in positions:
+                    pipe.zrem(keys[position], *sets[numbers[position]])
+                pipe.execute()
 
     # --- reading -----------------------------------------------------------------------------------
 
@@ -277,7 +293,7 @@ class BehaviourStore:
 
     def touched(self, shoppers: Sequence[bytes]) -> list[bytes | None]:
         """The registers of each shopper's distinct items, by position."""
-        return self._read("get", [self.shopper_key(one, "touched") for one in shoppers])
+        return self._read("hget", [self.shopper_key(one, "seen") for one in shoppers], "n")
 
     def recent(self, shopper: bytes, limit: int) -> list[tuple[bytes, float]]:
         """Items and scores (ms * 8 + type) of a shopper, the newest first."""
@@ -330,7 +346,3 @@ class BehaviourStore:
     def run_id(self) -> str:
         """See RedisNodes.run_id."""
         return self._nodes.run_id()
-
-
-def _flat(pairs: Mapping[str, int]) -> list[Any]:
-    return [part for pair in pairs.items() for part in pair]

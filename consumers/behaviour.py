@@ -22,12 +22,13 @@ from pydantic import Field
 
 from adapters.kafka import Publisher, Record
 from adapters.redis_behaviour import BehaviourStore, ItemWork, Moved, ShopperWork
+from adapters.registers import distinct
 from consumers.debounce import Debounce, DebounceSettings
 from consumers.interest import Scorer, SketchSettings
 from consumers.progress import Delivery
 from schemas.behaviour import PLACE
 from schemas.errors import PoisonMessage
-from schemas.events import Frozen, InvalidEvent, UserEvent, UserEventType, parse_event
+from schemas.events import Frozen, InvalidEvent, UserEvent, parse_event
 from schemas.topics import Topics
 
 #: Redis with AOF everysec may lose its last seconds, so commits trail the effect by more than that.
@@ -60,7 +61,8 @@ class Interaction:
     user_id: str
     product_id: str
     event: bytes
-    kind: UserEventType
+    #: Of its type in schemas.behaviour.TYPES.
+    place: int
     second: float
     #: ln of the weight; None if it is no interaction.
     log_weight: float | None
@@ -88,6 +90,7 @@ class BehaviourHandler:
         self._scorer = Scorer(settings.sketch)
         self._now = now
         self._claimed = False
+        self._epoch: str | None = None
         self.topics: Sequence[str] = (topics.events.name,)
         self._debounce = Debounce(
             store=store, publisher=publisher, topic=topics.changed.name, settings=settings.debounce, now=now
@@ -113,7 +116,7 @@ class BehaviourHandler:
             user_id=event.user_id,
             product_id=event.product_id,
             event=hashlib.blake2b(event.event_id.encode(), digest_size=8).digest(),
-            kind=event.type,
+            place=PLACE[event.type],
             second=min(event.occurred_at.timestamp(), record.timestamp_ms / 1000 + MAX_AHEAD_SECONDS),
             log_weight=self._scorer.interest(
                 event.type, float(event.value) if event.value is not None else None
@@ -121,53 +124,63 @@ class BehaviourHandler:
         )
 
     def handle(self, deliveries: Sequence[Delivery[Interaction]]) -> None:
-        """Apply, mark, settle. Raises Transient with everything unsettled: all of it may be applied again."""
+        """Apply, mark, settle. Raises Transient with everything unsettled: all of it may be applied again.
+
+        A Redis that was restarted may have lost what was counted below these offsets, and would take them as
+        new: nothing is written before the loop has gone back to its commit, and then not these.
+        """
+        # In this order: what is adopted later has abandoned these before.
+        epoch = self._epoch
+        deliveries = [delivery for delivery in deliveries if not delivery.abandoned]
         if not self._claimed:
             self._store.claim_epoch(self._settings.sketch.epoch)
             self._claimed = True
         for topic in dict.fromkeys(delivery.event.topic for delivery in deliveries):
             # One but for the minute in which a topic is replaced by another of its name.
             batch = [delivery for delivery in deliveries if delivery.event.topic == topic]
-            self._apply(topic, batch)
+            self._apply(topic, batch, epoch)
         for delivery in deliveries:
             delivery.settle()
 
-    def _apply(self, topic: str, batch: Sequence[Delivery[Interaction]]) -> None:
+    def _apply(self, topic: str, batch: Sequence[Delivery[Interaction]], epoch: str | None) -> None:
         # 1. Who did it, and which of it is new.
-        duplicates = self._shoppers(topic, batch)
+        duplicates = self._shoppers(topic, batch, epoch)
         # 2. What it happened to.
         works = self._items(batch, duplicates)
-        moved = self._store.apply_items(topic, list(works.values()))
+        moved = self._store.apply_items(topic, list(works.values()), epoch=epoch)
         # 3. What follows from it later.
         self._remember(list(works), moved)
 
-    def _shoppers(self, topic: str, batch: Sequence[Delivery[Interaction]]) -> set[tuple[int, int]]:
+    def _shoppers(
+        self, topic: str, batch: Sequence[Delivery[Interaction]], epoch: str | None
+    ) -> set[tuple[int, int]]:
         """Remember what shoppers did; the (partition, offset) of events that must not count."""
         works: dict[tuple[int, str], ShopperWork] = {}
+        shopper, item_register = self._scorer.shopper, self._scorer.item_register
         for delivery in batch:
             event = delivery.event
-            work = works.get((event.partition, event.user_id))
+            key = event.partition, event.user_id
+            work = works.get(key)
             if work is None:
-                work = works[event.partition, event.user_id] = ShopperWork(
-                    self._scorer.shopper(event.user_id).hash, topic, event.partition, delivery.committed
-                )
+                field = f"{topic}:{event.partition}"
+                work = works[key] = ShopperWork(shopper(event.user_id).hash, field, delivery.committed)
             work.ids += (event.event, event.offset)
-            if event.log_weight is None:
-                continue
-            kind, ms = PLACE[event.kind], int(event.second * 1000)
-            newest = ms * 8 + kind
-            if newest > work.recent.get(event.product_id, -1):
-                work.recent[event.product_id] = newest
-            if kind == _PURCHASE and ms > work.bought.get(event.product_id, -1):
-                work.bought[event.product_id] = ms
-            work.touched.add(self._scorer.item_register(event.product_id))
+            if event.log_weight is not None:
+                ms = int(event.second * 1000)
+                work.recent += (ms * 8 + event.place, event.product_id)
+                if event.place == _PURCHASE:
+                    work.bought += (ms, event.product_id)
+                work.touched.append(item_register(event.product_id))
         settings = self._settings
         answers = self._store.apply_shoppers(
-            list(works.values()), recent_kept=settings.recent_items, bought_kept=settings.bought_items
+            list(works.values()),
+            epoch=epoch,
+            recent_kept=settings.recent_items,
+            bought_kept=settings.bought_items,
         )
         return {
-            (work.partition, work.ids[2 * place + 1])
-            for work, flags in zip(works.values(), answers, strict=True)
+            (partition, work.ids[2 * place + 1])
+            for ((partition, _), work), flags in zip(works.items(), answers, strict=True)
             if "0" in flags
             for place, flag in enumerate(flags)
             if flag == "0"
@@ -184,15 +197,12 @@ class BehaviourHandler:
             if work is None:
                 work = works[event.product_id] = ItemWork(event.product_id)
             shopper = self._scorer.shopper(event.user_id)
-            code = PLACE[event.kind]
+            code = event.place
             if (event.partition, event.offset) not in duplicates:
                 code += 8
             if event.log_weight is not None:
                 code += 16
-                scored = score(shopper, event.log_weight, event.second)
-                standing = work.members.get(shopper.member)
-                if standing is None or scored < standing:
-                    work.members[shopper.member] = scored
+                work.members += (shopper.member, score(shopper, event.log_weight, event.second))
             work.events += (event.partition, event.offset, int(event.second), code, shopper.register)
         return works
 
@@ -206,14 +216,18 @@ class BehaviourHandler:
             if much:
                 due[product_id] = soon if much == 2 else late
             for place in range(0, len(buckets), 3):
-                tier, bucket, shoppers = buckets[place : place + 3]
-                trend.setdefault((tier, bucket), {})[product_id] = shoppers
+                tier, number, registers = buckets[place : place + 3]
+                trend.setdefault((tier, number), {})[product_id] = distinct(registers)
         self._store.add_trend(trend)
         self._store.mark(due)
 
     def store_epoch(self) -> str | None:
         """Redis' run id: when it changes, effects younger than the commit may be gone."""
         return self._store.run_id()
+
+    def adopt(self, epoch: str | None) -> None:
+        """Write to this incarnation of Redis only."""
+        self._epoch = epoch
 
     def fatal(self) -> BaseException | None:
         """What ended the announcing thread, if something did."""

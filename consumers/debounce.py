@@ -16,7 +16,7 @@ from pydantic import Field
 
 from adapters.kafka import Acknowledge, Publisher
 from adapters.metrics import TRANSIENT_ERRORS_TOTAL
-from adapters.redis_behaviour import BehaviourStore
+from adapters.redis_behaviour import MARK_SETS, BehaviourStore
 from schemas.errors import Transient
 from schemas.events import Frozen, ItemChanged
 from schemas.vectors import BEHAVIOUR
@@ -33,8 +33,9 @@ class DebounceSettings(Frozen):
     delay_seconds: float = Field(default=5.0, gt=0)
     max_delay_seconds: float = Field(default=120.0, gt=0)
     interval_seconds: float = Field(default=0.25, gt=0)
-    #: Items that one look takes from each set of marks.
-    batch_items: int = Field(default=100, ge=1)
+    #: More than the index can write would only wait elsewhere; what waits here is marked once, however often
+    #: it moves.
+    items_per_second: int = Field(default=1_000, ge=1)
     #: A hint that the broker has not acknowledged for so long is published again.
     abandoned_seconds: float = Field(default=30.0, gt=0)
 
@@ -71,8 +72,7 @@ class Debounce:
         try:
             while not self._closed.wait(self._settings.interval_seconds):
                 try:
-                    while self.announce() and not self._closed.is_set():
-                        pass
+                    self.announce()
                 except Transient as error:
                     log.warning("consumer_waits consumer=behaviour-debounce reason=%s", error)
                     TRANSIENT_ERRORS_TOTAL.labels(stage="behaviour-debounce").inc()
@@ -86,7 +86,7 @@ class Debounce:
         now = self._now()
         items = self._store.take_due(
             int(now.timestamp() * 1000),
-            limit=settings.batch_items,
+            limit=max(1, round(settings.items_per_second * settings.interval_seconds / MARK_SETS)),
             abandoned_ms=int(settings.abandoned_seconds * 1000),
         )
         if not items:

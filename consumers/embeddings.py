@@ -135,6 +135,9 @@ class EmbeddingsHandler:
         """The index loses nothing it has acknowledged; what Redis loses, products announces again."""
         return None
 
+    def adopt(self, epoch: str | None) -> None:
+        """The index has but one."""
+
     def fatal(self) -> BaseException | None:
         """What ended one of the two threads, if something did."""
         return self._fatal

@@ -118,6 +118,9 @@ class ProductsHandler:
         """Redis' run id: when it changes, effects younger than the commit may be gone."""
         return self._store.run_id()
 
+    def adopt(self, epoch: str | None) -> None:
+        """State is compared by revision: whichever incarnation takes it."""
+
     def fatal(self) -> BaseException | None:
         """This handler has no thread of its own that could die."""
         return None

@@ -88,6 +88,10 @@ class Handler(Protocol[E]):
         """Names the incarnation of the store that holds the effects; None where it loses nothing."""
         ...
 
+    def adopt(self, epoch: str | None) -> None:
+        """From now on the effects go to this incarnation: what was read before it is abandoned already."""
+        ...
+
     def fatal(self) -> BaseException | None:
         """Why a thread of the handler died, if one did."""
         ...
@@ -158,7 +162,9 @@ class Runner(Generic[E]):
         pause = self._settings.backoff_seconds
         while not self._stop.is_set():
             try:
-                return self._handler.store_epoch()
+                epoch = self._handler.store_epoch()
+                self._handler.adopt(epoch)
+                return epoch
             except Transient as error:
                 log.warning("consumer_waits consumer=%s reason=%s", self._handler.name, error)
                 self._stop.wait(pause)
@@ -315,6 +321,7 @@ class Runner(Generic[E]):
             log.warning("consumer_waits consumer=%s reason=%s", self._handler.name, error)
             return False
         self._epoch = epoch
+        self._handler.adopt(epoch)
         return False
 
     def _report_lag(self) -> None:

@@ -21,8 +21,8 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import Field
 
-from adapters.behaviour_reader import estimated
 from adapters.redis_behaviour import BehaviourStore, Header
+from adapters.registers import distinct
 from consumers.assembly import Shoppers
 from consumers.interest import SCORE_STEPS, shopper_from
 from schemas.events import Frozen
@@ -77,17 +77,13 @@ class ShopperVectors:
     def _weights(self, names: Mapping[bytes, bytes]) -> dict[bytes, float]:
         registers = self._store.touched(list(names.values()))
         return {
-            member: shopper_weight(distinct(packed)) for member, packed in zip(names, registers, strict=True)
+            member: shopper_weight(distinct(packed or b""))
+            for member, packed in zip(names, registers, strict=True)
         }
 
 
 def _name(member: bytes) -> bytes:
     return int(member).to_bytes(8, "big", signed=True)
-
-
-def distinct(packed: bytes | None) -> float:
-    """How many distinct items a shopper's register sketch has seen."""
-    return estimated([rank for byte in packed for rank in (byte >> 4, byte & 15)]) if packed else 0.0
 
 
 def shopper_weight(items: float) -> float:

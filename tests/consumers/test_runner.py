@@ -96,6 +96,8 @@ class Worker:
 
     def __init__(self, *, at_once: bool = True, delay_seconds: float = 0.0) -> None:
         self.commit_delay_seconds = delay_seconds
+        self.in_order = False
+        self.adopted: list[str | None] = []
         self.at_once = at_once
         self.taken: list[Delivery[bytes]] = []
         self.failures: list[BaseException] = []
@@ -123,6 +125,9 @@ class Worker:
         if self.epoch is None:
             raise Transient("the store is away")
         return self.epoch
+
+    def adopt(self, epoch: str | None) -> None:
+        self.adopted.append(epoch)
 
     def fatal(self) -> BaseException | None:
         return self.died
