@@ -25,6 +25,8 @@ from tests.support.chaos_pauses import Pauses, late_write, random_pauses
 from tests.support.servers import KAFKA_VERSION, ApacheKafka, missing
 
 NAME = "chaos"
+#: The same proofs, as small as here: `make check` would otherwise run minutes of kills and outages twice.
+COVERED_BY = "tests/chaos"
 SEED = 23
 GROWTH_MIB = 200
 
