@@ -56,6 +56,7 @@ format: $(STAMP)
 bench: $(STAMP)
 	@$(BIN)/python -m benchmarks --full; missed=$$?; $(BIN)/python -m benchmarks.readme; exit $$missed
 
+# Without the benchmark `chaos`, which is what tests/chaos run: `python -m benchmarks --small chaos` runs it.
 bench-small: $(STAMP)
 	$(BIN)/python -m benchmarks --small
 

@@ -116,7 +116,6 @@ class Record:
 
 def as_record(message: Message, topic_id: str) -> Record:
     """A message of the client as a record."""
-    headers: Any = message.headers() or ()
     return Record(
         topic=message.topic() or "",
         topic_id=topic_id,
@@ -125,8 +124,22 @@ def as_record(message: Message, topic_id: str) -> Record:
         timestamp_ms=message.timestamp()[1],
         key=_bytes(message.key()),
         value=_bytes(message.value()),
-        headers=tuple((str(name), _bytes(value) or b"") for name, value in headers),
+        headers=tuple((str(name), _bytes(value) or b"") for name, value in _headers(message)),
     )
+
+
+def _headers(message: Message) -> Any:
+    """Pairs of name and value; none of them where a name is not UTF-8: the client cannot hand that out."""
+    try:
+        return message.headers() or ()
+    except SystemError:  # from within the client, which must not be asked twice
+        log.warning(
+            "record_headers_unreadable topic=%s partition=%s offset=%s: a name is not UTF-8, read without",
+            message.topic(),
+            message.partition(),
+            message.offset(),
+        )
+        return ()
 
 
 def _bytes(value: str | bytes | None) -> bytes | None:
@@ -136,6 +149,12 @@ def _bytes(value: str | bytes | None) -> bytes | None:
 def log_client_error(error: KafkaError) -> None:
     """Connection trouble that librdkafka handles itself, and has already logged: never raised."""
     log.debug("kafka_client_error code=%s reason=%s", error.name(), error.str())
+
+
+def is_too_large(error: Exception) -> bool:
+    """Whether a record was refused, by the client or by the broker, for its size alone."""
+    reason = error.args[0] if isinstance(error, KafkaException) else None
+    return isinstance(reason, KafkaError) and reason.code() == KafkaError.MSG_SIZE_TOO_LARGE
 
 
 def _delivered(topic: str, on_ack: Acknowledge | None) -> Callable[[KafkaError | None, Message], None]:

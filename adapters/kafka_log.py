@@ -12,10 +12,25 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Producer,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient
 
-from adapters.kafka import CLIENT_MAX_BYTES, END_OF_PARTITION, Headers, KafkaSettings, Record, as_record
+from adapters.kafka import (
+    CLIENT_MAX_BYTES,
+    END_OF_PARTITION,
+    Headers,
+    KafkaSettings,
+    Record,
+    as_record,
+    is_too_large,
+)
 from adapters.kafka_admin import topic_ids
 from schemas.errors import Halt, Transient
 
@@ -114,6 +129,8 @@ class Transactions:
         self._producer = Producer(
             {
                 "message.max.bytes": CLIENT_MAX_BYTES,
+                # What comes back onto a topic has been on it: it must not take more room now.
+                "compression.type": "zstd",
                 **settings.client_config(f"simstream-{transactional_id}"),
                 "transactional.id": transactional_id,
                 "partitioner": "murmur2_random",
@@ -125,7 +142,10 @@ class Transactions:
             raise Transient(f"the broker did not open a transaction: {error.args[0].str()}") from error
 
     def write(self, records: Sequence[Outgoing]) -> None:
-        """Write them in one transaction. Raises Halt when another process took over, else Transient."""
+        """Write them in one transaction.
+
+        Raises Halt when another process took over or a record is too large for its topic, else Transient.
+        """
         try:
             self._producer.begin_transaction()
             for record in records:
@@ -137,6 +157,12 @@ class Transactions:
             reason: KafkaError = error.args[0]
             if reason.fatal():
                 raise Halt(f"another process is doing the same work: {reason.str()}") from error
-            if reason.txn_requires_abort():
+            too_large = is_too_large(error)
+            if too_large or reason.txn_requires_abort():
                 self._producer.abort_transaction(_TIMEOUT_SECONDS)
+            if too_large:
+                raise Halt(
+                    f"one of {len(records)} records is larger than its topic takes ({reason.str()}): raise "
+                    "the topic's max.message.bytes, or leave that record out"
+                ) from error
             raise Transient(f"the broker did not take the transaction: {reason.str()}") from error

@@ -141,7 +141,7 @@ class LoadedReleases:
             self._loaded.clear()
 
 
-def live_collection(settings: Settings, index: VectorIndex, releases: LoadedReleases) -> str:
+def live_collection(settings: Settings, index: VectorIndex) -> str:
     """The collection behind the alias; where there is none, the first release and its collection are made.
 
     Two processes that start at once make the same release and so the same collection.
@@ -160,13 +160,25 @@ def live_collection(settings: Settings, index: VectorIndex, releases: LoadedRele
     return collection
 
 
+def open_live_index(settings: Settings) -> tuple[VectorIndex, str]:
+    """The index and its live collection."""
+    index = open_index(settings.qdrant)
+    return index, patiently("qdrant", lambda: live_collection(settings, index))
+
+
 def open_live(settings: Settings) -> tuple[VectorIndex, str, LoadedReleases]:
     """The index, its live collection, and that collection's release loaded."""
-    index = open_index(settings.qdrant)
+    index, collection = open_live_index(settings)
     releases = LoadedReleases(settings)
-    collection = patiently("qdrant", lambda: live_collection(settings, index, releases))
     releases.load(release_of(collection))
     return index, collection, releases
+
+
+def recipe_of(settings: Settings, collection: str) -> TextRecipe:
+    """The text recipe of a collection's release; starts no encoder."""
+    from model.release import release_recipe
+
+    return release_recipe(ReleaseStore(settings.releases), release_of(collection))
 
 
 def products_runner(

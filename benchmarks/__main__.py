@@ -1,7 +1,8 @@
 """Run the benchmarks: `python -m benchmarks --small|--full [NAME...]`.
 
 Each one runs in a process of its own, so that none warms, slows or breaks another. A missed target or a
-benchmark that failed makes the exit code 1; one that had to be skipped does not.
+benchmark that failed makes the exit code 1; one that had to be skipped does not. A small run without names
+leaves out what tests run anyway.
 
 Reads   the data sets in SIMSTREAM_DATA (or `--data`), by default ../shared/data beside the repository
 Writes  benchmarks/results/NAME.json, in a full run only
@@ -20,6 +21,7 @@ import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -44,14 +46,24 @@ TIMEOUT_SECONDS = {"small": 600.0, "full": 5400.0}
 SKIPPED = 77
 
 
-def discover(folder: Path = ROOT / "benchmarks") -> dict[str, str]:
-    """Benchmarks by NAME, each with its module; found without importing any of them."""
+class Benchmark(NamedTuple):
+    """One module of this package; `covered_by` names tests that run the same in `make check`, if some do."""
+
+    module: str
+    covered_by: str
+
+
+def discover(folder: Path = ROOT / "benchmarks") -> dict[str, Benchmark]:
+    """Benchmarks by NAME; found without importing any of them."""
     found = {}
     for path in sorted(folder.glob("*.py")):
+        words = {}
         for node in ast.parse(path.read_text()).body:
             match node:
-                case ast.Assign(targets=[ast.Name(id="NAME")], value=ast.Constant(value=str(name))):
-                    found[name] = f"benchmarks.{path.stem}"
+                case ast.Assign(targets=[ast.Name(id=word)], value=ast.Constant(value=str(text))):
+                    words[word] = text
+        if "NAME" in words:
+            found[words["NAME"]] = Benchmark(f"benchmarks.{path.stem}", words.get("COVERED_BY", ""))
     return found
 
 
@@ -134,6 +146,15 @@ def keep(report: Report, *, seconds: float) -> Path:
     return path
 
 
+def _end_on_sigterm() -> None:
+    """SIGTERM ends a run as Ctrl-C does: whoever runs right now goes with it."""
+
+    def end(number: int, _: object) -> None:
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, end)
+
+
 def data_folder(given: Path | None) -> Path | None:
     """Where the data sets are: `--data`, SIMSTREAM_DATA, or beside the repository; None if nowhere."""
     folder = given or Path(os.environ.get("SIMSTREAM_DATA") or DEFAULT_DATA)
@@ -159,15 +180,22 @@ def main() -> int:
         parser.error(f"no benchmark {', '.join(unknown)}; there are: {', '.join(benchmarks)}")
     if options.report:
         (name,) = options.names
-        return run_here(benchmarks[name], small=options.small, data=options.data, report_file=options.report)
+        return run_here(
+            benchmarks[name].module, small=options.small, data=options.data, report_file=options.report
+        )
+    _end_on_sigterm()
     data = data_folder(options.data)
 
     console = Console(width=None if sys.stdout.isatty() else 140)
     timeout = options.timeout or TIMEOUT_SECONDS["small" if options.small else "full"]
     if data is None:
         console.print("no data folder (--data or SIMSTREAM_DATA): rows that need it are skipped")
+    left_out = {} if options.full or options.names else {n: b for n, b in benchmarks.items() if b.covered_by}
+    for name, benchmark in left_out.items():
+        console.print(f"[yellow]left out[/] {name}: {benchmark.covered_by} runs the same")
+    names = options.names or [name for name in benchmarks if name not in left_out]
     failures: list[str] = []
-    for name in options.names or benchmarks:
+    for name in names:
         console.rule(name)
         started = time.monotonic()
         outcome = run_apart(name, small=options.small, data=data, timeout_seconds=timeout)
@@ -183,7 +211,7 @@ def main() -> int:
                 console.print(f"kept in {keep(outcome, seconds=seconds).relative_to(ROOT)}")
     for failure in failures:
         console.print(f"[bold red]{failure}[/]")
-    console.print(f"{len(options.names or benchmarks)} benchmarks, {len(failures)} failures")
+    console.print(f"{len(names)} benchmarks, {len(failures)} failures")
     return 1 if failures else 0
 
 

@@ -20,11 +20,13 @@ from pathlib import Path
 from benchmarks.harness import Figure, Report, Skipped
 from tests.support.chaos import PARTITIONS, SESSION_TIMEOUT_SECONDS, World
 from tests.support.chaos_kills import Kills, commit_before_write, kill_consumers
-from tests.support.chaos_outages import Outage, outages
+from tests.support.chaos_outages import Outage, given_up, outages
 from tests.support.chaos_pauses import Pauses, late_write, random_pauses
 from tests.support.servers import KAFKA_VERSION, ApacheKafka, missing
 
 NAME = "chaos"
+#: The same proofs, as small as here: `make check` would otherwise run minutes of kills and outages twice.
+COVERED_BY = "tests/chaos"
 SEED = 23
 GROWTH_MIB = 200
 
@@ -66,6 +68,8 @@ def run(*, small: bool, data: Path | None) -> Report:
                 print(slept[-1], flush=True)
             with world("outages") as one:
                 sat_out = outages(one, seed=SEED, items=shop, seconds=seconds, rate=rate, backlog=backlog)
+            with world("given-up") as one:
+                gave_up = given_up(one, seed=SEED, items=200, seconds=2.0, rate=150).difference
     return Report(
         benchmark=NAME,
         figures=[
@@ -74,6 +78,7 @@ def run(*, small: bool, data: Path | None) -> Report:
             *_of_pauses(slept, held + sleeps),
             Figure("stale without tickets", len(ticketless.stale), "items", 1, kind="count"),
             *_of_outages(sat_out, backlog),
+            Figure("stale where outages are dead-lettered", len(gave_up.stale), "items", 1, kind="count"),
         ],
         settings={
             "seed": SEED,

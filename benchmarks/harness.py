@@ -6,6 +6,9 @@ A benchmark is one module of this package with two public names:
 
     def run(*, small: bool, data: Path | None) -> Report: ...
 
+A third one, COVERED_BY = "tests/...", says that tests run the same in `make check`: a small run then leaves
+it out unless it is named.
+
 `small` asks for the version that `make check` runs: the same code and fixed seeds, less of it. `data` is the
 folder of data sets, or None where the machine has none: raise `Skipped(reason)` if nothing can be measured
 without it, or leave those figures out and say so in `Report.skipped`. Print what was exercised while running.

@@ -18,6 +18,7 @@ from adapters.kafka_log import Outgoing, Transactions, read_to_end
 from consumers.dead_letters import (
     ERROR_HEADER,
     OFFSET_HEADER,
+    PART_HEADER,
     PARTITION_HEADER,
     TIME_HEADER,
     TOPIC_HEADER,
@@ -74,6 +75,7 @@ def read_dead_letters(settings: KafkaSettings, topic: str) -> list[DeadLetter]:
 def collect(records: Iterable[Record]) -> Iterator[DeadLetter]:
     """Dead letters among records of a dead-letter topic; a crash may have written one twice."""
     letters: dict[Identity, DeadLetter] = {}
+    parts: dict[Identity, dict[int, bytes]] = {}
     redriven: set[Identity] = set()
     for record in records:
         headers = dict(record.headers)
@@ -87,8 +89,16 @@ def collect(records: Iterable[Record]) -> Iterator[DeadLetter]:
             identity = Identity(
                 headers[TOPIC_ID_HEADER].decode(), int(headers[PARTITION_HEADER]), int(headers[OFFSET_HEADER])
             )
+            number, count = (int(figure) for figure in headers.get(PART_HEADER, b"1/1").split(b"/"))
         except (KeyError, ValueError):
             continue  # not one of ours
+        value = record.value
+        if count > 1:
+            found = parts.setdefault(identity, {})
+            found[number] = value or b""
+            if len(found) < count:
+                continue  # the rest comes later; or its writer was killed, and the record will be read again
+            value = b"".join(found[part] for part in sorted(found))
         letters.setdefault(
             identity,
             DeadLetter(
@@ -97,7 +107,7 @@ def collect(records: Iterable[Record]) -> Iterator[DeadLetter]:
                 error=headers.get(ERROR_HEADER, b"").decode("utf-8", "replace"),
                 died_at=headers.get(TIME_HEADER, b"").decode(),
                 key=record.key,
-                value=record.value,
+                value=value,
                 headers=tuple(pair for pair in record.headers if not pair[0].startswith(_OURS)),
                 redriven=False,
             ),

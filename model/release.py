@@ -101,16 +101,28 @@ def start_release(
     return _loaded(store, release_id, lambda folder, config: EncoderProcess.load(folder, config, settings))
 
 
+def release_recipe(store: ReleaseStore, release_id: str) -> ProductText:
+    """The text recipe alone, for whoever compares texts and encodes none: it stands in the manifest.
+
+    Raises InvalidRelease naming the release and what is wrong with it.
+    """
+    return _recipe(store.manifest(release_id))
+
+
+def _recipe(manifest: Manifest) -> ProductText:
+    try:
+        return ProductText(TextSettings.model_validate(manifest.text))
+    except ValidationError as error:
+        raise InvalidRelease(
+            f"the text recipe of release {manifest.release_id!r} is not one of this version: {explain(error)}"
+        ) from None
+
+
 def _loaded(
     store: ReleaseStore, release_id: str, load: Callable[[Path, EncoderConfig], EncoderT]
 ) -> LoadedRelease[EncoderT]:
     manifest = store.manifest(release_id)
-    try:
-        recipe = ProductText(TextSettings.model_validate(manifest.text))
-    except ValidationError as error:
-        raise InvalidRelease(
-            f"the text recipe of release {release_id!r} is not one of this version: {explain(error)}"
-        ) from None
+    recipe = _recipe(manifest)
     try:
         encoder = load(store.fetch(release_id), manifest.encoder)
     except UnusableModel as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -111,9 +112,9 @@ _ABSENT = (
     'NAME = "absent-one"\ndef run(*, small, data):\n    raise Skipped("abt-buy is not there")\n'
 )
 _HANGING = (
-    'import subprocess, time\nNAME = "hanging-one"\ndef run(*, small, data):\n'
-    '    child = subprocess.Popen(["sleep", "60"])\n    print("started", child.pid, flush=True)\n'
-    "    time.sleep(60)\n"
+    'import os, subprocess, time\nNAME = "hanging-one"\ndef run(*, small, data):\n'
+    '    child = subprocess.Popen(["sleep", "60"])\n'
+    '    print("started", child.pid, os.getpid(), flush=True)\n    time.sleep(60)\n'
 )
 
 
@@ -185,6 +186,32 @@ def test_one_that_hangs_is_stopped_with_everything_it_started(tree: Path) -> Non
     assert gone(child)
 
 
+def test_one_that_is_told_to_end_leaves_nothing_behind(tree: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks", "--small", "hanging-one"]
+    with subprocess.Popen(command, cwd=tree, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        line = next(line for line in running.stdout if line.startswith("started"))
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(20) == 128 + signal.SIGTERM
+    assert [gone(int(pid)) for pid in line.split()[1:]] == [True, True]
+
+
+def test_a_small_run_of_everything_leaves_out_what_tests_run_anyway(tree: Path) -> None:
+    for name in ("bad", "broken", "absent", "hanging"):
+        (tree / "benchmarks" / f"{name}.py").unlink()
+    covered = _GOOD.replace("good-one", "covered-one") + 'COVERED_BY = "tests/covered"\n'
+    (tree / "benchmarks" / "covered.py").write_text(covered)
+    small = run(tree, "--small")
+    assert small.returncode == 0, small.stdout
+    assert "left out covered-one: tests/covered runs the same" in small.stdout
+    assert "1 benchmarks, 0 failures" in small.stdout
+    for name in ("good-one", "covered-one"):
+        named = run(tree, "--small", name).stdout
+        assert "1 benchmarks, 0 failures" in named
+        assert "left out" not in named
+    assert "2 benchmarks, 2 failures" in run(tree, "--full").stdout
+
+
 def test_a_name_that_does_not_exist_is_answered_with_those_that_do(tree: Path) -> None:
     done = run(tree, "--small", "goood-one")
     assert done.returncode == 2
@@ -193,7 +220,12 @@ def test_a_name_that_does_not_exist_is_answered_with_those_that_do(tree: Path) -
 
 def test_every_benchmark_of_the_house_is_found_under_its_files_name() -> None:
     found = command_line.discover()
-    assert {name: f"benchmarks.{name.replace('-', '_')}" for name in found} == found
+    assert {name: one.module for name, one in found.items()} == {
+        name: f"benchmarks.{name.replace('-', '_')}" for name in found
+    }
+    covered = {name: one.covered_by for name, one in found.items() if one.covered_by}
+    assert covered == {"chaos": "tests/chaos"}
+    assert all(list((harness.ROOT / folder).glob("test_*.py")) for folder in covered.values())
 
 
 # --- the README -------------------------------------------------------------------------------------

@@ -9,12 +9,11 @@ from typing import Annotated
 
 import typer
 
-from adapters.index_port import release_of
 from adapters.kafka_admin import open_admin, topic_ids
 from app.discovery import kafka_settings
 from app.observability import configure_logging
 from app.settings import Settings, load_settings
-from app.wiring import open_live, open_publisher, open_store, reconciler
+from app.wiring import open_live_index, open_publisher, open_store, recipe_of, reconciler
 from consumers.redrive import DeadLetter, Identity, read_dead_letters, redrive
 
 dlq = typer.Typer(no_args_is_help=True, help="Records that could not be applied: list, show, redrive.")
@@ -98,7 +97,7 @@ def reconcile(
     """
     settings = load_settings()
     configure_logging(settings.log)
-    index, collection, releases = open_live(settings)
+    index, collection = open_live_index(settings)
     publisher = open_publisher(settings, "reconcile")
     try:
         found = reconciler(
@@ -107,12 +106,11 @@ def reconcile(
             publisher=publisher,
             index=index,
             collection=collection,
-            recipe=releases.loaded(release_of(collection)).recipe,
+            recipe=recipe_of(settings, collection),
         ).run(accept_deletes=accept_deletes)
     finally:
         publisher.close()
         index.close()
-        releases.close()
     print(
         f"{found.items} items, {found.points} points; announced {found.announced}: "
         f"{found.outdated} outdated, {found.missing} missing, {found.surplus} to delete"

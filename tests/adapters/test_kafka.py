@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import pytest
 from confluent_kafka import KafkaException
 from pydantic import ValidationError
 
-from adapters.kafka import PROTECTED, KafkaSettings, Publisher, Record
+from adapters.kafka import PROTECTED, KafkaSettings, Publisher, Record, as_record
 from adapters.kafka_admin import ensure_topics, open_admin
 from adapters.kafka_log import read_to_end
 from schemas.topics import Topic
@@ -76,6 +76,29 @@ def test_a_record_comes_back_as_it_was_sent(
     )
     assert (second.offset, second.value, second.headers) == (1, None, ())
     assert len(first.topic_id) > 10
+
+
+class NamelessHeaders:
+    """A message of the client whose header names are bytes of another encoding: asked for, it fails."""
+
+    asked = 0
+
+    def headers(self) -> object:
+        self.asked += 1
+        assert self.asked == 1, "the client's own process would have crashed"
+        raise SystemError("<method 'headers'> returned a result with an exception set")
+
+    def __getattr__(self, name: str) -> Callable[[], object]:
+        values = {"topic": "t", "partition": 1, "offset": 7, "timestamp": (1, 5), "key": b"k", "value": b"v"}
+        return lambda: values[name]
+
+
+def test_a_record_whose_header_names_are_no_text_is_read_without_them(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    read: Callable[..., Record] = as_record
+    assert read(NamelessHeaders(), "id") == Record("t", "id", 1, 7, 5, b"k", b"v", ())
+    assert "record_headers_unreadable topic=t partition=1 offset=7" in caplog.text
 
 
 def test_a_batch_arrives_whole_also_where_the_queue_has_no_room_for_it(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 from confluent_kafka import Producer
 
@@ -11,7 +13,7 @@ from adapters.kafka_log import Outgoing, Tail, Transactions, read_to_end
 from schemas.errors import Halt
 from schemas.topics import Topic
 from tests.support.draining import quick_settings
-from tests.support.servers import Broker
+from tests.support.servers import Broker, Kafka
 
 
 @pytest.fixture
@@ -31,7 +33,7 @@ def values(settings: KafkaSettings, topic: str) -> list[bytes]:
 
 
 def outgoing(topic: str, *bodies: bytes) -> list[Outgoing]:
-    return [Outgoing(topic, body, body, (("h", b"1"),)) for body in bodies]
+    return [Outgoing(topic, body[:9], body, (("h", b"1"),)) for body in bodies]
 
 
 def test_a_topic_is_read_to_its_end_whatever_partitions_are_empty(
@@ -45,6 +47,19 @@ def test_a_topic_is_read_to_its_end_whatever_partitions_are_empty(
     publisher.close()
     assert values(settings, topic) == [b"%03d" % number for number in range(500)]
     assert [record.offset for record in read_to_end(settings, topic)] == list(range(500))
+
+
+@pytest.mark.parametrize("size", [2 * 1024 * 1024, 17 * 1024 * 1024], ids=["the broker", "the client"])
+def test_a_record_too_large_for_its_topic_is_said_and_nothing_beside_it_is_written(
+    kafka: Kafka, namespace: str, size: int
+) -> None:
+    settings = quick_settings(kafka)
+    declared = Topic(f"{namespace}t", "id", (), "delete")
+    ensure_topics(open_admin(settings), [declared], partitions=1, replication_factor=1)
+    transactions = Transactions(settings, transactional_id=f"{declared.name}-tx")
+    with pytest.raises(Halt, match=r"one of 2 records is larger.*max\.message\.bytes"):
+        transactions.write(outgoing(declared.name, b"small", Random(1).randbytes(size)))
+    assert values(settings, declared.name) == []
 
 
 def test_a_missing_topic_is_a_halt(settings: KafkaSettings, namespace: str) -> None:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from random import Random
 
 import pytest
 
 from adapters.kafka import Acknowledge, Headers, KafkaSettings, Publisher, Record
 from adapters.kafka_admin import ensure_topics, open_admin
 from adapters.kafka_log import read_to_end
-from consumers.dead_letters import DeadLetters
+from consumers.dead_letters import PART_HEADER, DeadLetters
 from consumers.redrive import DeadLetter, Identity, collect, read_dead_letters, redrive
 from schemas.errors import Halt, Transient
 from schemas.topics import DEAD_LETTER_HEADROOM_BYTES, Topic
 from tests.support.draining import quick_settings
-from tests.support.servers import Broker
+from tests.support.servers import Broker, Kafka
 
 NOW = datetime(2026, 11, 24, 8, tzinfo=UTC)
 
@@ -34,6 +35,10 @@ def settings(broker: Broker) -> KafkaSettings:
 
 @pytest.fixture
 def topic(settings: KafkaSettings, namespace: str) -> str:
+    return made_topic(settings, namespace)
+
+
+def made_topic(settings: KafkaSettings, namespace: str) -> str:
     base = Topic(f"{namespace}t", "id", (), "delete")
     letters = Topic(
         base.dead_letters,
@@ -86,6 +91,55 @@ def test_the_largest_record_fits_with_its_reason_and_headers(settings: KafkaSett
     assert letter.value == largest
     assert 0 < len(letter.headers) < 100  # headers give way to the record itself
     assert len(letter.error) <= 2_001
+
+
+@pytest.mark.parametrize("size", [3_000_000, 17 * 1024 * 1024], ids=["for the broker", "for any client"])
+def test_a_record_too_large_for_one_letter_is_kept_whole_in_several(
+    kafka: Kafka, namespace: str, size: int
+) -> None:
+    """Limits are on compressed records, and another producer may compress better than ours does."""
+    settings = quick_settings(kafka)
+    name = made_topic(settings, namespace)
+    value = Random(1).randbytes(size)
+    bury(settings, (dead_record(name, 6), "bad"), (dead_record(name, 7, value, [("mine", b"1")]), "huge"))
+    parts = [one for one in read_to_end(settings, f"{name}.dlq") if PART_HEADER in dict(one.headers)]
+    assert len(parts) == -(-size // (256 * 1024))
+    small, large = read_dead_letters(settings, name)
+    assert (small.value, small.error) == (b"\x00\xff not JSON", "bad")
+    assert large == DeadLetter(
+        Identity("topic-id", 1, 7), name, "huge", NOW.isoformat(), b"key\xff", value, (("mine", b"1"),), False
+    )
+    with pytest.raises(Halt, match="larger than its topic takes"):
+        redrive(settings, name, namespace="n.", chosen=everything)
+    chosen = redrive(settings, name, namespace="n.", chosen=lambda one: one.identity.offset == 6)
+    assert [one.error for one in chosen] == ["bad"]
+
+
+def test_a_record_that_was_compressed_well_goes_back_onto_its_topic(kafka: Kafka, namespace: str) -> None:
+    settings = quick_settings(kafka)
+    name = made_topic(settings, namespace)
+    words = [Random(number).randbytes(4).hex() for number in range(3_000)]
+    value = " ".join(Random(1).choices(words, k=230_000)).encode()
+    bury(settings, (dead_record(name, 7, value), "too long"))
+    assert any(PART_HEADER in dict(one.headers) for one in read_to_end(settings, f"{name}.dlq"))
+    redrive(settings, name, namespace="n.", chosen=everything)
+    assert [record.value for record in read_to_end(settings, name)] == [value]
+
+
+def test_a_letter_of_which_parts_are_missing_is_none_yet_and_parts_that_came_twice_count_once() -> None:
+    def part(number: int, value: bytes) -> Record:
+        headers = (
+            ("simstream-dlq-topic-id", b"id"),
+            ("simstream-dlq-partition", b"0"),
+            ("simstream-dlq-offset", b"9"),
+            ("simstream-dlq-part", b"%d/3" % number),
+        )
+        return Record("t.dlq", "id", 0, number, 0, b"k", value, headers)
+
+    parts = [part(2, b"b"), part(1, b"a"), part(2, b"b")]
+    assert list(collect(parts)) == []
+    (letter,) = collect([*parts, part(3, b"c"), part(1, b"a")])
+    assert letter.value == b"abc"
 
 
 def test_a_letter_written_twice_by_a_crash_is_one_letter(settings: KafkaSettings, topic: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from adapters.releases import InvalidRelease, ReleaseSettings, ReleaseStore, entry_of
-from model.release import first_release, load_release
+from model.release import first_release, load_release, release_recipe
 from model.settings import ModelSettings, UnusableModel
 from model.text import FieldUse, TextSettings
 from schemas.events import Product
@@ -133,3 +133,13 @@ def test_a_manifest_of_another_dimension_or_recipe_is_refused(
     store.publish(folder, newer)
     with pytest.raises(InvalidRelease, match=r"text recipe of release 'newer'.*gram_sizes"):
         load_release(store, "newer", settings)
+    with pytest.raises(InvalidRelease, match=r"text recipe of release 'newer'.*gram_sizes"):
+        release_recipe(store, "newer")
+
+
+def test_the_recipe_alone_is_that_of_the_manifest_whatever_became_of_the_weights(
+    settings: ModelSettings, store: ReleaseStore, tmp_path: Path
+) -> None:
+    manifest = first_release(settings, store, created_at=NOW)
+    (tmp_path / "releases" / manifest.release_id / "model.safetensors").unlink()
+    assert release_recipe(store, manifest.release_id).settings == settings.text

@@ -61,6 +61,10 @@ class RecordingPublisher(Publisher):
         encoded = key.encode() if isinstance(key, str) else key
         self.sent.append(Sent(topic, encoded, value or b"", tuple(headers)))
 
+    def send_batch(self, topic: str, records: Sequence[tuple[str, bytes, Acknowledge | None]]) -> None:
+        for key, value, on_ack in records:
+            self.send(topic, key=key, value=value, on_ack=on_ack)
+
     def flush(self, timeout_seconds: float) -> int:
         waiting, self._waiting = self._waiting, []
         for place, on_ack in waiting:

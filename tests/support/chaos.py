@@ -23,7 +23,6 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
-from confluent_kafka import Consumer, TopicPartition
 
 from adapters.index import IndexSettings, open_index
 from adapters.kafka import KafkaSettings
@@ -36,7 +35,7 @@ from model.text import ProductText
 from schemas.events import ItemChanged, ProductDeleted, ProductUpserted
 from schemas.items import context_fingerprint
 from schemas.vectors import CONTENT, Point
-from tests.support.draining import Names, Shop, wait_until_drained
+from tests.support.draining import Names, Shop, commits_of, wait_until_drained
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.qdrant_rest import QdrantRest
 
@@ -276,14 +275,9 @@ class World:
 
     def committed(self, group: str) -> dict[Partition, int]:
         """Commits of the group, 0 where there is none."""
-        asking = Consumer({**self.settings.client_config("test-chaos"), "group.id": group})
-        try:
-            topics = [topic.name for topic in self.names.declared() if not topic.name.endswith(".dlq")]
-            asked = [TopicPartition(topic, number) for topic in topics for number in range(PARTITIONS)]
-            answers = asking.committed(asked, timeout=10.0)
-        finally:
-            asking.close()
-        return {Partition(one.topic, one.partition): max(0, one.offset) for one in answers}
+        topics = [topic.name for topic in self.names.declared() if not topic.name.endswith(".dlq")]
+        parts = [Partition(topic, number) for topic in topics for number in range(PARTITIONS)]
+        return commits_of(self.settings, group, parts)
 
     def in_flight(self, process: ConsumerProcess) -> int:
         """Records that this run has taken in hand and that its group has not committed."""

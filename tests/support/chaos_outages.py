@@ -16,9 +16,11 @@ from random import Random
 from confluent_kafka import Consumer, TopicPartition
 
 from tests.support.chaos import Catalogue, Difference, World
+from tests.support.consumer_process import GIVE_UP
 from tests.support.qdrant_rest import Mode
 
 MIB = 1024 * 1024
+REDIS_KILLED = "Redis killed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +59,23 @@ class Outage:
 
 
 def outages(
-    world: World, *, seed: int, items: int, seconds: float, rate: int, backlog: int = 0
+    world: World,
+    *,
+    seed: int,
+    items: int,
+    seconds: float,
+    rate: int,
+    backlog: int = 0,
+    only: str = "",
+    fault: str = "",
 ) -> list[Outage]:
-    """Each failure for `seconds`, while `rate` events/s arrive, and `backlog` records at once at its start:
-    product events where Redis fails, hints where the index does, so that they wait for the one that suffers.
+    """Each failure (or `only` one) for `seconds`, while `rate` events/s arrive, and `backlog` records at once
+    at its start: product events where Redis fails, hints where the index does, so that they wait for the one
+    that suffers. `fault` is a guard of products that is switched off.
     """
     draw, catalogue = Random(seed), Catalogue(seed, items)
-    processes = [world.consumer("products"), world.consumer("embeddings")]
+    faults = ["--fault", fault] if fault else []
+    processes = [world.consumer("products", *faults), world.consumer("embeddings")]
     for process in processes:
         process.wait_assigned()
     world.publish(catalogue.first())
@@ -126,13 +138,25 @@ def outages(
     def index(what: str, mode: Mode) -> Outage:
         return one(what, lambda: world.server.misbehave(mode, seconds=seconds), nothing, hints=True)
 
-    return [
-        one("Redis stopped", world.redis.pause, world.redis.resume, hints=False),
-        one("Redis killed", world.redis.kill, world.redis.restart, hints=False),
-        index("index refuses", "refuse"),
-        index("index hangs", "hang"),
-        index("index loses replies", "lose_reply"),
-    ]
+    def store(what: str, begin: Callable[[], None], end: Callable[[], None]) -> Outage:
+        return one(what, begin, end, hints=False)
+
+    failures: dict[str, Callable[[str], Outage]] = {
+        "Redis stopped": lambda what: store(what, world.redis.pause, world.redis.resume),
+        REDIS_KILLED: lambda what: store(what, world.redis.kill, world.redis.restart),
+        "index refuses": lambda what: index(what, "refuse"),
+        "index hangs": lambda what: index(what, "hang"),
+        "index loses replies": lambda what: index(what, "lose_reply"),
+    }
+    return [fail(what) for what, fail in failures.items() if only in ("", what)]
+
+
+def given_up(world: World, *, seed: int, items: int, seconds: float, rate: int) -> Outage:
+    """Negative control: products puts records aside because Redis is away, and commits all the same."""
+    (found,) = outages(
+        world, seed=seed, items=items, seconds=seconds, rate=rate, only=REDIS_KILLED, fault=GIVE_UP
+    )
+    return found
 
 
 def _waiting(world: World, group: str) -> int:

@@ -7,6 +7,7 @@ Prints         READY once the group has given it partitions; on a fault its own 
 
 commit-before-write       settles records before anything is written, and commits at once
 no-ticket                 writes points unconditionally (every process of the test has to be given it)
+dead-letter-on-transient  puts records aside while Redis is away, and commits without asking it (products)
 crash-before-announce:N   ends without a word between the write to Redis and the announcement of batch N
 
 `--tell` prints what a proof counts: the log, and `TOOK topic partition first last` before a batch is handled.
@@ -32,10 +33,11 @@ from adapters.redis_client import RedisSettings, connect
 from adapters.redis_items import Applied, ItemStore, ProductWrite
 from consumers.dead_letters import DeadLetters
 from consumers.embeddings import EmbeddingsHandler, EmbeddingsSettings
-from consumers.products import ProductsHandler
+from consumers.products import ProductChange, ProductsHandler
 from consumers.progress import Delivery
 from consumers.runner import Handler, Runner, RunnerSettings
 from model.text import ProductText
+from schemas.errors import Transient
 from schemas.vectors import Point, item_vectors
 from tests.support.draining import Names
 from tests.support.fake_encoder import FakeEncoder
@@ -43,6 +45,7 @@ from tests.support.fake_encoder import FakeEncoder
 CRASH = "crash-before-announce:"
 COMMIT_FIRST = "commit-before-write"
 NO_TICKET = "no-ticket"
+GIVE_UP = "dead-letter-on-transient"
 #: How long commit-before-write leaves between the commit and the write.
 FAULT_PAUSE_SECONDS = 0.3
 
@@ -110,6 +113,41 @@ class CommitFirst:
             delivery.settle()
         time.sleep(FAULT_PAUSE_SECONDS)
         self._handler.handle(deliveries)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._handler, name)
+
+
+class GiveUp:
+    """Takes a store that is away for bad records. For products: its events say where their records stood."""
+
+    def __init__(self, handler: ProductsHandler, dead_letters: DeadLetters) -> None:
+        self._handler = handler
+        self._dead_letters = dead_letters
+        self._records: dict[tuple[int, int], Record] = {}
+
+    def decode(self, record: Record) -> ProductChange:
+        """As the handler, remembered."""
+        change = self._handler.decode(record)
+        self._records[record.partition, record.offset] = record
+        return change
+
+    def handle(self, deliveries: Sequence[Delivery[ProductChange]]) -> None:
+        """Work, once; what was not done then is put aside."""
+        records = [self._of(delivery) for delivery in deliveries]
+        try:
+            self._handler.handle(deliveries)
+        except Transient as error:
+            for delivery, record in zip(deliveries, records, strict=True):
+                self._dead_letters.put(record, str(error), on_done=delivery.settle)
+
+    def _of(self, delivery: Delivery[ProductChange]) -> Record:
+        position = delivery.event.write.position
+        return self._records.pop((position.partition, position.offset))
+
+    def store_epoch(self) -> str | None:
+        """Nobody's: commits wait for no store."""
+        return None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._handler, name)
@@ -183,12 +221,17 @@ def _runner(asked: argparse.Namespace) -> Runner[Any]:
     if fault.startswith(CRASH):
         batches = int(fault.removeprefix(CRASH))
         store = CrashingStore(batches=batches, client=client, namespace=asked.namespace)
-    elif fault not in ("", COMMIT_FIRST, NO_TICKET):
-        raise SystemExit(f"unknown --fault {fault!r}: one of {COMMIT_FIRST}, {NO_TICKET}, {CRASH}N")
+    elif fault not in ("", COMMIT_FIRST, NO_TICKET, GIVE_UP):
+        raise SystemExit(
+            f"unknown --fault {fault!r}: one of {COMMIT_FIRST}, {NO_TICKET}, {GIVE_UP}, {CRASH}N"
+        )
     publisher = Publisher(settings, client_id=f"test-{asked.consumer}-{os.getpid()}")
+    dead_letters = DeadLetters(publisher=publisher)
     handler: Any
     if asked.consumer == "products":
         handler = ProductsHandler(store=store, publisher=publisher, topics=names.topics)
+        if fault == GIVE_UP:
+            handler = GiveUp(handler, dead_letters)
         if asked.commit_delay_seconds is not None:
             handler.commit_delay_seconds = asked.commit_delay_seconds
         group = names.products_group
@@ -214,7 +257,7 @@ def _runner(asked: argparse.Namespace) -> Runner[Any]:
     return Runner(
         reader=GroupReader(settings, group=group, client_id=f"test-{asked.consumer}-{os.getpid()}"),
         handler=handler,
-        dead_letters=DeadLetters(publisher=publisher),
+        dead_letters=dead_letters,
         settings=RunnerSettings(commit_interval_seconds=0.05, batch_records=asked.batch_records),
     )
 

@@ -149,6 +149,16 @@ class Shop:
         assert not self.failures, f"the broker refused {len(self.failures)} records: {self.failures[0]}"
 
 
+def commits_of(settings: KafkaSettings, group: str, parts: Iterable[Partition]) -> dict[Partition, int]:
+    """What the group has committed of these partitions, 0 where nothing; asked by no member of it."""
+    asking = Consumer({**settings.client_config("test-commits"), "group.id": group})
+    try:
+        answers = asking.committed([TopicPartition(part.topic, part.number) for part in parts], timeout=10.0)
+    finally:
+        asking.close()
+    return {Partition(one.topic, one.partition): max(0, one.offset) for one in answers}
+
+
 def wait_for_commits(
     settings: KafkaSettings,
     group: str,
