@@ -28,6 +28,7 @@ import numpy as np
 import redis
 from confluent_kafka import Producer
 
+from adapters.child import calm_collector
 from adapters.kafka import KafkaSettings
 from adapters.kafka_admin import ensure_topics, open_admin
 from adapters.kafka_reader import GroupReader
@@ -257,6 +258,7 @@ def bare(count: int) -> None:
 def consume(count: int) -> None:
     """The behaviour consumer, until it has settled every event."""
     settings = _settings()
+    calm_collector()
     publisher = open_publisher(settings, "benchmark")
     runner = behaviour_runner(settings, publisher=publisher)
     topic = settings.named_topics().events.name

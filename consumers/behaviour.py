@@ -8,7 +8,8 @@ Never   lets a shopper's id leave this module: Redis and everything behind it kn
 2. items      counters above the guard; sketches and registers, which may be applied again
 3. marks      trending buckets; items that moved become due: then the records settle
 
-A thread announces what is due (consumers/debounce.py). What it took and could not finish stays in Redis.
+A batch's items and marks are written while the shoppers of the next are (consumers/follower.py). A thread
+announces what is due (consumers/debounce.py); what it took and could not finish stays in Redis.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from pydantic import Field
 
@@ -24,6 +26,7 @@ from adapters.kafka import Publisher, Record
 from adapters.redis_behaviour import BehaviourStore, ItemWork, Moved, ShopperWork
 from adapters.registers import distinct
 from consumers.debounce import Debounce, DebounceSettings
+from consumers.follower import Follower
 from consumers.interest import Scorer, SketchSettings
 from consumers.progress import Delivery
 from schemas.behaviour import PLACE
@@ -68,6 +71,15 @@ class Interaction:
     log_weight: float | None
 
 
+class _Known(NamedTuple):
+    """A batch whose shoppers are done: its topic, its records, which of them are duplicates, Redis' epoch."""
+
+    topic: str
+    batch: Sequence[Delivery[Interaction]]
+    duplicates: set[tuple[int, int]]
+    epoch: str | None
+
+
 class BehaviourHandler:
     """Applies user events."""
 
@@ -92,6 +104,7 @@ class BehaviourHandler:
         self._claimed = False
         self._epoch: str | None = None
         self.topics: Sequence[str] = (topics.events.name,)
+        self._behind: Follower[_Known] = Follower(name="behaviour-items", work=self._apply)
         self._debounce = Debounce(
             store=store, publisher=publisher, topic=topics.changed.name, settings=settings.debounce, now=now
         )
@@ -124,7 +137,7 @@ class BehaviourHandler:
         )
 
     def handle(self, deliveries: Sequence[Delivery[Interaction]]) -> None:
-        """Apply, mark, settle. Raises Transient with everything unsettled: all of it may be applied again.
+        """Apply to shoppers here, to items behind. Raises Transient: all of it may be applied again.
 
         A Redis that was restarted may have lost what was counted below these offsets, and would take them as
         new: nothing is written before the loop has gone back to its commit, and then not these.
@@ -138,18 +151,20 @@ class BehaviourHandler:
         for topic in dict.fromkeys(delivery.event.topic for delivery in deliveries):
             # One but for the minute in which a topic is replaced by another of its name.
             batch = [delivery for delivery in deliveries if delivery.event.topic == topic]
-            self._apply(topic, batch, epoch)
-        for delivery in deliveries:
-            delivery.settle()
+            # 1. Who did it, and which of it is new.
+            duplicates = self._shoppers(topic, batch, epoch)
+            self._behind.put(_Known(topic, batch, duplicates, epoch))
 
-    def _apply(self, topic: str, batch: Sequence[Delivery[Interaction]], epoch: str | None) -> None:
-        # 1. Who did it, and which of it is new.
-        duplicates = self._shoppers(topic, batch, epoch)
+    def _apply(self, known: _Known) -> None:
+        """The second stage, on its thread."""
+        batch = [delivery for delivery in known.batch if not delivery.abandoned]
         # 2. What it happened to.
-        works = self._items(batch, duplicates)
-        moved = self._store.apply_items(topic, list(works.values()), epoch=epoch)
+        works = self._items(batch, known.duplicates)
+        moved = self._store.apply_items(known.topic, list(works.values()), epoch=known.epoch)
         # 3. What follows from it later.
         self._remember(list(works), moved)
+        for delivery in batch:
+            delivery.settle()
 
     def _shoppers(
         self, topic: str, batch: Sequence[Delivery[Interaction]], epoch: str | None
@@ -230,9 +245,10 @@ class BehaviourHandler:
         self._epoch = epoch
 
     def fatal(self) -> BaseException | None:
-        """What ended the announcing thread, if something did."""
-        return self._debounce.fatal
+        """What ended one of the threads, if something did."""
+        return self._behind.fatal or self._debounce.fatal
 
     def close(self) -> None:
-        """Stop announcing; what is due stays marked."""
+        """Stop the threads; what is due stays marked, what is not applied is read again."""
+        self._behind.close()
         self._debounce.close()

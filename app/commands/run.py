@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from adapters.child import calm_collector
 from adapters.index_port import release_of
 from app.observability import configure_logging, export_metrics
 from app.settings import load_settings
@@ -68,6 +69,7 @@ def consume(
     settings = load_settings()
     configure_logging(settings.log)
     export_metrics(settings.metrics)
+    calm_collector()
     patiently("kafka", lambda: make_topics(settings))
     store = open_store(settings)
     patiently("redis", store.ping)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from random import Random
@@ -124,8 +125,16 @@ def feed(handler: BehaviourHandler, log: Sequence[Logged]) -> list[Delivery[Inte
     progress = Progress(None)
     batch = [Delivery(handler.decode(record(one)), one.offset, progress) for one in log]
     handler.handle(batch)
-    assert all(delivery.settled for delivery in batch)
+    settle(batch)
     return batch
+
+
+def settle(batch: Sequence[Delivery[Interaction]]) -> None:
+    """Wait for the second stage."""
+    deadline = time.monotonic() + 20
+    while not all(delivery.settled for delivery in batch):
+        assert time.monotonic() < deadline, "the batch did not settle"
+        time.sleep(0.0005)
 
 
 def in_batches(draw: Random, log: Sequence[Logged]) -> Iterator[Sequence[Logged]]:
@@ -265,8 +274,10 @@ def test_ids_far_apart_are_outside_the_promise_and_the_window_stays_small(
     handler = make()
     for start in range(0, 3_000, 300):
         progress = Progress(start)
-        batch = [view(number, "u1") for number in range(start, start + 300)]
-        handler.handle([Delivery(handler.decode(record(one)), one.offset, progress) for one in batch])
+        log = [view(number, "u1") for number in range(start, start + 300)]
+        batch = [Delivery(handler.decode(record(one)), one.offset, progress) for one in log]
+        handler.handle(batch)
+        settle(batch)
     name = handler._scorer.shopper("u1").hash  # noqa: SLF001
     client = store._nodes.primaries()[0]  # noqa: SLF001
     window = client.hgetall(store.shopper_key(name, "seen"))
