@@ -239,7 +239,8 @@ for n, one in ipairs(ask[4]) do
         if next(bucket[10]) then
           local changed
           bucket[8], changed = merged(bucket[8], bucket[10], ITEM_REGISTERS / 2)
-          if changed then
+          -- One event is no trend, and most buckets have but one.
+          if changed and bucket[1] + bucket[2] + bucket[3] + bucket[4] + bucket[5] + bucket[6] > 1 then
             local at = #trend
             trend[at + 1], trend[at + 2], trend[at + 3] = tier - 1, number, bucket[8]
           end

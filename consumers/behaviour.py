@@ -24,7 +24,7 @@ from pydantic import Field
 
 from adapters.kafka import Publisher, Record
 from adapters.redis_behaviour import BehaviourStore, ItemWork, Moved, ShopperWork
-from adapters.registers import distinct
+from adapters.registers import distinct_each
 from consumers.debounce import Debounce, DebounceSettings
 from consumers.follower import Follower
 from consumers.interest import Scorer, SketchSettings
@@ -226,13 +226,17 @@ class BehaviourHandler:
         soon = now_ms + int(self._settings.debounce.delay_seconds * 1000)
         late = now_ms + int(self._settings.debounce.max_delay_seconds * 1000)
         due: dict[str, int] = {}
-        trend: dict[tuple[int, int], dict[str, float]] = {}
+        changed: list[tuple[int, int, str]] = []
+        sketches: list[bytes] = []
         for product_id, (much, buckets) in zip(product_ids, moved, strict=True):
             if much:
                 due[product_id] = soon if much == 2 else late
             for place in range(0, len(buckets), 3):
-                tier, number, registers = buckets[place : place + 3]
-                trend.setdefault((tier, number), {})[product_id] = distinct(registers)
+                changed.append((buckets[place], buckets[place + 1], product_id))
+                sketches.append(buckets[place + 2])
+        trend: dict[tuple[int, int], dict[str, float]] = {}
+        for (tier, number, product_id), shoppers in zip(changed, distinct_each(sketches), strict=True):
+            trend.setdefault((tier, number), {})[product_id] = shoppers
         self._store.add_trend(trend)
         self._store.mark(due)
 
