@@ -31,6 +31,7 @@ from adapters.releases import ReleaseSettings
 from app.observability import LogSettings, MetricsSettings
 from consumers.behaviour import BehaviourSettings
 from consumers.embeddings import EmbeddingsSettings
+from consumers.erasures import ErasureSettings
 from consumers.runner import RunnerSettings
 from consumers.shopper_vectors import VectorSettings
 from model.settings import ModelSettings
@@ -45,7 +46,7 @@ DELIMITER = "__"
 HIDDEN = "**********"
 #: Names whose values are never printed, wherever they stand (librdkafka's options included).
 _SECRET_NAME = re.compile(
-    r"(password|secret|token|api_?key|hash_key|keys$|sasl\.oauthbearer\.config|\.key\b)", re.I
+    r"(password|secret|token|api_?key|hash_key|^key$|keys$|sasl\.oauthbearer\.config|\.key\b)", re.I
 )
 
 
@@ -83,6 +84,7 @@ class Settings(Frozen):
     embeddings: EmbeddingsSettings = EmbeddingsSettings()
     behaviour: BehaviourSettings = BehaviourSettings()
     shopper_vectors: VectorSettings = VectorSettings()
+    erasures: ErasureSettings = ErasureSettings()
     metrics: MetricsSettings = MetricsSettings()
     log: LogSettings = LogSettings()
 

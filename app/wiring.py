@@ -21,6 +21,7 @@ from adapters.index import open_index
 from adapters.index_port import LIVE_ALIAS, VectorIndex, collection_name, release_of
 from adapters.kafka import Publisher
 from adapters.kafka_admin import ensure_topics, open_admin
+from adapters.kafka_log import Tail, read_to_end
 from adapters.kafka_reader import GroupReader
 from adapters.redis_behaviour import BehaviourStore
 from adapters.redis_client import connect
@@ -31,6 +32,7 @@ from app.settings import Settings
 from consumers.behaviour import BehaviourHandler, Interaction
 from consumers.dead_letters import DeadLetters
 from consumers.embeddings import EmbeddingsHandler
+from consumers.erasures import Erasures
 from consumers.products import ProductChange, ProductsHandler
 from consumers.reconcile import Reconciler
 from consumers.runner import Runner
@@ -199,12 +201,23 @@ def products_runner(
     )
 
 
+def read_erasures(settings: Settings) -> Erasures:
+    """Who asked to be forgotten up to now; it goes on reading."""
+    erasures = Erasures(key=settings.erasures.key.get_secret_value().encode())
+    topic = settings.named_topics().erasures.name
+    erasures.take(patiently("kafka", lambda: list(read_to_end(settings.kafka, topic))))
+    # From the beginning once more: the topic is compacted and small, and nothing between the two is missed.
+    erasures.follow(Tail(settings.kafka, topic).poll)
+    return erasures
+
+
 def behaviour_runner(
     settings: Settings, *, publisher: Publisher, accept_poison: int = 0
 ) -> Runner[Interaction]:
     """The behaviour consumer, ready to run; its announcing thread has started."""
     handler = BehaviourHandler(
         store=open_behaviour(settings),
+        erasures=read_erasures(settings),
         publisher=publisher,
         topics=settings.named_topics(),
         settings=settings.behaviour,

@@ -26,6 +26,7 @@ from adapters.kafka import Publisher, Record
 from adapters.redis_behaviour import BehaviourStore, ItemWork, Moved, ShopperWork
 from adapters.registers import distinct_each
 from consumers.debounce import Debounce, DebounceSettings
+from consumers.erasures import Erasures
 from consumers.follower import Follower
 from consumers.interest import Scorer, SketchSettings
 from consumers.progress import Delivery
@@ -69,6 +70,8 @@ class Interaction:
     second: float
     #: ln of the weight; None if it is no interaction.
     log_weight: float | None
+    #: The shopper has asked to be forgotten since.
+    erased: bool = False
 
 
 class _Known(NamedTuple):
@@ -95,8 +98,10 @@ class BehaviourHandler:
         publisher: Publisher,
         topics: Topics,
         settings: BehaviourSettings,
+        erasures: Erasures | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
+        self._erasures = erasures
         self._store = store
         self._settings = settings
         self._scorer = Scorer(settings.sketch)
@@ -122,6 +127,7 @@ class BehaviourHandler:
                 "the record's key is not its field 'user_id': key records of this topic by user_id, or the "
                 "events of one shopper arrive in any order"
             )
+        occurred, recorded = event.occurred_at.timestamp(), record.timestamp_ms / 1000
         return Interaction(
             topic=record.topic_id[:8],
             partition=record.partition,
@@ -130,10 +136,11 @@ class BehaviourHandler:
             product_id=event.product_id,
             event=hashlib.blake2b(event.event_id.encode(), digest_size=8).digest(),
             place=PLACE[event.type],
-            second=min(event.occurred_at.timestamp(), record.timestamp_ms / 1000 + MAX_AHEAD_SECONDS),
+            second=min(occurred, recorded + MAX_AHEAD_SECONDS),
             log_weight=self._scorer.interest(
                 event.type, float(event.value) if event.value is not None else None
             ),
+            erased=self._erasures is not None and self._erasures.covers(event.user_id, occurred, recorded),
         )
 
     def handle(self, deliveries: Sequence[Delivery[Interaction]]) -> None:
@@ -145,6 +152,10 @@ class BehaviourHandler:
         # In this order: what is adopted later has abandoned these before.
         epoch = self._epoch
         deliveries = [delivery for delivery in deliveries if not delivery.abandoned]
+        for delivery in deliveries:
+            if delivery.event.erased:
+                delivery.settle()
+        deliveries = [delivery for delivery in deliveries if not delivery.event.erased]
         if not self._claimed:
             self._store.claim_epoch(self._settings.sketch.epoch)
             self._claimed = True

@@ -212,6 +212,16 @@ class UserEvent(Frozen):
     request_id: Id | None = None
 
 
+class UserErased(Frozen):
+    """A shopper asked to be forgotten: events of theirs up to `erased_at` are ignored by every reader.
+
+    Key: HMAC-SHA-256 of the user id in hex, under a key used for nothing else. The id itself is not here.
+    """
+
+    kind: Literal["user_erased"] = "user_erased"
+    erased_at: Moment
+
+
 class ItemChanged(Frozen):
     """A hint without state: look at this item again. `dimensions` is for metrics only."""
 
@@ -254,6 +264,7 @@ EVENT_MODELS: tuple[type[Frozen], ...] = (
     ReviewPosted,
     ReviewRemoved,
     UserEvent,
+    UserErased,
     ItemChanged,
     ItemUpdated,
 )

@@ -128,7 +128,7 @@ class Topics:
             erasures=Topic(
                 name=namespace + erasures,
                 key="keyed hash of user_id",
-                carries=(),
+                carries=("UserErased",),
                 cleanup="compact",
             ),
             releases=Topic(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
@@ -18,10 +19,11 @@ from adapters.redis_client import RedisSettings, connect
 from adapters.redis_nodes import RedisNodes
 from consumers.behaviour import BehaviourHandler, BehaviourSettings, Interaction
 from consumers.debounce import DebounceSettings
+from consumers.erasures import Erasures, erasure_key
 from consumers.interest import SketchSettings
 from consumers.progress import Delivery, Progress
 from schemas.errors import Halt, PoisonMessage, Transient
-from schemas.events import ItemChanged, UserEvent
+from schemas.events import ItemChanged, UserErased, UserEvent
 from schemas.topics import Topics
 from tests.support.behaviour_oracle import Logged, expected_items, expected_shopper, items_in, unpacked
 from tests.support.servers import Redis
@@ -386,3 +388,40 @@ def test_nothing_is_written_to_a_redis_that_was_restarted_before_the_loop_has_go
     assert items_in(store) == {}
     feed(handler, [lost, in_hand])
     assert items_in(store) == expected_items([lost, in_hand], SKETCH)
+
+
+# --- who asked to be forgotten ------------------------------------------------------------------------
+
+
+def test_events_of_a_shopper_up_to_their_erasure_leave_no_trace(
+    store: BehaviourStore, make: Callable[..., BehaviourHandler]
+) -> None:
+    erasures = Erasures(key=b"k")
+    erasures.take([erased("u1", NOW)])
+    handler = make(erasures=erasures)
+    late = view(3, "u1", "p2", occurred_at=NOW + timedelta(seconds=1))
+    log = [view(1, "u1"), view(2, "u2"), replace(late, timestamp_ms=late.timestamp_ms + 1_000)]
+    feed(handler, [*log, view(4, "u1", "p3", occurred_at=NOW + timedelta(hours=1))])  # recorded before it
+    assert items_in(store) == expected_items(log[1:], SKETCH)
+    client = store._nodes.primaries()[0]  # noqa: SLF001
+    name = handler._scorer.shopper("u1").hash  # noqa: SLF001
+    assert [item for item, _ in store.recent(name, 10)] == [b"p2"]
+    assert client.hlen(store.shopper_key(name, "seen")) == 2  # one window, one register sketch
+
+
+def erased(user_id: str, at: datetime, **fields: Any) -> Record:
+    body = UserErased(erased_at=at).model_dump_json().encode()
+    given = {"value": body, "key": erasure_key(user_id, b"k").encode(), **fields}
+    return Record(TOPICS.erasures.name, "t", 0, 0, 0, **given)
+
+
+def test_the_latest_erasure_counts_and_what_cannot_be_read_stops_nobody() -> None:
+    erasures = Erasures(key=b"k")
+    assert not erasures.covers("u1", 0.0)
+    later = NOW + timedelta(days=1)
+    erasures.take([erased("u1", later), erased("u1", NOW), erased("u2", NOW, value=b"{")])
+    assert erasures.covers("u1", later.timestamp())
+    assert not erasures.covers("u1", later.timestamp() + 0.001)
+    assert not erasures.covers("u2", 0.0)
+    erasures.take([erased("u1", NOW, value=None)])
+    assert not erasures.covers("u1", 0.0)

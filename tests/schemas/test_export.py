@@ -8,7 +8,15 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from producers.shop import Mix, Shop
-from schemas.events import EVENT_MODELS, ItemChanged, ItemUpdated, ReviewRemoved, StageTimes, parse_event
+from schemas.events import (
+    EVENT_MODELS,
+    ItemChanged,
+    ItemUpdated,
+    ReviewRemoved,
+    StageTimes,
+    UserErased,
+    parse_event,
+)
 from schemas.export import asyncapi, documents, event_schema, write_documents
 from schemas.topics import Topic, Topics
 
@@ -25,6 +33,7 @@ def shop_events() -> list[Any]:
         *list(SHOP.events())[:300],
         *live,
         ReviewRemoved(review_id="r", product_id="p", occurred_at=when),
+        UserErased(erased_at=when),
         ItemChanged(product_id="p", dimensions=["content"], occurred_at=when),
         ItemUpdated(
             product_id="p",

@@ -1,0 +1,92 @@
+"""Who asked to be forgotten, and when: events of theirs up to then are nobody's business any more.
+
+Reads   user.erasures: every partition, without a group; to the end before anything else, then as it grows
+Writes  nothing
+Never   knows a user id: the topic names shoppers by an HMAC under a key used for nothing else
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+import threading
+from collections.abc import Callable, Iterable
+
+from pydantic import SecretStr
+
+from adapters.kafka import Record
+from schemas.errors import Transient
+from schemas.events import Frozen, InvalidEvent, UserErased, parse_event
+
+log = logging.getLogger(__name__)
+
+Poll = Callable[[float], Iterable[Record]]
+
+
+class ErasureSettings(Frozen):
+    """The key of user.erasures. Changing it forgets who asked to be forgotten: keep it with the topic."""
+
+    key: SecretStr = SecretStr("simstream-erasures")
+
+
+def erasure_key(user_id: str, key: bytes) -> str:
+    """What a shopper is called on user.erasures."""
+    return hmac.new(key, user_id.encode(), hashlib.sha256).hexdigest()
+
+
+class Erasures:
+    """The latest erasure of each shopper, in memory: about 150 bytes each."""
+
+    def __init__(self, *, key: bytes) -> None:
+        self._key = key
+        self._latest: dict[str, float] = {}
+        self._stop = threading.Event()
+        self._follower: threading.Thread | None = None
+
+    def take(self, records: Iterable[Record]) -> None:
+        """Learn from records of the topic; what cannot be read is said and passed over."""
+        for record in records:
+            name = (record.key or b"").decode(errors="replace")
+            if record.value is None:  # compacted away: the shop took its erasure back
+                self._latest.pop(name, None)
+                continue
+            try:
+                at = parse_event(record.value, UserErased).erased_at.timestamp()
+            except InvalidEvent as error:
+                log.error(
+                    "erasure_unreadable topic=%s partition=%d offset=%d reason=%s",
+                    record.topic,
+                    record.partition,
+                    record.offset,
+                    error,
+                )
+                continue
+            self._latest[name] = max(at, self._latest.get(name, at))
+
+    def covers(self, user_id: str, *seconds: float) -> bool:
+        """Whether this shopper's event is to be ignored: one of its times is not later than the erasure."""
+        if not self._latest:
+            return False
+        at = self._latest.get(erasure_key(user_id, self._key))
+        return at is not None and min(seconds) <= at
+
+    def follow(self, poll: Poll) -> None:
+        """Go on learning on a thread of its own, until `close`."""
+
+        def run() -> None:
+            while not self._stop.is_set():
+                try:
+                    self.take(poll(0.5))
+                except Transient as error:
+                    log.warning("consumer_waits consumer=erasures reason=%s", error)
+                    self._stop.wait(1.0)
+
+        self._follower = threading.Thread(target=run, name="erasures", daemon=True)
+        self._follower.start()
+
+    def close(self) -> None:
+        """Stop following."""
+        self._stop.set()
+        if self._follower is not None:
+            self._follower.join(5.0)
