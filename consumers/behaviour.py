@@ -52,7 +52,7 @@ class BehaviourSettings(Frozen):
     #: The share of a sketch's members that must move before its vector is written after the debounce; fewer
     #: wait for the maximum delay.
     enough_share: float = Field(default=0.05, gt=0, le=1)
-    batch_records: int = Field(default=4_000, ge=1)
+    batch_records: int = Field(default=8_000, ge=1)
 
 
 @dataclass(slots=True)
