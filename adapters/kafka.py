@@ -12,8 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from pydantic import Field, field_validator
@@ -100,8 +99,7 @@ class KafkaSettings(Frozen):
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One record as the broker gave it. `timestamp_ms` is -1 where the broker keeps none."""
 
     topic: str

@@ -266,7 +266,13 @@ def consume(count: int) -> None:
     read = RECORDS_TOTAL.labels(consumer="behaviour", topic=topic)
     waiting = IN_FLIGHT_RECORDS.labels(consumer="behaviour")
     thread.start()
-    marks = _marks(count, lambda: (_value(read), _value(waiting)))
+
+    def look() -> tuple[float, float]:
+        if not thread.is_alive():
+            raise RuntimeError("the consumer has ended")
+        return _value(read), _value(waiting)
+
+    marks = _marks(count, look)
     next(marks)
     started, cpu = time.monotonic(), time.process_time()
     _tell("start")
@@ -288,7 +294,7 @@ def _marks(count: int, look: Any) -> Iterator[None]:
     """At the first record, at half of them, and when all are settled."""
     for goal in (1, count // 2):
         while look()[0] < goal:
-            time.sleep(0.005)
+            time.sleep(0.01)
         yield
     while not (look()[0] >= count and look()[1] == 0):
         time.sleep(0.01)

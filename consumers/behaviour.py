@@ -14,12 +14,12 @@ announces what is due (consumers/debounce.py); what it took and could not finish
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+import xxhash
 from pydantic import Field
 
 from adapters.kafka import Publisher, Record
@@ -134,7 +134,7 @@ class BehaviourHandler:
             offset=record.offset,
             user_id=event.user_id,
             product_id=event.product_id,
-            event=hashlib.blake2b(event.event_id.encode(), digest_size=8).digest(),
+            event=xxhash.xxh3_64_digest(event.event_id.encode()),
             place=PLACE[event.type],
             second=min(occurred, recorded + MAX_AHEAD_SECONDS),
             log_weight=self._scorer.interest(

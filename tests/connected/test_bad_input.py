@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -127,11 +126,11 @@ def test_the_check_of_dead_letters_sees_each_kind_of_damage() -> None:
     first, second, third, wrong = kept.records
     assert problems(bad, topic, [first, second, third]) == []
     good = {number: one for number, one in bad.items() if number > 0}
-    moved = [replace(topic[0], offset=77), *topic[1:]]
+    moved = [topic[0]._replace(offset=77), *topic[1:]]
     for said, damage in {
         "is missing": problems(bad, topic, [first, second]),
         "is there 2 times": problems(bad, topic, [first, second, third, second]),
-        "is not what was sent": problems(bad, topic, [first, replace(second, value=b"{}"), third]),
+        "is not what was sent": problems(bad, topic, [first, second._replace(value=b"{}"), third]),
         "is good": problems(good, topic, [first, second, third]),
         "stood at": problems(bad, moved, [first, second, third]),
         "because of 'why not'": problems(bad, topic, [wrong, second, third]),
