@@ -139,7 +139,8 @@ return cmsgpack.pack(answers)
 # bucket}]. A bucket is a string: 7 counts of 2 bytes (or of 4, once one needs them), registers of shoppers,
 # then of buyers, each of 32 bytes or absent; its length says which. Only what an event touches is opened.
 # The guard filters counters event by event: what has an offset above it, and only that, is counted, whoever
-# else is at work. All else may be applied again.
+# else is at work. All else may be applied again, and then counts as moved: whoever applied it first may have
+# ended before anything followed from it.
 ITEMS = (
     _REGISTERS
     + """
@@ -198,12 +199,12 @@ for n, one in ipairs(ask[4]) do
   guards[topic] = guard
 
   -- Counters, and who was there.
-  local everyone, open, fresh = {}, {{}, {}, {}}, {}
+  local everyone, open, fresh, again = {}, {{}, {}, {}}, {}, false
   for i = 1, #events, 5 do
     local partition, offset, second, code = events[i], events[i + 1], events[i + 2], events[i + 3]
     local kind, counts, interaction = code % 8, math.floor(code / 8) % 2, code >= 16
     local new = offset > (guard[partition] or -1)
-    if new then guard[partition] = offset end
+    if new then guard[partition] = offset elseif interaction then again = true end
     if counts == 1 then
       if second > newest then newest = second end
       if new then totals[kind + 1] = totals[kind + 1] + 1 end
@@ -240,7 +241,8 @@ for n, one in ipairs(ask[4]) do
           local changed
           bucket[8], changed = merged(bucket[8], bucket[10], ITEM_REGISTERS / 2)
           -- One event is no trend, and most buckets have but one.
-          if changed and bucket[1] + bucket[2] + bucket[3] + bucket[4] + bucket[5] + bucket[6] > 1 then
+          local events_total = bucket[1] + bucket[2] + bucket[3] + bucket[4] + bucket[5] + bucket[6]
+          if (changed or again) and events_total > 1 then
             local at = #trend
             trend[at + 1], trend[at + 2], trend[at + 3] = tier - 1, number, bucket[8]
           end
@@ -305,7 +307,7 @@ for n, one in ipairs(ask[4]) do
   end
   moves = math.min(moves + moved, 65535)
   local answer = (moved > 0 or shoppers ~= before) and 1 or 0
-  if moved > 0 and moves >= share * card then
+  if again or (moved > 0 and moves >= share * card) then
     answer, moves = 2, 0
   end
   if registers == '' then registers = string.rep('\\0', 32) end
@@ -346,6 +348,23 @@ for n = 1, #KEYS / 2 do
   end
   for _, item in ipairs(items) do redis.call('ZADD', taken, now, item) end
   answers[n] = items
+end
+return cmsgpack.pack(answers)
+"""
+
+# KEYS per set of marks: announcing. ARGV[1]: [when they were taken (ms), [[item, ...], ...]]. Removes items
+# that nobody has taken since: a later taker answers for a later change. Answers how many.
+UNMARK = """
+local ask = cmsgpack.unpack(ARGV[1])
+local answers = {}
+for n, items in ipairs(ask[2]) do
+  local removed = 0
+  for _, item in ipairs(items) do
+    if tonumber(redis.call('ZSCORE', KEYS[n], item)) == ask[1] then
+      removed = removed + redis.call('ZREM', KEYS[n], item)
+    end
+  end
+  answers[n] = removed
 end
 return cmsgpack.pack(answers)
 """
