@@ -70,10 +70,30 @@ local function found(blob, id)
   end
 end
 
+-- Where a whole batch is one account's, looking through the string for each event would take a second.
+local function all_of(blob)
+  local known = {}
+  for at = 1, #blob, 14 do known[string.sub(blob, at, at + 7)] = struct.unpack('>I6', blob, at + 8) end
+  return known
+end
+
+local function inserted(blob, entry, offset)
+  local low, high = 0, #blob / 14
+  while low < high do
+    local middle = math.floor((low + high + 1) / 2)
+    if entry_offset(blob, middle) > offset then high = middle - 1 else low = middle end
+  end
+  return string.sub(blob, 1, low * 14) .. entry .. string.sub(blob, low * 14 + 1)
+end
+
 local function keep_newest(key, scored, kept)
-  if #scored == 0 then return end
+  local added = 0
   for i = 1, #scored, 2 do scored[i] = string.format('%.0f', scored[i]) end
-  if redis.call('ZADD', key, 'GT', unpack(scored)) > 0 and redis.call('ZCARD', key) > kept then
+  -- Lua passes on some thousands of values at most.
+  for from = 1, #scored, 1000 do
+    added = added + redis.call('ZADD', key, 'GT', unpack(scored, from, math.min(from + 999, #scored)))
+  end
+  if added > 0 and redis.call('ZCARD', key) > kept then
     redis.call('ZREMRANGEBYRANK', key, 0, -kept - 1)
   end
 end
@@ -83,24 +103,30 @@ for n, one in ipairs(ask[3]) do
   local field, committed, ids = one[1], one[2], one[3]
   local standing = redis.call('HMGET', KEYS[base + 1], field, 'n')
   local before, touched = standing[1] or '', standing[2] or ''
-  local blob, flags = before, {}
+  local blob, tail, flags = before, {}, {}
+  local many = #ids > MANY
+  local known = many and all_of(before) or {}
+  local oldest = #before > 0 and entry_offset(before, 1) or -1
+  local newest = #before > 0 and entry_offset(before, #before / 14) or -1
   for i = 1, #ids, 2 do
     local id, offset = ids[i], ids[i + 1]
-    local at = found(blob, id)
-    local entries = #blob / 14
-    local counts = '1'
-    if at then
-      if struct.unpack('>I6', blob, at + 8) ~= offset then counts = '0' end
-    elseif entries > 0 and offset < entry_offset(blob, 1) then
-      counts = '1'
-    else
-      local entry = id .. struct.pack('>I6', offset)
-      local place = entries
-      while place > 0 and entry_offset(blob, place) > offset do place = place - 1 end
-      blob = string.sub(blob, 1, place * 14) .. entry .. string.sub(blob, place * 14 + 1)
+    local first = known[id]
+    if not first and not many then
+      local at = found(before, id)
+      first = at and struct.unpack('>I6', before, at + 8)
     end
-    flags[#flags + 1] = counts
+    flags[#flags + 1] = (first or offset) == offset and '1' or '0'
+    if not first and offset >= oldest then
+      local entry = id .. struct.pack('>I6', offset)
+      known[id] = offset
+      if offset > newest then
+        tail[#tail + 1], newest = entry, offset
+      else
+        blob, tail = inserted(blob .. table.concat(tail), entry, offset), {}
+      end
+    end
   end
+  blob = blob .. table.concat(tail)
   local entries, leaving = #blob / 14, 0
   if entries > ID_WINDOW + 64 then
     while leaving + ID_WINDOW < entries and entry_offset(blob, leaving + 1 + ID_WINDOW) < committed do
@@ -323,6 +349,7 @@ _CONSTANTS = {
     "SHOPPER_REGISTERS": SHOPPER_REGISTERS,
     "ITEM_REGISTERS": ITEM_REGISTERS,
     "ID_WINDOW": ID_WINDOW,
+    "MANY": 64,
     "HEADER_BYTES": HEADER_BYTES,
     "STATE_VERSION": STATE_VERSION,
     "PURCHASE": 3,

@@ -266,6 +266,23 @@ def test_an_account_that_floods_is_one_shopper(
     assert (state.totals[0], state.header.members, state.header.shoppers) == (10_000, 1, 1)
 
 
+def test_a_whole_batch_of_one_account_holds_redis_up_for_a_moment_only(
+    store: BehaviourStore, make: Callable[..., BehaviourHandler]
+) -> None:
+    handler = make()
+    client = store._nodes.primaries()[0]  # noqa: SLF001
+    client.slowlog_reset()
+    log = [view(number, "bot", f"p{number % 5_000}") for number in range(12_000)]
+    for start in range(0, len(log), 6_000):
+        feed(handler, log[start : start + 6_000])
+    feed(handler, log)
+    longest = max((entry["duration"] for entry in client.slowlog_get(128)), default=0) / 1e6
+    assert longest < 0.25, f"one call took {longest:.2f} s"
+    assert items_in(store) == expected_items(log, SKETCH)
+    wanted = expected_shopper(log, "bot", SKETCH, SETTINGS.recent_items)
+    assert store.recent(handler._scorer.shopper("bot").hash, 100) == wanted["recent"]  # noqa: SLF001
+
+
 def test_ids_far_apart_are_outside_the_promise_and_the_window_stays_small(
     store: BehaviourStore, make: Callable[..., BehaviourHandler]
 ) -> None:
