@@ -203,6 +203,15 @@ local function closed(bucket)
   return struct.pack(format, unpack(bucket, 1, 7)) .. bucket[8] .. bucket[9]
 end
 
+-- One shopper is no trend, and most buckets have but one. Told from the registers, so that the order of
+-- arrival, and what came in one batch, makes no difference.
+local function several(registers)
+  local at = string.find(registers, '[^%z]')
+  if not at then return false end
+  local byte = string.byte(registers, at)
+  return (byte >= 16 and byte % 16 > 0) or string.find(registers, '[^%z]', at + 1) ~= nil
+end
+
 -- A sum over the members: whatever the order of arrival, equal sketches have equal digests.
 local function weigh(member, score)
   return ((tonumber(string.sub(member, -9)) or 0) + 1) * (score % 4194304 + 1)
@@ -266,9 +275,7 @@ for n, one in ipairs(ask[4]) do
         if next(bucket[10]) then
           local changed
           bucket[8], changed = merged(bucket[8], bucket[10], ITEM_REGISTERS / 2)
-          -- One event is no trend, and most buckets have but one.
-          local events_total = bucket[1] + bucket[2] + bucket[3] + bucket[4] + bucket[5] + bucket[6]
-          if (changed or again) and events_total > 1 then
+          if (changed or again) and several(bucket[8]) then
             local at = #trend
             trend[at + 1], trend[at + 2], trend[at + 3] = tier - 1, number, bucket[8]
           end

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from adapters import behaviour_scripts, redis_behaviour
+from adapters.behaviour_scripts import TIERS
 from adapters.kafka import Record
 from adapters.redis_behaviour import BehaviourStore
 from adapters.redis_client import RedisSettings, connect
@@ -247,6 +248,35 @@ def test_recent_items_are_each_once_newest_first_and_bounded(
         assert store.recent(name, 100) == wanted["recent"]
         (packed,) = store.touched([name])
         assert unpacked(packed or b"") == wanted["registers"]
+
+
+def trends_in(store: BehaviourStore, log: Sequence[Logged]) -> dict[tuple[int, int], dict[bytes, float]]:
+    """Every trending bucket that events of the log may be in."""
+    found = {}
+    for tier, (width, _) in enumerate(TIERS):
+        numbers = sorted({int(one.event.occurred_at.timestamp()) // width for one in log})
+        buckets = store.trend(tier, numbers, 100)
+        found.update({(tier, number): dict(items) for number, items in zip(numbers, buckets, strict=True)})
+    return found
+
+
+def test_trending_is_the_same_whatever_came_in_one_batch(
+    store: BehaviourStore, make: Callable[..., BehaviourHandler]
+) -> None:
+    log = [view(1, "u1", "a"), view(2, "u1", "a"), view(3, "u1", "b"), view(4, "u2", "b"), view(5, "u2", "a")]
+    log += [view(6, "bot", "c"), view(7, "bot", "c"), view(8, "bot", "c")]
+    log += [replace(one, offset=one.offset + 10) for one in drawn(5, 150)]
+    log.sort(key=lambda one: (one.partition, one.offset))
+    together = make()
+    for one in log:
+        feed(together, [one])
+    found = trends_in(store, log)
+    other = BehaviourStore(nodes=store._nodes, namespace=f"{store._namespace}2.", sketch_members=8)  # noqa: SLF001
+    feed(make(store=other), log)
+    assert found == trends_in(other, log)
+    hour = int(NOW.timestamp()) // 3_600
+    assert set(found[0, hour]) >= {b"a", b"b"}
+    assert b"c" not in found[0, hour], "one shopper is no trend, however often"
 
 
 def view(number: int, user: str, product: str = "p1", **fields: Any) -> Logged:
