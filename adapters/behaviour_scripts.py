@@ -70,10 +70,30 @@ local function found(blob, id)
   end
 end
 
+-- Where a whole batch is one account's, looking through the string for each event would take a second.
+local function all_of(blob)
+  local known = {}
+  for at = 1, #blob, 14 do known[string.sub(blob, at, at + 7)] = struct.unpack('>I6', blob, at + 8) end
+  return known
+end
+
+local function inserted(blob, entry, offset)
+  local low, high = 0, #blob / 14
+  while low < high do
+    local middle = math.floor((low + high + 1) / 2)
+    if entry_offset(blob, middle) > offset then high = middle - 1 else low = middle end
+  end
+  return string.sub(blob, 1, low * 14) .. entry .. string.sub(blob, low * 14 + 1)
+end
+
 local function keep_newest(key, scored, kept)
-  if #scored == 0 then return end
+  local added = 0
   for i = 1, #scored, 2 do scored[i] = string.format('%.0f', scored[i]) end
-  if redis.call('ZADD', key, 'GT', unpack(scored)) > 0 and redis.call('ZCARD', key) > kept then
+  -- Lua passes on some thousands of values at most.
+  for from = 1, #scored, 1000 do
+    added = added + redis.call('ZADD', key, 'GT', unpack(scored, from, math.min(from + 999, #scored)))
+  end
+  if added > 0 and redis.call('ZCARD', key) > kept then
     redis.call('ZREMRANGEBYRANK', key, 0, -kept - 1)
   end
 end
@@ -83,24 +103,30 @@ for n, one in ipairs(ask[3]) do
   local field, committed, ids = one[1], one[2], one[3]
   local standing = redis.call('HMGET', KEYS[base + 1], field, 'n')
   local before, touched = standing[1] or '', standing[2] or ''
-  local blob, flags = before, {}
+  local blob, tail, flags = before, {}, {}
+  local many = #ids > MANY
+  local known = many and all_of(before) or {}
+  local oldest = #before > 0 and entry_offset(before, 1) or -1
+  local newest = #before > 0 and entry_offset(before, #before / 14) or -1
   for i = 1, #ids, 2 do
     local id, offset = ids[i], ids[i + 1]
-    local at = found(blob, id)
-    local entries = #blob / 14
-    local counts = '1'
-    if at then
-      if struct.unpack('>I6', blob, at + 8) ~= offset then counts = '0' end
-    elseif entries > 0 and offset < entry_offset(blob, 1) then
-      counts = '1'
-    else
-      local entry = id .. struct.pack('>I6', offset)
-      local place = entries
-      while place > 0 and entry_offset(blob, place) > offset do place = place - 1 end
-      blob = string.sub(blob, 1, place * 14) .. entry .. string.sub(blob, place * 14 + 1)
+    local first = known[id]
+    if not first and not many then
+      local at = found(before, id)
+      first = at and struct.unpack('>I6', before, at + 8)
     end
-    flags[#flags + 1] = counts
+    flags[#flags + 1] = (first or offset) == offset and '1' or '0'
+    if not first and offset >= oldest then
+      local entry = id .. struct.pack('>I6', offset)
+      known[id] = offset
+      if offset > newest then
+        tail[#tail + 1], newest = entry, offset
+      else
+        blob, tail = inserted(blob .. table.concat(tail), entry, offset), {}
+      end
+    end
   end
+  blob = blob .. table.concat(tail)
   local entries, leaving = #blob / 14, 0
   if entries > ID_WINDOW + 64 then
     while leaving + ID_WINDOW < entries and entry_offset(blob, leaving + 1 + ID_WINDOW) < committed do
@@ -139,7 +165,8 @@ return cmsgpack.pack(answers)
 # bucket}]. A bucket is a string: 7 counts of 2 bytes (or of 4, once one needs them), registers of shoppers,
 # then of buyers, each of 32 bytes or absent; its length says which. Only what an event touches is opened.
 # The guard filters counters event by event: what has an offset above it, and only that, is counted, whoever
-# else is at work. All else may be applied again.
+# else is at work. All else may be applied again, and then counts as moved: whoever applied it first may have
+# ended before anything followed from it.
 ITEMS = (
     _REGISTERS
     + """
@@ -176,6 +203,15 @@ local function closed(bucket)
   return struct.pack(format, unpack(bucket, 1, 7)) .. bucket[8] .. bucket[9]
 end
 
+-- One shopper is no trend, and most buckets have but one. Told from the registers, so that the order of
+-- arrival, and what came in one batch, makes no difference.
+local function several(registers)
+  local at = string.find(registers, '[^%z]')
+  if not at then return false end
+  local byte = string.byte(registers, at)
+  return (byte >= 16 and byte % 16 > 0) or string.find(registers, '[^%z]', at + 1) ~= nil
+end
+
 -- A sum over the members: whatever the order of arrival, equal sketches have equal digests.
 local function weigh(member, score)
   return ((tonumber(string.sub(member, -9)) or 0) + 1) * (score % 4194304 + 1)
@@ -198,12 +234,12 @@ for n, one in ipairs(ask[4]) do
   guards[topic] = guard
 
   -- Counters, and who was there.
-  local everyone, open, fresh = {}, {{}, {}, {}}, {}
+  local everyone, open, fresh, again = {}, {{}, {}, {}}, {}, false
   for i = 1, #events, 5 do
     local partition, offset, second, code = events[i], events[i + 1], events[i + 2], events[i + 3]
     local kind, counts, interaction = code % 8, math.floor(code / 8) % 2, code >= 16
     local new = offset > (guard[partition] or -1)
-    if new then guard[partition] = offset end
+    if new then guard[partition] = offset elseif interaction then again = true end
     if counts == 1 then
       if second > newest then newest = second end
       if new then totals[kind + 1] = totals[kind + 1] + 1 end
@@ -239,8 +275,7 @@ for n, one in ipairs(ask[4]) do
         if next(bucket[10]) then
           local changed
           bucket[8], changed = merged(bucket[8], bucket[10], ITEM_REGISTERS / 2)
-          -- One event is no trend, and most buckets have but one.
-          if changed and bucket[1] + bucket[2] + bucket[3] + bucket[4] + bucket[5] + bucket[6] > 1 then
+          if (changed or again) and several(bucket[8]) then
             local at = #trend
             trend[at + 1], trend[at + 2], trend[at + 3] = tier - 1, number, bucket[8]
           end
@@ -305,7 +340,7 @@ for n, one in ipairs(ask[4]) do
   end
   moves = math.min(moves + moved, 65535)
   local answer = (moved > 0 or shoppers ~= before) and 1 or 0
-  if moved > 0 and moves >= share * card then
+  if again or (moved > 0 and moves >= share * card) then
     answer, moves = 2, 0
   end
   if registers == '' then registers = string.rep('\\0', 32) end
@@ -321,6 +356,7 @@ _CONSTANTS = {
     "SHOPPER_REGISTERS": SHOPPER_REGISTERS,
     "ITEM_REGISTERS": ITEM_REGISTERS,
     "ID_WINDOW": ID_WINDOW,
+    "MANY": 64,
     "HEADER_BYTES": HEADER_BYTES,
     "STATE_VERSION": STATE_VERSION,
     "PURCHASE": 3,
@@ -346,6 +382,23 @@ for n = 1, #KEYS / 2 do
   end
   for _, item in ipairs(items) do redis.call('ZADD', taken, now, item) end
   answers[n] = items
+end
+return cmsgpack.pack(answers)
+"""
+
+# KEYS per set of marks: announcing. ARGV[1]: [when they were taken (ms), [[item, ...], ...]]. Removes items
+# that nobody has taken since: a later taker answers for a later change. Answers how many.
+UNMARK = """
+local ask = cmsgpack.unpack(ARGV[1])
+local answers = {}
+for n, items in ipairs(ask[2]) do
+  local removed = 0
+  for _, item in ipairs(items) do
+    if tonumber(redis.call('ZSCORE', KEYS[n], item)) == ask[1] then
+      removed = removed + redis.call('ZREM', KEYS[n], item)
+    end
+  end
+  answers[n] = removed
 end
 return cmsgpack.pack(answers)
 """

@@ -26,6 +26,7 @@ from adapters.behaviour_scripts import (
     STATE_VERSION,
     TAKE_DUE,
     TIERS,
+    UNMARK,
 )
 from adapters.redis_client import glob, item_key, untagged
 from adapters.redis_nodes import RedisNodes
@@ -153,6 +154,7 @@ class BehaviourStore:
         self._shoppers = UnitScript(nodes, SHOPPERS)
         self._items = UnitScript(nodes, ITEMS)
         self._due = UnitScript(nodes, TAKE_DUE)
+        self._unmark = UnitScript(nodes, UNMARK)
 
     # --- keys --------------------------------------------------------------------------------------
 
@@ -267,19 +269,14 @@ class BehaviourStore:
             found = self._due.run([now_ms, now_ms - abandoned_ms, limit], keys, [[]] * MARK_SETS)
         return [item for items in found for item in items]
 
-    def announced(self, product_ids: Sequence[str]) -> None:
-        """The broker has the hints of these."""
+    def announced(self, product_ids: Sequence[str], *, taken_ms: int) -> None:
+        """The broker has the hints of these, which were taken then; what was taken again since stays."""
         sets: dict[int, list[str]] = {}
         for product_id in product_ids:
             sets.setdefault(zlib.crc32(product_id.encode()) % MARK_SETS, []).append(product_id)
-        numbers = list(sets)
-        keys = [self._mark_key(number, "announcing") for number in numbers]
+        keys = [[self._mark_key(number, "announcing")] for number in sets]
         with self._nodes.calling("unmarking items"):
-            for node, positions in self._nodes.by_node(keys):
-                pipe = node.pipeline(transaction=False)
-                for position in positions:
-                    pipe.zrem(keys[position], *sets[numbers[position]])
-                pipe.execute()
+            self._unmark.run([taken_ms], keys, list(sets.values()))
 
     # --- reading -----------------------------------------------------------------------------------
 

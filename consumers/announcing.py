@@ -59,7 +59,7 @@ class Announcer:
 
         `dimensions` says what moved, by product; it is for metrics. Raises Transient with the rest unsettled.
         """
-        acknowledgements = _Acknowledgements(len(changed))
+        acknowledgements = Acknowledgements(len(changed))
         hints: dict[str, list[tuple[str, bytes, Acknowledge]]] = {}
         for product_id, parts in changed.items():
             changes = [delivery.event for delivery in parts]
@@ -83,7 +83,7 @@ class Announcer:
 
 
 def _settling(
-    parts: Sequence[Delivery[C]], consumed_at: datetime, acknowledgements: _Acknowledgements
+    parts: Sequence[Delivery[C]], consumed_at: datetime, acknowledgements: Acknowledgements
 ) -> Acknowledge:
     """What the acknowledgement of one hint does."""
     happened = [delivery.event.occurred_at for delivery in parts]
@@ -100,7 +100,7 @@ def _settling(
     return on_ack
 
 
-class _Acknowledgements:
+class Acknowledgements:
     """Counts broker acknowledgements of one batch; the last one wakes the waiter."""
 
     def __init__(self, expected: int) -> None:

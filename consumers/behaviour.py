@@ -258,6 +258,7 @@ class BehaviourHandler:
     def adopt(self, epoch: str | None) -> None:
         """Write to this incarnation of Redis only."""
         self._epoch = epoch
+        self._claimed = False  # it may have lost that as well
 
     def fatal(self) -> BaseException | None:
         """What ended one of the threads, if something did."""

@@ -17,6 +17,7 @@ from pydantic import Field
 from adapters.kafka import Acknowledge, Publisher
 from adapters.metrics import TRANSIENT_ERRORS_TOTAL
 from adapters.redis_behaviour import MARK_SETS, BehaviourStore
+from consumers.announcing import Acknowledgements
 from schemas.errors import Transient
 from schemas.events import Frozen, ItemChanged
 from schemas.vectors import BEHAVIOUR
@@ -84,22 +85,22 @@ class Debounce:
         """Announce what is due now; how many items. Raises Transient when Redis or the broker is away."""
         settings = self._settings
         now = self._now()
+        taken_ms = int(now.timestamp() * 1000)
         items = self._store.take_due(
-            int(now.timestamp() * 1000),
+            taken_ms,
             limit=max(1, round(settings.items_per_second * settings.interval_seconds / MARK_SETS)),
             abandoned_ms=int(settings.abandoned_seconds * 1000),
         )
         if not items:
             return 0
         acknowledged: list[str] = []
-        refused: list[Exception] = []
+        acknowledgements = Acknowledgements(len(items))
 
         def on_ack(product_id: str) -> Acknowledge:
             def told(error: Exception | None) -> None:
                 if error is None:
                     acknowledged.append(product_id)
-                else:
-                    refused.append(error)
+                acknowledgements.count(error)
 
             return told
 
@@ -114,10 +115,11 @@ class Debounce:
             for product_id in items
         ]
         self._publisher.send_batch(self._topic, hints)
-        self._publisher.flush(settings.abandoned_seconds)
-        if acknowledged:
-            self._store.announced(list(acknowledged))
-        if refused or len(acknowledged) < len(items):
-            missing = len(items) - len(acknowledged)
-            raise Transient(f"the broker did not acknowledge {missing} announcements: {refused[:1]}")
+        acknowledgements.wait(settings.abandoned_seconds)
+        done = list(acknowledged)
+        if done:
+            self._store.announced(done, taken_ms=taken_ms)
+        if len(done) < len(items):
+            missing, reason = len(items) - len(done), acknowledgements.failure or "no answer in time"
+            raise Transient(f"the broker did not acknowledge {missing} announcements: {reason}")
         return len(items)

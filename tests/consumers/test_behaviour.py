@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from random import Random
@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from adapters import behaviour_scripts, redis_behaviour
+from adapters.behaviour_scripts import TIERS
 from adapters.kafka import Record
 from adapters.redis_behaviour import BehaviourStore
 from adapters.redis_client import RedisSettings, connect
@@ -53,9 +54,6 @@ class Publisher:
             if self.error is None:
                 self.hints.append(hint)
             on_ack(self.error)
-
-    def flush(self, timeout_seconds: float) -> int:
-        return 0
 
 
 @pytest.fixture
@@ -205,9 +203,8 @@ COMPARED_ONCE = {
         "    last[events[i]] = math.max(last[events[i]] or -1, events[i + 1])\n"
         "  end"
     ),
-    "local new = offset > (guard[partition] or -1)\n    if new then guard[partition] = offset end": (
-        "local new = last[partition] > before[partition]\n    guard[partition] = last[partition]"
-    ),
+    "local new = offset > (guard[partition] or -1)": "local new = last[partition] > before[partition]",
+    "if new then guard[partition] = offset else": "if new then guard[partition] = last[partition] else",
 }
 
 
@@ -253,6 +250,35 @@ def test_recent_items_are_each_once_newest_first_and_bounded(
         assert unpacked(packed or b"") == wanted["registers"]
 
 
+def trends_in(store: BehaviourStore, log: Sequence[Logged]) -> dict[tuple[int, int], dict[bytes, float]]:
+    """Every trending bucket that events of the log may be in."""
+    found = {}
+    for tier, (width, _) in enumerate(TIERS):
+        numbers = sorted({int(one.event.occurred_at.timestamp()) // width for one in log})
+        buckets = store.trend(tier, numbers, 100)
+        found.update({(tier, number): dict(items) for number, items in zip(numbers, buckets, strict=True)})
+    return found
+
+
+def test_trending_is_the_same_whatever_came_in_one_batch(
+    store: BehaviourStore, make: Callable[..., BehaviourHandler]
+) -> None:
+    log = [view(1, "u1", "a"), view(2, "u1", "a"), view(3, "u1", "b"), view(4, "u2", "b"), view(5, "u2", "a")]
+    log += [view(6, "bot", "c"), view(7, "bot", "c"), view(8, "bot", "c")]
+    log += [replace(one, offset=one.offset + 10) for one in drawn(5, 150)]
+    log.sort(key=lambda one: (one.partition, one.offset))
+    together = make()
+    for one in log:
+        feed(together, [one])
+    found = trends_in(store, log)
+    other = BehaviourStore(nodes=store._nodes, namespace=f"{store._namespace}2.", sketch_members=8)  # noqa: SLF001
+    feed(make(store=other), log)
+    assert found == trends_in(other, log)
+    hour = int(NOW.timestamp()) // 3_600
+    assert set(found[0, hour]) >= {b"a", b"b"}
+    assert b"c" not in found[0, hour], "one shopper is no trend, however often"
+
+
 def view(number: int, user: str, product: str = "p1", **fields: Any) -> Logged:
     given = {"type": "view", "occurred_at": NOW, "event_id": f"e{number}", **fields}
     event = UserEvent(user_id=user, product_id=product, **given)
@@ -268,6 +294,23 @@ def test_an_account_that_floods_is_one_shopper(
     (state,) = store.states(["p1"])
     assert state is not None
     assert (state.totals[0], state.header.members, state.header.shoppers) == (10_000, 1, 1)
+
+
+def test_a_whole_batch_of_one_account_holds_redis_up_for_a_moment_only(
+    store: BehaviourStore, make: Callable[..., BehaviourHandler]
+) -> None:
+    handler = make()
+    client = store._nodes.primaries()[0]  # noqa: SLF001
+    client.slowlog_reset()
+    log = [view(number, "bot", f"p{number % 5_000}") for number in range(12_000)]
+    for start in range(0, len(log), 6_000):
+        feed(handler, log[start : start + 6_000])
+    feed(handler, log)
+    longest = max((entry["duration"] for entry in client.slowlog_get(128)), default=0) / 1e6
+    assert longest < 0.25, f"one call took {longest:.2f} s"
+    assert items_in(store) == expected_items(log, SKETCH)
+    wanted = expected_shopper(log, "bot", SKETCH, SETTINGS.recent_items)
+    assert store.recent(handler._scorer.shopper("bot").hash, 100) == wanted["recent"]  # noqa: SLF001
 
 
 def test_ids_far_apart_are_outside_the_promise_and_the_window_stays_small(
@@ -330,6 +373,51 @@ def test_an_item_that_moved_is_announced_once_per_delay_and_a_failed_hint_again(
     clock[0] += timedelta(seconds=31)
     assert make(publisher=publisher, now=lambda: clock[0])._debounce.announce() == 1  # noqa: SLF001
     assert len(publisher.hints) == 2
+
+
+class Interrupted(BehaviourStore):
+    """Redis goes away behind the items: they are written, and what follows from them is not."""
+
+    def add_trend(self, shoppers: Mapping[tuple[int, int], Mapping[str, float]]) -> None:
+        raise Transient("Redis is away")
+
+
+def test_what_was_written_before_a_crash_is_announced_when_it_is_read_again(
+    store: BehaviourStore, make: Callable[..., BehaviourHandler]
+) -> None:
+    """The second time nothing moves in the sketch, for it is there already."""
+    clock, publisher = [NOW], Publisher()
+    nodes, namespace = store._nodes, store._namespace  # noqa: SLF001
+    broken = Interrupted(nodes=nodes, namespace=namespace, sketch_members=SKETCH.members)
+    log = [view(1, "u1"), view(2, "u2")]
+    killed, progress = make(store=broken), Progress(None)
+    killed.handle([Delivery(killed.decode(record(one)), one.offset, progress) for one in log])
+    deadline = time.monotonic() + 20
+    while items_in(store) != expected_items(log, SKETCH):
+        assert time.monotonic() < deadline
+    killed.close()
+    handler = make(publisher=publisher, now=lambda: clock[0])
+    feed(handler, log)
+    clock[0] += timedelta(seconds=1)
+    assert handler._debounce.announce() == 1  # noqa: SLF001
+    assert [hint.product_id for hint in publisher.hints] == ["p1"]
+    hour = int(NOW.timestamp()) // 3_600
+    assert [[item for item, _ in found] for found in store.trend(0, [hour], 10)] == [[b"p1"]]
+
+
+def test_an_owner_that_wakes_up_unmarks_only_what_it_took_itself(
+    store: BehaviourStore, make: Callable[..., BehaviourHandler]
+) -> None:
+    """Else: it published before it slept, another took the item after a later change, and was killed."""
+    feed(make(now=lambda: NOW), [view(1, "u1")])
+    at = int(NOW.timestamp() * 1000)
+    (mine,) = store.take_due(at + 1_000, limit=10, abandoned_ms=30_000)
+    feed(make(now=lambda: NOW + timedelta(seconds=2)), [view(2, "u2")])
+    (theirs,) = store.take_due(at + 3_000, limit=10, abandoned_ms=30_000)
+    store.announced([mine], taken_ms=at + 1_000)
+    assert store.take_due(at + 33_000, limit=10, abandoned_ms=30_000) == [theirs]
+    store.announced([theirs], taken_ms=at + 33_000)
+    assert store.take_due(at + 99_000, limit=10, abandoned_ms=30_000) == []
 
 
 def test_other_settings_of_a_sketch_are_refused(

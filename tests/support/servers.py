@@ -1,4 +1,6 @@
-"""Apache Kafka itself for tests: one node, KRaft, from Maven Central, on the Java of the machine.
+"""Servers that only tests start: Apache Kafka itself, and a Redis Cluster of three nodes.
+
+Kafka is one node, KRaft, from Maven Central, on the Java of the machine.
 
 Reads   SIMSTREAM_CACHE (default ~/.cache/simstream): the folder that keeps Kafka's jars between runs
 Writes  the jars there, once; data and logs into the folder each broker is given
@@ -12,11 +14,16 @@ import os
 import shutil
 import socket
 import subprocess
+import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 
 import pytest
+import redis
 
 from app.children import HOST, Child, reserve_port
 from app.local import LocalRedis, TansuBroker, answers_kafka
@@ -196,6 +203,108 @@ class ApacheKafka(Child):
             "log.cleaner.dedupe.buffer.size": str(8 * 1024 * 1024),
             **self._overrides,
         }
+
+
+SLOTS = 16_384
+#: A node's second port, on which nodes speak to each other, is as far from its first.
+BUS_PORT_OFFSET = 10_000
+NODE_TIMEOUT_MS = 1_000
+#: Slots that one command takes on: CLUSTER ADDSLOTSRANGE came with Redis 7.
+_SLOTS_PER_COMMAND = 1_024
+
+
+class RedisNode(LocalRedis):
+    """One node of a Redis Cluster; kept apart, it serves nothing."""
+
+    _bus: socket.socket | None = None
+
+    def start(self) -> Self:
+        if self._reserved is None:
+            self._reserved, self._bus = _two_ports(self.name)
+        return super().start()
+
+    def stop(self) -> None:
+        super().stop()
+        if self._bus is not None:
+            self._bus.close()
+            self._bus = None
+
+    def command(self) -> list[str]:
+        more = ["--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf"]
+        more += ["--cluster-node-timeout", str(NODE_TIMEOUT_MS), "--cluster-announce-ip", HOST]
+        return [*super().command(), *more]
+
+    def ask(self, *words: str | int) -> Any:
+        """What the node answers to a command."""
+        with redis.Redis(host=HOST, port=self.port, socket_timeout=5) as client:
+            return client.execute_command(*words)  # type: ignore[no-untyped-call]
+
+
+def _two_ports(name: str) -> tuple[socket.socket, socket.socket]:
+    """A free port whose bus port is free as well. Raises Halt when there is none."""
+    for _ in range(100):
+        first = reserve_port(0, name)
+        bus = first.getsockname()[1] + BUS_PORT_OFFSET
+        if bus < 1 << 16:
+            try:
+                return first, reserve_port(bus, f"{name}'s bus")
+            except Halt:
+                pass  # somebody has it
+        first.close()
+    raise Halt(f"no two free ports {BUS_PORT_OFFSET} apart for {name}")
+
+
+class LocalRedisCluster:
+    """Three Redis nodes that share the slots, each with an append-only file and without a replica.
+
+    While one of them is away for longer than the node timeout, the others refuse too. A context manager.
+    """
+
+    def __init__(self, folder: Path, *, nodes: int = 3) -> None:
+        self.nodes = [RedisNode(folder / f"node-{number}") for number in range(nodes)]
+        self._open = ExitStack()
+
+    @property
+    def url(self) -> str:
+        """What a cluster's client connects to first."""
+        return self.nodes[0].url
+
+    def __enter__(self) -> Self:
+        with ExitStack() as opening:
+            for node in self.nodes:
+                opening.enter_context(node)
+            self._meet()
+            self.wait_ready()
+            self._open = opening.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.close()
+
+    def _meet(self) -> None:
+        for number, node in enumerate(self.nodes):
+            node.ask("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+            slots = range(number * SLOTS // len(self.nodes), (number + 1) * SLOTS // len(self.nodes))
+            for start in range(0, len(slots), _SLOTS_PER_COMMAND):
+                node.ask("CLUSTER", "ADDSLOTS", *slots[start : start + _SLOTS_PER_COMMAND])
+            if number:
+                node.ask("CLUSTER", "MEET", HOST, self.nodes[0].port)
+
+    def wait_ready(self, timeout_seconds: float = 30.0) -> None:
+        """Wait until every node knows the others and serves its slots. Raises Halt when they do not."""
+        deadline = time.monotonic() + timeout_seconds
+        while not all(self._serves(node) for node in self.nodes):
+            if time.monotonic() > deadline:
+                said = [node.ask("CLUSTER", "INFO") for node in self.nodes]
+                raise Halt(f"the Redis Cluster did not form within {timeout_seconds:g} s: {said}")
+            time.sleep(0.05)
+
+    def _serves(self, node: RedisNode) -> bool:
+        said = node.ask("CLUSTER", "INFO").decode().split()
+        wanted = {"state": "ok", "slots_ok": SLOTS, "known_nodes": len(self.nodes)}
+        return all(f"cluster_{name}:{value}" in said for name, value in wanted.items())
 
 
 @dataclass(frozen=True, slots=True)
