@@ -237,7 +237,7 @@ class RedisNode(LocalRedis):
     def ask(self, *words: str | int) -> Any:
         """What the node answers to a command."""
         with redis.Redis(host=HOST, port=self.port, socket_timeout=5) as client:
-            return client.execute_command(*words)  # type: ignore[no-untyped-call]
+            return client.execute_command(*words)
 
 
 def _two_ports(name: str) -> tuple[socket.socket, socket.socket]:
