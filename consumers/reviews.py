@@ -176,6 +176,9 @@ class ReviewsHandler:
         """Redis' run id: when it changes, effects younger than the commit may be gone."""
         return self._store.run_id()
 
+    def adopt(self, epoch: str | None) -> None:
+        """Reviews are compared by revision: whichever incarnation takes them."""
+
     def fatal(self) -> BaseException | None:
         """This handler has no thread of its own that could die."""
         return None
