@@ -44,6 +44,11 @@ REWINDS_TOTAL = Counter(
 COMMITS_TOTAL = Counter(
     "simstream_commits_total", "Offset commits, by consumer and result.", ["consumer", "result"]
 )
+REVIEW_DIGESTS_TOTAL = Counter(
+    "simstream_review_digests_total",
+    "Digests of reviews made, by result: moved, same, overtaken (other texts stood there by then).",
+    ["result"],
+)
 ENCODED_TEXTS_TOTAL = Counter("simstream_encoded_texts_total", "Texts run through the encoder.")
 ENCODED_TOKENS_TOTAL = Counter(
     "simstream_encoded_tokens_total", "Tokens run through the encoder, padding excluded."

@@ -23,6 +23,7 @@ from adapters.behaviour_scripts import HEADER_BYTES
 from adapters.redis_behaviour import header_of
 from adapters.redis_client import Client, Outcome, glob, item_key, untagged
 from adapters.redis_nodes import RedisNodes
+from adapters.redis_reviews import SUMMARY, SUMMARY_FIELDS, review_state
 from schemas.events import ProductUpserted
 from schemas.items import BehaviourState, ItemState
 
@@ -220,16 +221,23 @@ class ItemStore:
                 pipe = node.pipeline(transaction=False)
                 for position in positions:
                     pipe.hmget(self.key(product_ids[position]), ["live", "rev", "at", "doc"])
+                    pipe.hmget(self._key(product_ids[position], SUMMARY), SUMMARY_FIELDS)
                     pipe.getrange(self._key(product_ids[position], "behaviour"), 0, HEADER_BYTES - 1)
                 rows = pipe.execute()
                 for place, position in enumerate(positions):
-                    product, behaviour = rows[2 * place : 2 * place + 2]
-                    state = self._state(product_ids[position], product, behaviour)
+                    product, reviews, behaviour = rows[3 * place : 3 * place + 3]
+                    state = self._state(product_ids[position], product, reviews, behaviour)
                     if state is not None:
                         states[state.product_id] = state
         return states
 
-    def _state(self, product_id: str, row: Sequence[bytes | None], behaviour: bytes) -> ItemState | None:
+    def _state(
+        self,
+        product_id: str,
+        row: Sequence[bytes | None],
+        reviews: Sequence[bytes | None],
+        behaviour: bytes,
+    ) -> ItemState | None:
         live, revision, occurred_at, document = row
         if live is None:
             return None
@@ -241,6 +249,7 @@ class ItemStore:
             if occurred_at
             else datetime.fromtimestamp(0, tz=UTC),
             product=ProductUpserted.model_validate_json(document) if live == b"1" and document else None,
+            reviews=review_state(reviews),
             behaviour=BehaviourState(f"{header.mark}.{self._behaviour_mark}", header.shoppers)
             if header is not None and header.members
             else None,

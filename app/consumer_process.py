@@ -1,11 +1,11 @@
-"""A consumer in a process of its own, run and stopped like a `Runner` of this one.
+"""Consumers in a process of their own, run and stopped like a `Runner` of this one.
 
 Reads   settings, from its parent
 Writes  what `simstream consume` writes; tells its parent when it has its partitions, and its metrics
-Never   outlives its parent
+Never   outlives its parent, nor goes on with fewer consumers than it was given
 
-The embedded stack runs `products` this way: parsing events keeps an interpreter busy, and the writer of the
-index in the stack's own process would wait for its lock most of the time.
+The embedded stack runs those consumers this way that parse much: it keeps an interpreter busy, and the writer
+of the index in the stack's own process would wait for its lock most of the time.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from multiprocessing.connection import Connection
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -29,18 +30,20 @@ from prometheus_client.samples import Sample
 from adapters.child import parent_connection, start_child
 from app.observability import configure_logging
 from app.settings import Settings
-from app.wiring import open_publisher, open_store, products_runner
+from app.wiring import open_publisher, state_runner
+from consumers.runner import Runner
 from schemas.errors import Halt
 
 STOP_SECONDS = 30.0
 METRICS_SECONDS = 2.0
 
 
-class ProductsProcess:
-    """The products consumer as a child. `run` blocks until it has ended."""
+class ConsumersProcess:
+    """Consumers of one child, by name (app.wiring.state_runner). `run` blocks until it has ended."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, consumers: Sequence[str]) -> None:
         self._settings = settings
+        self._consumers = list(consumers)
         ours, self._theirs = socket.socketpair()
         self._connection = Connection(ours.detach())
         self._sending = threading.Lock()
@@ -48,7 +51,7 @@ class ProductsProcess:
         self._metrics: SimpleQueue[str] = SimpleQueue()
         self._asking = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
-        #: Set while the group has given it its partitions.
+        #: Set once every consumer has been given its partitions.
         self.assigned = threading.Event()
 
     @property
@@ -61,7 +64,7 @@ class ProductsProcess:
         process = self._process = start_child(__name__, self._theirs)
         reason = None
         try:
-            self._send(self._settings)
+            self._send((self._settings, self._consumers))
             while True:
                 kind, content = self._connection.recv()
                 if kind == "assigned":
@@ -79,7 +82,9 @@ class ProductsProcess:
             code = process.wait()
         self._connection.close()
         if not self._stopping:
-            raise Halt(f"the products consumer has ended: {reason or f'exit code {code}'}")
+            raise Halt(
+                f"the process of {' and '.join(self._consumers)} has ended: {reason or f'exit code {code}'}"
+            )
 
     def stop(self) -> None:
         """Ask it to end after the work in hand; `run` returns when it has."""
@@ -154,33 +159,61 @@ def serve(connection: Connection) -> int:
         with telling:
             connection.send((kind, content))
 
-    settings: Settings = connection.recv()
+    settings, consumers = connection.recv()
     configure_logging(settings.log)
-    publisher = open_publisher(settings, "products")
-    runner = products_runner(settings, store=open_store(settings), publisher=publisher)
+    with ExitStack() as opened:
+        runners = {name: _opened(opened, name, settings) for name in consumers}
 
-    def listen() -> None:
-        try:
-            while (message := connection.recv()) != "stop":
-                tell("metrics", generate_latest(REGISTRY).decode()) if message == "metrics" else None
-        except (EOFError, OSError):
-            os._exit(1)  # the parent was killed: what is uncommitted is read again
-        runner.stop()
+        def stop() -> None:
+            for runner in runners.values():
+                runner.stop()
 
-    def announce() -> None:
-        runner.assigned.wait()
-        tell("assigned")
+        def listen() -> None:
+            try:
+                while (message := connection.recv()) != "stop":
+                    tell("metrics", generate_latest(REGISTRY).decode()) if message == "metrics" else None
+            except (EOFError, OSError):
+                os._exit(1)  # the parent was killed: what is uncommitted is read again
+            stop()
 
-    for work in (listen, announce):
-        threading.Thread(target=work, daemon=True).start()
-    try:
-        runner.run()
-    except (Halt, Exception) as error:  # noqa: BLE001  the parent says it to whoever started the stack
-        tell("failed", str(error) or repr(error))
-        return 1
-    finally:
-        publisher.close()
+        def announce() -> None:
+            for runner in runners.values():
+                runner.assigned.wait()
+            tell("assigned")
+
+        for work in (listen, announce):
+            threading.Thread(target=work, daemon=True).start()
+        failure = _run_together(runners, stop)
+        if failure is not None:
+            tell("failed", failure)
+            return 1
     return 0
+
+
+def _opened(opened: ExitStack, name: str, settings: Settings) -> Runner[Any]:
+    publisher = open_publisher(settings, name)
+    opened.callback(publisher.close)
+    return state_runner(name, settings, publisher=publisher)
+
+
+def _run_together(runners: Mapping[str, Runner[Any]], stop: Callable[[], None]) -> str | None:
+    """Run all until one ends, then stop the others; why the first one failed, if one did."""
+    ended: SimpleQueue[str | None] = SimpleQueue()
+
+    def run(name: str, runner: Runner[Any]) -> None:
+        try:
+            runner.run()
+            ended.put(None)
+        except BaseException as error:  # noqa: BLE001  the parent says it to whoever started the stack
+            ended.put(f"{name}: {error!s}" if str(error) else f"{name}: {error!r}")
+
+    for name, runner in runners.items():
+        threading.Thread(target=run, args=(name, runner), name=name, daemon=True).start()
+    failures = []
+    for _ in runners:
+        failures.append(ended.get())
+        stop()
+    return next((failure for failure in failures if failure is not None), None)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from app.observability import LogSettings, MetricsSettings
 from consumers.behaviour import BehaviourSettings
 from consumers.embeddings import EmbeddingsSettings
 from consumers.erasures import ErasureSettings
+from consumers.reviews import ReviewsSettings
 from consumers.runner import RunnerSettings
 from consumers.shopper_vectors import VectorSettings
 from model.settings import ModelSettings
@@ -82,6 +83,7 @@ class Settings(Frozen):
     service: ServiceSettings = ServiceSettings()
     loop: RunnerSettings = RunnerSettings()
     embeddings: EmbeddingsSettings = EmbeddingsSettings()
+    reviews: ReviewsSettings = ReviewsSettings()
     behaviour: BehaviourSettings = BehaviourSettings()
     shopper_vectors: VectorSettings = VectorSettings()
     erasures: ErasureSettings = ErasureSettings()

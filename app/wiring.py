@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from adapters.behaviour_reader import RedisBehaviourReader
 from adapters.index import open_index
@@ -27,6 +27,7 @@ from adapters.redis_behaviour import BehaviourStore
 from adapters.redis_client import connect
 from adapters.redis_items import ItemStore
 from adapters.redis_nodes import RedisNodes
+from adapters.redis_reviews import ReviewStore
 from adapters.releases import ReleaseStore
 from app.settings import Settings
 from consumers.behaviour import BehaviourHandler, Interaction
@@ -35,6 +36,7 @@ from consumers.embeddings import EmbeddingsHandler
 from consumers.erasures import Erasures
 from consumers.products import ProductChange, ProductsHandler
 from consumers.reconcile import Reconciler
+from consumers.reviews import ReviewChange, ReviewsHandler
 from consumers.runner import Runner
 from consumers.shopper_vectors import ShopperVectors
 from consumers.work import Hint
@@ -82,6 +84,15 @@ def open_store(settings: Settings) -> ItemStore:
         client=connect(settings.redis),
         namespace=settings.namespace,
         behaviour_mark=settings.shopper_vectors.mark,
+    )
+
+
+def open_reviews(settings: Settings) -> ReviewStore:
+    """Reviews of items, in Redis."""
+    return ReviewStore(
+        client=connect(settings.redis),
+        namespace=settings.namespace,
+        max_texts=settings.reviews.max_texts,
     )
 
 
@@ -211,6 +222,30 @@ def read_erasures(settings: Settings) -> Erasures:
     return erasures
 
 
+def reviews_runner(
+    settings: Settings, *, publisher: Publisher, accept_poison: int = 0
+) -> Runner[ReviewChange]:
+    """The reviews consumer, ready to run."""
+    handler = ReviewsHandler(
+        store=open_reviews(settings),
+        publisher=publisher,
+        topics=settings.named_topics(),
+        settings=settings.reviews,
+        hash_key=settings.behaviour.sketch.key,
+    )
+    return Runner(
+        reader=GroupReader(
+            settings.kafka,
+            group=f"{settings.namespace}simstream-reviews",
+            client_id=client_id(settings, "reviews"),
+        ),
+        handler=handler,
+        dead_letters=DeadLetters(publisher=publisher),
+        settings=settings.loop,
+        accept_poison=accept_poison,
+    )
+
+
 def behaviour_runner(
     settings: Settings, *, publisher: Publisher, accept_poison: int = 0
 ) -> Runner[Interaction]:
@@ -240,6 +275,21 @@ def behaviour_runner(
         ),
         accept_poison=accept_poison,
     )
+
+
+def state_runner(
+    consumer: str, settings: Settings, *, publisher: Publisher, accept_poison: int = 0
+) -> Runner[Any]:
+    """A consumer that needs the broker and Redis alone: products, reviews or behaviour, ready to run."""
+    if consumer == "products":
+        return products_runner(
+            settings, store=open_store(settings), publisher=publisher, accept_poison=accept_poison
+        )
+    if consumer == "reviews":
+        return reviews_runner(settings, publisher=publisher, accept_poison=accept_poison)
+    if consumer == "behaviour":
+        return behaviour_runner(settings, publisher=publisher, accept_poison=accept_poison)
+    raise ValueError(f"{consumer!r} is no consumer of item state")
 
 
 def embeddings_runner(

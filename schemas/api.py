@@ -166,6 +166,13 @@ class Explanation(Frozen):
     shared: Shared
 
 
+class HitRating(Frozen):
+    """What reviewers gave, in stars from 0 to 5."""
+
+    mean: float
+    count: int
+
+
 class HitItem(Frozen):
     """What the index shows of an item."""
 
@@ -179,6 +186,7 @@ class HitItem(Frozen):
     in_stock: bool | None = None
     image_url: str | None = None
     group_id: str | None = None
+    rating: HitRating | None = None
 
 
 class Hit(Frozen):
@@ -207,10 +215,21 @@ class DimensionAge(Frozen):
     fingerprint: str
 
 
+class ItemRating(HitRating):
+    """`histogram` counts ratings by the nearest whole star, "0" to "5".
+
+    `bayesian_mean` is drawn towards the shop's prior while few have rated: fit for comparing items.
+    """
+
+    histogram: dict[str, int]
+    bayesian_mean: float
+
+
 class ItemView(Frozen):
     """GET /v1/items/{item_id}. `dimensions` is empty while the item waits for its first encode.
 
-    `revision` is that of the item's state, `indexed_revision` the one that queries see.
+    `revision` is that of the item's state, `indexed_revision` the one that queries see. `rating` is null
+    while no live review has one.
     """
 
     item_id: str
@@ -231,6 +250,7 @@ class ItemView(Frozen):
     condition: str | None = None
     gtin: str | None = None
     language: str | None = None
+    rating: ItemRating | None = None
     dimensions: dict[str, DimensionAge] = {}
 
 

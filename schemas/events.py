@@ -10,7 +10,7 @@ import math
 from datetime import datetime
 from decimal import Decimal
 from functools import cache
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -123,6 +123,9 @@ class Frozen(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
+    #: Fields that say who a shopper is or what they wrote: an error never repeats their values.
+    private: ClassVar[frozenset[str]] = frozenset()
+
 
 class Product(Frozen):
     """What a product is, apart from its identity: the fields of an event, and of an inline seed."""
@@ -174,6 +177,8 @@ class ProductDeleted(Revised):
 class ReviewPosted(Revised):
     """A review, or its new text. Key: product_id."""
 
+    private = frozenset({"user_id", "title", "text"})
+
     kind: Literal["review_posted"] = "review_posted"
     review_id: Id
     product_id: Id
@@ -197,6 +202,8 @@ UserEventType = Literal["view", "click", "cart", "purchase", "share", "rate", "i
 
 class UserEvent(Frozen):
     """One thing a shopper did with one product. Key: user_id."""
+
+    private = frozenset({"user_id", "session_id", "query"})
 
     kind: Literal["user_event"] = "user_event"
     event_id: Id
@@ -305,7 +312,8 @@ def parse_event(body: bytes | str, *models: type[Event]) -> Event:
 def explain(error: ValidationError, *models: type[Frozen]) -> str:
     """Say what is wrong in words a producer's engineer can act on, values shortened, at most five fields.
 
-    `models` are what could have been meant; their kinds are named where the kind is missing.
+    `models` are what could have been meant; their kinds are named where the kind is missing, and the values
+    of their private fields are left out.
     """
     sentences: dict[str, str] = {}
     details = error.errors(include_url=False)
@@ -328,6 +336,9 @@ def _sentence(path: str, detail: ErrorDetails, models: tuple[type[Frozen], ...])
         given = "is missing" if tag is None else f"is {_shortened(tag)}"
         return f"field 'kind' {given}: expected one of {kinds or 'the kinds this topic carries'}"
     message = detail["msg"].removeprefix("Value error, ")
+    private = frozenset[str]().union(*(model.private for model in models))
+    if path in private or (private and not path):
+        return f"{where}: {message}"
     return f"{where}: {message} (got {_shortened(detail.get('input'))})"
 
 

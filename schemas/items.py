@@ -12,20 +12,36 @@ from datetime import UTC, datetime
 from typing import Any
 
 import orjson
+from pydantic import Field
 
-from schemas.events import Product, ProductUpserted
+from schemas.events import Frozen, Product, ProductUpserted
 
 CATEGORY_SEPARATOR = " > "
 #: Names the version of `payload`: part of the context fingerprint, so that a new layout is written out.
 PAYLOAD_VERSION = 2
 
 
+class RatingPrior(Frozen):
+    """What a mean is drawn towards while few have rated: as if `count` more had given `mean`."""
+
+    mean: float = Field(default=4.0, ge=0, le=5)
+    count: float = Field(default=5.0, ge=0)
+
+
 @dataclass(frozen=True, slots=True)
 class Rating:
-    """What the live reviews of an item say in numbers: `mean` is that of the `count` ratings given."""
+    """What the live reviews of an item say in numbers: `mean` is that of the `count` ratings given.
+
+    `histogram` counts them by the nearest whole star, from 0 to 5.
+    """
 
     mean: float
     count: int
+    histogram: tuple[int, ...] = ()
+
+    def bayesian_mean(self, prior: RatingPrior) -> float:
+        """The mean of the ratings given and those of the prior: comparable between items of few and many."""
+        return (prior.mean * prior.count + self.mean * self.count) / (prior.count + self.count)
 
 
 @dataclass(frozen=True, slots=True)

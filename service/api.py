@@ -128,7 +128,9 @@ def create_app(
 
     `alias` names the live collection (namespace included). Requests beyond `settings.threads` at a time wait.
     """
-    catalogue = Catalogue(index=index, store=store, releases=releases, alias=alias)
+    catalogue = Catalogue(
+        index=index, store=store, releases=releases, alias=alias, rating_prior=settings.rating_prior
+    )
     engine = QueryEngine(catalogue=catalogue, settings=settings)
     workers = Workers(settings.threads)
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from adapters.index_port import LIVE_ALIAS, VectorIndex, release_of
 from adapters.redis_items import ItemStore
-from schemas.api import DimensionAge, ItemView, ReleaseView
-from schemas.items import ItemState
+from schemas.api import DimensionAge, ItemRating, ItemView, ReleaseView
+from schemas.items import ItemState, RatingPrior, ReviewState
 from schemas.vectors import AnyOf, Point, Where
 from service.errors import (
     DeletedItem,
@@ -43,9 +43,16 @@ class Catalogue:
     """Look-ups of the service. Thread-safe as its collaborators are; keeps no state of its own."""
 
     def __init__(
-        self, *, index: VectorIndex, store: ItemStore, releases: Releases, alias: str = LIVE_ALIAS
+        self,
+        *,
+        index: VectorIndex,
+        store: ItemStore,
+        releases: Releases,
+        alias: str = LIVE_ALIAS,
+        rating_prior: RatingPrior | None = None,
     ) -> None:
         self.index = index
+        self._prior = rating_prior or RatingPrior()
         self._store = store
         self._releases = releases
         self._alias = alias
@@ -126,6 +133,7 @@ class Catalogue:
             indexed_revision=payload.get("revision"),
             occurred_at=state.occurred_at,
             price=None if state.product.price is None else str(state.product.price),
+            rating=_rating(state.reviews, self._prior),
             dimensions=_ages(payload),
             **product,
         )
@@ -159,6 +167,18 @@ class Catalogue:
         except Unavailable as error:
             found.append({"store": error.store, "message": error.detail})
         return found
+
+
+def _rating(reviews: ReviewState | None, prior: RatingPrior) -> ItemRating | None:
+    rating = reviews.rating if reviews is not None else None
+    if rating is None:
+        return None
+    return ItemRating(
+        mean=round(rating.mean, 4),
+        count=rating.count,
+        histogram={str(stars): number for stars, number in enumerate(rating.histogram)},
+        bayesian_mean=round(rating.bayesian_mean(prior), 4),
+    )
 
 
 def _ages(payload: dict[str, Any] | Any) -> dict[str, DimensionAge]:

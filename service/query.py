@@ -20,6 +20,7 @@ from schemas.api import (
     Explanation,
     Hit,
     HitItem,
+    HitRating,
     QueryOptions,
     SearchRequest,
     SimilarRequest,
@@ -250,9 +251,15 @@ def _hit(scored: Scored, point: Point, asked: Sequence[Asked], why: Explanation 
             in_stock=payload.get("in_stock"),
             image_url=payload.get("image_url"),
             group_id=payload.get("group_id"),
+            rating=_rating(payload),
         ),
         explanation=why,
     )
+
+
+def _rating(payload: Mapping[str, Any]) -> HitRating | None:
+    mean, count = payload.get("rating_mean"), payload.get("rating_count")
+    return HitRating(mean=mean, count=count) if mean is not None and count else None
 
 
 def _rounded(score: float) -> float:

@@ -6,6 +6,7 @@ from pydantic import Field, field_validator
 
 from schemas.api import DimensionName
 from schemas.events import Frozen
+from schemas.items import RatingPrior
 
 
 class ServiceSettings(Frozen):
@@ -22,6 +23,8 @@ class ServiceSettings(Frozen):
         "reviews": 0.5,
         "behaviour": 1.0,
     }
+    #: What the Bayesian mean of an item's rating is drawn towards.
+    rating_prior: RatingPrior = RatingPrior()
     #: Candidates that each dimension proposes.
     candidates: int = Field(default=100, ge=10, le=5_000)
     #: The best candidates whose scores are then computed exactly in every dimension.

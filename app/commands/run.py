@@ -17,14 +17,13 @@ from app.observability import configure_logging, export_metrics
 from app.settings import load_settings
 from app.stack import running, serve_alone
 from app.wiring import (
-    behaviour_runner,
     embeddings_runner,
     make_topics,
     open_live,
     open_publisher,
     open_store,
     patiently,
-    products_runner,
+    state_runner,
 )
 from consumers.runner import Runner
 
@@ -33,8 +32,9 @@ class Consumer(StrEnum):
     """Which consumer a process runs."""
 
     PRODUCTS = "products"
-    EMBEDDINGS = "embeddings"
+    REVIEWS = "reviews"
     BEHAVIOUR = "behaviour"
+    EMBEDDINGS = "embeddings"
 
 
 DataDir = Annotated[Path, typer.Option("--data-dir", help="Where the embedded stack keeps its data.")]
@@ -77,10 +77,8 @@ def consume(
     runner: Runner[Any]
     opened = ExitStack()
     opened.callback(publisher.close)
-    if consumer is Consumer.PRODUCTS:
-        runner = products_runner(settings, store=store, publisher=publisher, accept_poison=accept_poison)
-    elif consumer is Consumer.BEHAVIOUR:
-        runner = behaviour_runner(settings, publisher=publisher, accept_poison=accept_poison)
+    if consumer is not Consumer.EMBEDDINGS:
+        runner = state_runner(consumer.value, settings, publisher=publisher, accept_poison=accept_poison)
     else:
         index, collection, releases = open_live(settings)
         opened.callback(releases.close)

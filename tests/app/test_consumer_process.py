@@ -1,4 +1,4 @@
-"""The products consumer as a child: it consumes, tells its metrics, and does not hide its end."""
+"""Consumers as a child: they consume, tell their metrics, and do not hide their end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from prometheus_client import REGISTRY, Counter, generate_latest
 from adapters.kafka import Publisher
 from adapters.kafka_admin import ensure_topics, open_admin
 from adapters.metrics import RECORDS_TOTAL
-from app.consumer_process import ProductsProcess, registry_of
+from app.consumer_process import ConsumersProcess, registry_of
 from app.local import LocalRedis, TansuBroker
 from app.settings import Settings, load_settings
 from app.wiring import open_store
@@ -47,12 +47,13 @@ def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
 class Running:
     """The child's `run` on a thread, as the stack has it."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.child = ProductsProcess(settings)
+    def __init__(self, settings: Settings, *, assigned: bool = True) -> None:
+        self.child = ConsumersProcess(settings, ["products", "reviews"])
         self.failure: BaseException | None = None
-        self.thread = threading.Thread(target=self._run)
+        self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
-        until(self.child.assigned.is_set, 60.0)
+        if assigned:
+            until(self.child.assigned.is_set, 60.0)
 
     def _run(self) -> None:
         try:
@@ -75,15 +76,22 @@ def test_it_consumes_tells_its_metrics_and_stops_in_order(settings: Settings) ->
     )
     topic = settings.named_topics().products.name
     publisher.send(topic, key="p1", value=body)
+    review = (
+        b'{"kind":"review_posted","review_id":"r1","product_id":"p1","rating":4,'
+        b'"occurred_at":"2026-11-24T08:00:00Z","text":"It lights the whole room evenly."}'
+    )
+    reviews = settings.named_topics().reviews.name
+    publisher.send(reviews, key="p1", value=review)
     publisher.close()
     store = open_store(settings)
-    until(lambda: "p1" in store.read(["p1"]))
+    until(lambda: "p1" in store.read(["p1"]) and store.read(["p1"])["p1"].reviews is not None)
 
     # Its records are added to those that this process has counted itself.
     RECORDS_TOTAL.labels(consumer="products", topic=topic).inc(4)
     together = registry_of([running.child.metrics])
     shown = generate_latest(together).decode()
     assert re.search(rf'simstream_records_total{{consumer="products",topic="{topic}"}} 5\.0', shown)
+    assert f'simstream_records_total{{consumer="reviews",topic="{reviews}"}} 1.0' in shown
     assert shown.count("# TYPE simstream_records_total ") == 1
     assert shown.count("# TYPE process_resident_memory_bytes ") == 1
 
@@ -98,7 +106,20 @@ def test_a_child_that_is_killed_is_a_fault_of_the_stack(settings: Settings) -> N
     os.kill(running.child.pid, signal.SIGKILL)
     failure = running.end()
     assert isinstance(failure, Halt)
-    assert "the products consumer has ended: exit code -9" in str(failure)
+    assert "the process of products and reviews has ended: exit code -9" in str(failure)
+
+
+def test_one_consumer_that_halts_takes_the_others_along_and_says_why(settings: Settings) -> None:
+    publisher = Publisher(settings.kafka)
+    topic = settings.named_topics().reviews.name
+    for _ in range(1_500):
+        publisher.send(topic, key="p1", value=b"no review")
+    publisher.close()
+    running = Running(settings, assigned=False)
+    failure = running.end()
+    assert isinstance(failure, Halt)
+    assert "the process of products and reviews has ended: reviews: " in str(failure)
+    assert f"records of {topic} could not be read" in str(failure)
 
 
 def test_what_only_others_have_is_shown_and_what_describes_a_process_is_not_added() -> None:

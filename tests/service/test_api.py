@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from adapters.index_edge import EdgeIndex
 from adapters.redis_client import RedisSettings, connect
 from adapters.redis_items import ItemStore
+from adapters.redis_reviews import ReviewStore, ReviewWrite
+from app.local import LocalRedis
 from schemas.api import Answer, ItemView
 from schemas.errors import Transient
 from service.settings import ServiceSettings
@@ -75,6 +77,24 @@ def test_an_item_shows_its_state_and_what_queries_see(client: TestClient) -> Non
     assert (item.revision, item.indexed_revision, item.price) == (7, 7, "210")
     assert item.attributes == {"Colour": "Blue"}
     assert set(item.dimensions) == {"content", "lexical", "context"}
+
+
+def test_an_item_shows_its_rating_with_the_prior_of_the_settings(
+    fresh_shop: Shop, redis_server: LocalRedis, namespace: str
+) -> None:
+    with connect(RedisSettings(url=redis_server.url)) as opened:
+        reviews = ReviewStore(client=opened, namespace=namespace)
+        for number, rating in enumerate((5.0, 4.4, None)):
+            reviews.apply([ReviewWrite("s6", f"r{number}", 1, 1, bytes(8), 0, rating=rating)])
+    settings = ServiceSettings.model_validate({"rating_prior": {"mean": 3.0, "count": 2}})
+    with TestClient(fresh_shop.app(settings)) as client:
+        assert client.get("/v1/items/s6").json()["rating"] == {
+            "mean": 4.7,
+            "count": 2,
+            "histogram": {"0": 0, "1": 0, "2": 0, "3": 0, "4": 1, "5": 1},
+            "bayesian_mean": 3.85,
+        }
+        assert client.get("/v1/items/s1").json()["rating"] is None
 
 
 def test_an_item_that_waits_for_its_vectors_has_no_dimension_yet(fresh_shop: Shop) -> None:

@@ -1,7 +1,7 @@
 """A test's producer, and how it learns that everything it published has arrived, wherever consumers run.
 
-Reads   commits of the two consumers' groups, as somebody who is no member
-Writes  records onto the products topic, sentinel hints onto both lanes
+Reads   commits of the consumers' groups, as somebody who is no member
+Writes  records onto the topics of products and reviews, sentinel hints onto both lanes
 Never   guesses that it is done: `wait_until_drained` follows every record to its commit
 """
 
@@ -18,7 +18,7 @@ from adapters.index_port import collection_name
 from adapters.kafka import Headers, KafkaSettings
 from adapters.kafka_reader import Partition
 from app.local import TansuBroker
-from schemas.events import ItemChanged, ProductDeleted, ProductUpserted
+from schemas.events import ItemChanged, ProductEvent, ReviewEvent, ReviewPosted, ReviewRemoved
 from schemas.topics import BULK_LANE, LANE_HEADER, Topic, Topics
 from tests.support.servers import Broker
 
@@ -65,14 +65,20 @@ class Names:
         return f"{self.namespace}simstream-products"
 
     @property
+    def reviews_group(self) -> str:
+        """As app/wiring.py names it."""
+        return f"{self.namespace}simstream-reviews"
+
+    @property
     def embeddings_group(self) -> str:
         """As app/wiring.py names it."""
         return f"{self.namespace}simstream-embeddings-{self.collection.removeprefix(self.namespace)}"
 
     def declared(self) -> list[Topic]:
-        """The topics that the two consumers use."""
+        """The topics that the consumers use."""
         topics = self.topics
-        used = {topics.products.name, topics.changed.name, topics.changed_bulk.name, topics.updated.name}
+        inputs = (topics.products, topics.reviews)
+        used = {one.name for one in (*inputs, topics.changed, topics.changed_bulk, topics.updated)}
         return [one for one in topics.declared() if one.name.removesuffix(".dlq") in used]
 
 
@@ -128,13 +134,14 @@ class Shop:
                 self._producer.poll(0.05)
         self._producer.poll(0)
 
-    def publish(self, events: Iterable[ProductUpserted | ProductDeleted], *, bulk: bool = False) -> int:
-        """Product events as a shop sends them; how many."""
+    def publish(self, events: Iterable[ProductEvent | ReviewEvent], *, bulk: bool = False) -> int:
+        """Product and review events as a shop sends them; how many."""
         headers = [(LANE_HEADER, BULK_LANE.encode())] if bulk else []
         count = 0
         for event in events:
+            reviews = isinstance(event, ReviewPosted | ReviewRemoved)
             self.send(
-                self._topics.products.name,
+                (self._topics.reviews if reviews else self._topics.products).name,
                 key=event.product_id,
                 value=event.model_dump_json(exclude_none=True).encode(),
                 headers=headers,
@@ -206,14 +213,19 @@ def wait_until_drained(
 ) -> None:
     """Return once everything that was published is in Redis and the index, wherever the consumers run.
 
-    1. products has committed all that the shop published: so every hint of it has been acknowledged.
+    1. products, and reviews if there are any, have committed all that the shop published: so every hint of it
+       has been acknowledged.
     2. A sentinel hint goes to each partition of both lanes, and so behind every one of those hints.
     3. embeddings has committed the sentinels: so every hint before them was served.
     """
     deadline = time.monotonic() + timeout_seconds
     shop.flush(timeout_seconds)
-    products = {part: end for part, end in shop.ends.items() if part.topic == names.topics.products.name}
-    wait_for_commits(settings, names.products_group, products, deadline=deadline, check=check)
+    for topic, group in (
+        (names.topics.products.name, names.products_group),
+        (names.topics.reviews.name, names.reviews_group),
+    ):
+        ends = {part: end for part, end in shop.ends.items() if part.topic == topic}
+        wait_for_commits(settings, group, ends, deadline=deadline, check=check)
     lanes = (names.topics.changed.name, names.topics.changed_bulk.name)
     now = datetime.now(UTC)
     for topic in lanes:

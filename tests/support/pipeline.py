@@ -1,4 +1,4 @@
-"""The two consumers and all they need, in this process, for tests and benchmarks.
+"""The consumers and all they need, in this process, for tests and benchmarks.
 
 Reads   nothing but what its topics carry
 Writes  topics, keys and one collection, all under its namespace
@@ -20,14 +20,16 @@ from adapters.kafka_admin import ensure_topics, open_admin
 from adapters.kafka_reader import GroupReader
 from adapters.redis_client import RedisSettings, connect
 from adapters.redis_items import ItemStore
+from adapters.redis_reviews import ReviewStore
 from consumers.dead_letters import DeadLetters
 from consumers.embeddings import EmbeddingsHandler, EmbeddingsSettings
 from consumers.products import ProductsHandler
 from consumers.reconcile import Reconciler
 from consumers.redrive import DeadLetter, read_dead_letters
+from consumers.reviews import ReviewsHandler, ReviewsSettings
 from consumers.runner import Handler, Runner, RunnerSettings
 from model.text import ProductText
-from schemas.events import ProductDeleted, ProductUpserted
+from schemas.events import ProductEvent, ReviewEvent
 from schemas.vectors import Encoder, Point, TextRecipe, item_vectors
 from tests.support.draining import Names, Shop, wait_until_drained
 from tests.support.fake_encoder import FakeEncoder
@@ -69,7 +71,9 @@ class RunnerThread:
 
 
 class Pipeline:
-    """Both consumers under one namespace; a context manager that starts and stops them.
+    """Products and embeddings under one namespace; a context manager that starts and stops them.
+
+    `start_reviews` adds the third.
 
     `products_commit_delay_seconds` is 0 unless a test asks for production's three seconds.
     """
@@ -111,9 +115,11 @@ class Pipeline:
         index.ensure_collection(self.collection, item_vectors(self.encoder.dimension))
         self._redis = connect(RedisSettings(url=redis_url))
         self.store = ItemStore(client=self._redis, namespace=namespace)
+        self.review_store = ReviewStore(client=self._redis, namespace=namespace)
         self.publisher = Publisher(self.settings, client_id="test-pipeline")
         self.shop = Shop(self.settings, self.names)
         self.products: RunnerThread | None = None
+        self.reviews: RunnerThread | None = None
         self.embeddings: RunnerThread | None = None
 
     def __enter__(self) -> Pipeline:
@@ -147,6 +153,19 @@ class Pipeline:
         self.products = RunnerThread(runner, "test-products")
         return self.products
 
+    def start_reviews(self) -> RunnerThread:
+        """Start (again) the reviews consumer; its commits trail as those of products."""
+        handler = ReviewsHandler(
+            store=self.review_store,
+            publisher=self.publisher,
+            topics=self.topics,
+            settings=ReviewsSettings(),
+            hash_key=b"test",
+        )
+        handler.commit_delay_seconds = self._products_delay
+        self.reviews = RunnerThread(self._runner(handler, self.names.reviews_group), "test-reviews")
+        return self.reviews
+
     def start_embeddings(self, handler: Handler[Any] | None = None) -> RunnerThread:
         """Start (again) the embeddings consumer, with another handler if one is given."""
         made = handler or EmbeddingsHandler(
@@ -164,12 +183,12 @@ class Pipeline:
 
     def check(self) -> None:
         """Raise what a runner died of, if one did."""
-        for one in (self.products, self.embeddings):
+        for one in (self.products, self.reviews, self.embeddings):
             if one is not None:
                 one.check()
 
-    def publish(self, events: Iterable[ProductUpserted | ProductDeleted], *, bulk: bool = False) -> int:
-        """Product events; how many. `wait_until_drained` waits for their effect."""
+    def publish(self, events: Iterable[ProductEvent | ReviewEvent], *, bulk: bool = False) -> int:
+        """Product and review events; how many. `wait_until_drained` waits for their effect."""
         return self.shop.publish(events, bulk=bulk)
 
     def send(self, key: str | bytes | None, value: bytes | None, **more: Any) -> None:
@@ -208,9 +227,9 @@ class Pipeline:
         return read_dead_letters(self.settings, self.topics.products.name)
 
     def stop(self, *, check: bool = True) -> None:
-        """Stop both, close what was opened (the index is the caller's); raise what a runner died of."""
+        """Stop them, close what was opened (the index is the caller's); raise what a runner died of."""
         try:
-            for one in (self.products, self.embeddings):
+            for one in (self.products, self.reviews, self.embeddings):
                 if one is not None:
                     one.stop()
         finally:
