@@ -27,7 +27,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
-from adapters.child import parent_connection, start_child
+from adapters.child import calm_collector, parent_connection, start_child
 from app.observability import configure_logging
 from app.settings import Settings
 from app.wiring import open_publisher, state_runner
@@ -159,6 +159,7 @@ def serve(connection: Connection) -> int:
         with telling:
             connection.send((kind, content))
 
+    calm_collector()
     settings, consumers = connection.recv()
     configure_logging(settings.log)
     with ExitStack() as opened:

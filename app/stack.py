@@ -4,10 +4,10 @@ Reads   settings
 Writes  `stack.json` in the data folder once everything is ready, removed at the end
 Never   leaves a server behind: the embedded ones end with this process, however it ends
 
-This process owns the index: it runs the service and `embeddings`. The encoder is a child, and the consumers
-of item state share another, for each of the two keeps an interpreter busy. Embedded, so are the broker and
-Redis, and the index is a folder. That broker forgets everything when it ends, so every embedded start
-reconciles the index with item state.
+This process owns the index: it runs the service and `embeddings`. The encoder is a child; `products` and
+`reviews` share another, `behaviour` has its own, for each of them keeps an interpreter busy. Embedded, so are
+the broker and Redis, and the index is a folder. That broker forgets everything when it ends, so every
+embedded start reconciles the index with item state.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ GRAPH_FROM_POINTS = 5_000
 #: first must be the client, or its next request meets a reset.
 KEEP_ALIVE_SECONDS = 75
 #: They parse and touch Redis alone; app/consumer_process.py runs them.
-STATE_CONSUMERS = ("products", "reviews")
+STATE_CONSUMERS = (("products", "reviews"), ("behaviour",))
 #: Tansu keeps a group's first member waiting for half its session timeout (45 s by default), and looks for
 #: new records only after half of what a fetch may wait (500 ms by default); Apache Kafka answers at once.
 _TANSU_OPTIONS = {
@@ -177,9 +177,9 @@ def _start(
         index.optimize(collection)
 
     failures = Failures()
-    state = ConsumersProcess(settings, STATE_CONSUMERS)
+    children = [ConsumersProcess(settings, consumers) for consumers in STATE_CONSUMERS]
     runners: list[Runner[Any] | ConsumersProcess] = [
-        state,
+        *children,
         embeddings_runner(
             settings,
             store=store,
@@ -210,7 +210,7 @@ def _start(
             releases=releases,
             settings=settings.service,
             alias=alias_of(settings),
-            registry=registry_of([state.metrics]),
+            registry=registry_of([child.metrics for child in children]),
         ),
         host=settings.service.host,
         port=port,

@@ -214,7 +214,7 @@ def products_runner(
 
 def read_erasures(settings: Settings) -> Erasures:
     """Who asked to be forgotten up to now; it goes on reading."""
-    erasures = Erasures(key=settings.erasures.key.get_secret_value().encode())
+    erasures = Erasures(key=settings.erasures.secret)
     topic = settings.named_topics().erasures.name
     erasures.take(patiently("kafka", lambda: list(read_to_end(settings.kafka, topic))))
     # From the beginning once more: the topic is compacted and small, and nothing between the two is missed.

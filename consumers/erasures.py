@@ -27,7 +27,12 @@ Poll = Callable[[float], Iterable[Record]]
 class ErasureSettings(Frozen):
     """The key of user.erasures. Changing it forgets who asked to be forgotten: keep it with the topic."""
 
-    key: SecretStr = SecretStr("simstream-erasures")
+    key: SecretStr = SecretStr("")
+
+    @property
+    def secret(self) -> bytes:
+        """The key as bytes; a public one where none is set."""
+        return (self.key.get_secret_value() or "simstream-erasures").encode()
 
 
 def erasure_key(user_id: str, key: bytes) -> str:

@@ -31,11 +31,12 @@ _REMEMBERED = 1 << 18
 class SketchSettings(Frozen):
     """What a sketch is made with. All of it is the sketch's epoch: another value needs a rebuild.
 
-    `half_life_days` None: an old interaction counts as much as a new one. A rating from `good_rating` on is
-    an interest, one below is none, as an impression is none.
+    Set `hash_key` where users are real: with the public one anybody can tell whether a hash is theirs, and
+    pick ids that own every sketch. `half_life_days` None: an old interaction counts as much as a new one. A
+    rating from `good_rating` on is an interest, one below is none, as an impression is none.
     """
 
-    hash_key: SecretStr = SecretStr("simstream")
+    hash_key: SecretStr = SecretStr("")
     members: int = Field(default=128, ge=8, le=128)
     half_life_days: float | None = Field(default=90.0, gt=0)
     weights: dict[UserEventType, float] = {
@@ -59,8 +60,8 @@ class SketchSettings(Frozen):
 
     @property
     def key(self) -> bytes:
-        """The hash key as bytes."""
-        return self.hash_key.get_secret_value().encode()[:64]
+        """The hash key as bytes; a public one where none is set."""
+        return (self.hash_key.get_secret_value() or "simstream").encode()[:64]
 
     @property
     def epoch(self) -> str:

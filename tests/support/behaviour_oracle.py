@@ -44,7 +44,7 @@ class Item:
 
 
 def name_of(user_id: str, settings: SketchSettings) -> bytes:
-    key = settings.hash_key.get_secret_value().encode()
+    key = settings.hash_key.get_secret_value().encode() or b"simstream"
     return hashlib.blake2b(user_id.encode(), digest_size=8, key=key).digest()
 
 
