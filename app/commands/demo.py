@@ -48,7 +48,8 @@ def demo(
     console = Console(highlight=False, soft_wrap=True)
     if not console.is_terminal:
         console.width = 110
-    configure_logging(LogSettings(level="ERROR"))
+    quiet = LogSettings(level="ERROR")
+    configure_logging(quiet)
     logging.getLogger("adapters.kafka").setLevel(logging.CRITICAL)
     for name in ("broker", "redis", "index"):
         shutil.rmtree(data_dir / name, ignore_errors=True)
@@ -56,7 +57,8 @@ def demo(
         "[bold]1. The stack[/bold]: a Kafka-protocol broker, Redis and Qdrant's engine, on this machine"
     )
     with running(
-        load_settings({}),
+        # Its children log by the settings they are given.
+        load_settings({}).model_copy(update={"log": quiet}),
         data_dir=data_dir,
         port=0,
         embedded=True,
