@@ -30,20 +30,27 @@ from qdrant_edge import (
 from qdrant_edge import SparseVector as EdgeSparse
 
 from adapters.edge_shards import EdgeShards, Opened, translated
-from adapters.edge_words import BODY, edge_filter, edge_point, edge_vector, house_point, no_newer_than
+from adapters.edge_words import (
+    BODY,
+    edge_filter,
+    edge_point,
+    edge_vector,
+    house_point,
+    no_newer_than,
+    read_payload,
+)
 from adapters.index_port import point_id
 from adapters.index_words import checked_points, useful
 from schemas.vectors import (
+    Candidate,
     CollectionSpec,
     DimensionQuery,
     FusedQuery,
     Point,
-    ScoredProduct,
     Where,
 )
 
 _BODY_ONLY = PayloadSelector.Include([BODY])
-_ID_ONLY = PayloadSelector.Include(["product_id"])
 
 
 class EdgeIndex:
@@ -94,7 +101,9 @@ class EdgeIndex:
         """Which standing points may be replaced. A test switches it off to see that the contract notices."""
         return no_newer_than(ticket)
 
-    def fetch(self, collection: str, product_ids: Sequence[str], *, vectors: bool) -> dict[str, Point]:
+    def fetch(
+        self, collection: str, product_ids: Sequence[str], *, vectors: bool | Sequence[str]
+    ) -> dict[str, Point]:
         """See the port."""
         with self._shards.using(collection) as opened, translated("reading points"):
             if not product_ids:
@@ -102,7 +111,7 @@ class EdgeIndex:
             records = opened.shard.retrieve(
                 [point_id(product_id) for product_id in product_ids],
                 with_payload=_BODY_ONLY,
-                with_vector=vectors,
+                with_vector=vectors if isinstance(vectors, bool) else list(vectors),
             )
             points = [house_point(record.payload, record.vector if vectors else None) for record in records]
         return {point.product_id: point for point in points}
@@ -133,7 +142,7 @@ class EdgeIndex:
         with self._shards.using(collection) as opened, translated("deleting by filter"):
             opened.shard.update(UpdateOperation.delete_points_by_filter(condition))
 
-    def candidates(self, collection: str, query: FusedQuery) -> list[ScoredProduct]:
+    def candidates(self, collection: str, query: FusedQuery) -> list[Candidate]:
         """See the port. A formula over `$score[i]`, missing ones 0, in one call of the engine."""
         condition = edge_filter(query.where)
         dimensions = [dimension for dimension in query.dimensions if useful(dimension.vector)]
@@ -149,14 +158,18 @@ class EdgeIndex:
                 QueryRequest(
                     limit=query.limit,
                     query=Formula(Expression.Sum(terms), dict.fromkeys(names, 0.0)),
-                    with_payload=_ID_ONLY,
+                    with_payload=_BODY_ONLY,
                     prefetches=[
                         Prefetch(limit=dimension.candidates, query=_nearest(dimension), filter=condition)
                         for dimension in dimensions
                     ],
                 )
             )
-            return [ScoredProduct(_id_of(hit.payload), hit.score) for hit in hits]
+            payloads = [read_payload(hit.payload or {}) for hit in hits]
+            return [
+                Candidate(payload["product_id"], hit.score, payload)
+                for hit, payload in zip(hits, payloads, strict=True)
+            ]
 
     def scores(
         self, collection: str, queries: Sequence[DimensionQuery], product_ids: Sequence[str]
@@ -217,11 +230,6 @@ class EdgeIndex:
 
 def _nearest(query: DimensionQuery) -> Query:
     return Query.Nearest(edge_vector(query.vector), using=query.dimension)
-
-
-def _id_of(payload: Any) -> str:
-    product_id: str = payload["product_id"]
-    return product_id
 
 
 def _idf_of(index: int, score: float, vectors: Any, dimension: str) -> float:

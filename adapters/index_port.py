@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Protocol
 
-from schemas.vectors import CollectionSpec, DimensionQuery, FusedQuery, Point, ScoredProduct, Where
+from schemas.vectors import Candidate, CollectionSpec, DimensionQuery, FusedQuery, Point, Where
 
 POINT_NAMESPACE = uuid.UUID("6d0f1a5e-7f0b-5c1e-9a46-5b9b2c3f9c11")
 #: Below this many candidates a sparse vector is compared with each of them instead of through its index. A
@@ -95,10 +95,13 @@ class VectorIndex(Protocol):
         """
         ...
 
-    def fetch(self, collection: str, product_ids: Sequence[str], *, vectors: bool) -> dict[str, Point]:
+    def fetch(
+        self, collection: str, product_ids: Sequence[str], *, vectors: bool | Sequence[str]
+    ) -> dict[str, Point]:
         """The stored points by product id (missing ones left out), deleted ones included.
 
-        Vectors come back as written (dense normalised by the engine), or empty when `vectors` is False.
+        Vectors come back as written (dense normalised by the engine): all, none, or those of the dimensions
+        named. A point costs 20 us, and 200 us with all of its vectors (edge).
         """
         ...
 
@@ -114,10 +117,12 @@ class VectorIndex(Protocol):
         """Remove points by filter; used only by the sweeper of tombstones."""
         ...
 
-    def candidates(self, collection: str, query: FusedQuery) -> list[ScoredProduct]:
+    def candidates(self, collection: str, query: FusedQuery) -> list[Candidate]:
         """One call: the best of each dimension, added up with weights, best first, `query.limit` at most.
 
-        A candidate that one dimension did not find counts 0 there: `scores` gives the exact figures.
+        A candidate that one dimension did not find counts 0 there: `scores` gives the exact figures. Payloads
+        come along: for 50 candidates that is half of what asking for them afterwards would cost (edge), and
+        one trip less (server).
         """
         ...
 

@@ -30,7 +30,7 @@ from adapters.server_words import (
     translated,
 )
 from schemas.errors import Halt, Transient
-from schemas.vectors import Between, CollectionSpec, DimensionQuery, FusedQuery, Point, ScoredProduct, Where
+from schemas.vectors import Between, Candidate, CollectionSpec, DimensionQuery, FusedQuery, Point, Where
 
 #: The first version whose upsert knows `update_filter` as we use it; an older one would ignore it silently.
 MIN_SERVER = (1, 19)
@@ -164,13 +164,16 @@ class ServerIndex:
             )
         self._version_known = True
 
-    def fetch(self, collection: str, product_ids: Sequence[str], *, vectors: bool) -> dict[str, Point]:
+    def fetch(
+        self, collection: str, product_ids: Sequence[str], *, vectors: bool | Sequence[str]
+    ) -> dict[str, Point]:
         """See the port."""
         if not product_ids:
             return {}
         with self._calling("reading points") as client:
             ids = [point_id(product_id) for product_id in product_ids]
-            records = client.retrieve(collection, ids, with_payload=True, with_vectors=vectors)
+            named = vectors if isinstance(vectors, bool) else list(vectors)
+            records = client.retrieve(collection, ids, with_payload=True, with_vectors=named)
         points = [house_point(record) for record in records]
         return {point.product_id: point for point in points}
 
@@ -201,7 +204,7 @@ class ServerIndex:
 
     # --- queries -----------------------------------------------------------------------------------
 
-    def candidates(self, collection: str, query: FusedQuery) -> list[ScoredProduct]:
+    def candidates(self, collection: str, query: FusedQuery) -> list[Candidate]:
         """See the port. A formula over `$score[i]`, missing ones 0, in one request."""
         condition = server_filter(query.where)
         dimensions = [dimension for dimension in query.dimensions if useful(dimension.vector)]
@@ -227,10 +230,14 @@ class ServerIndex:
                 query=models.FormulaQuery(
                     formula=models.SumExpression(sum=terms), defaults=dict.fromkeys(names, 0.0)
                 ),
-                with_payload=["product_id"],
+                with_payload=True,
                 limit=query.limit,
             )
-        return [ScoredProduct((hit.payload or {})["product_id"], hit.score) for hit in answer.points]
+        payloads = [hit.payload or {} for hit in answer.points]
+        return [
+            Candidate(payload["product_id"], hit.score, payload)
+            for hit, payload in zip(answer.points, payloads, strict=True)
+        ]
 
     def scores(
         self, collection: str, queries: Sequence[DimensionQuery], product_ids: Sequence[str]

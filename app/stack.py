@@ -30,6 +30,7 @@ from app.settings import Settings
 from app.wiring import (
     LoadedReleases,
     alias_of,
+    behaviour_reader,
     embeddings_runner,
     make_topics,
     open_live,
@@ -210,6 +211,7 @@ def _start(
             releases=releases,
             settings=settings.service,
             alias=alias_of(settings),
+            behaviour=behaviour_reader(settings),
             registry=registry_of([child.metrics for child in children]),
         ),
         host=settings.service.host,
@@ -261,6 +263,7 @@ def serve_alone(settings: Settings, *, port: int | None = None) -> None:
             releases=releases,
             settings=settings.service,
             alias=alias_of(settings),
+            behaviour=behaviour_reader(settings),
         ),
         host=settings.service.host,
         port=settings.service.port if port is None else port,

@@ -6,13 +6,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
-from schemas.events import Amount, Currency, Frozen, Id, Name, Product
+from schemas.behaviour import Window
+from schemas.events import Amount, Currency, Frozen, Id, Moment, Name, Product, UserEventType
 
 #: What a query can weigh. A dimension that the live collection does not have is left out, with a note.
 DimensionName = Literal["content", "lexical", "reviews", "behaviour"]
 #: Weights may be negative ("like this, but not in words"); at least one must be above zero.
 Weights = dict[DimensionName, Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]]
 Factor = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+#: Named sets of weights and options: service/presets.py.
+PresetName = Literal["substitutes", "complements", "discovery", "same_product"]
 MAX_LIMIT = 200
 MAX_SEEDS = 50
 
@@ -48,7 +52,8 @@ class Filter(Strict):
     price_ratio: PriceRatioFilter | None = None
     brand_cap: Annotated[int, Field(ge=1, le=MAX_LIMIT)] | None = None
     exclude: Annotated[list[Id], Field(max_length=1_000)] = []
-    group: Literal["collapse", "any"] = "any"
+    #: Variants of one product (`group_id`): the nearest stands for all, or each for itself.
+    group: Literal["collapse", "any"] = "collapse"
     attributes: Annotated[dict[Name, Annotated[list[Name], Field(max_length=100)]], Field(max_length=50)] = {}
     min_score: Annotated[float, Field(allow_inf_nan=False)] | None = None
 
@@ -59,6 +64,8 @@ class Seed(Strict):
     item_id: Id | None = None
     item: Product | None = None
     weight: Factor = 1.0
+    #: When the shopper was at it: the weight halves with every half-life before the newest seed's.
+    occurred_at: Moment | None = None
 
     @model_validator(mode="after")
     def _one_of(self) -> Seed:
@@ -70,12 +77,20 @@ class Seed(Strict):
 
 
 class QueryOptions(Strict):
-    """What similar and search have in common."""
+    """What every route that ranks has in common. A field left out is the preset's, else the default."""
 
+    preset: PresetName | None = None
+    #: Instead of the preset's, as a whole.
     weights: Weights | None = None
     filter: Filter = Filter()
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = 10
     explain: bool = False
+    #: How much a hit's nearness to the hits before it counts against it (maximal marginal relevance).
+    diversity: Share | None = None
+    #: How much of the score an item loses as it gets older.
+    freshness: Share | None = None
+    #: Above 0: by how much hits outside the seeds' own leaf categories lose; below 0: those inside.
+    same_category: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)] | None = None
     #: Ask the collection of this release instead of the live one.
     release_id: Id | None = None
 
@@ -106,7 +121,7 @@ class SimilarRequest(QueryOptions):
                         {"item": {"title": "Trail running shoe", "brand": "Norda"}, "weight": 0.5},
                         {"item_id": "B00Y", "weight": -0.3},
                     ],
-                    "weights": {"content": 1, "lexical": 1},
+                    "weights": {"content": 1, "lexical": 1, "behaviour": 1},
                     "filter": {"in_stock": True, "price_ratio": {"min": 0.5, "max": 2}, "brand_cap": 3},
                     "limit": 10,
                     "explain": True,
@@ -117,6 +132,8 @@ class SimilarRequest(QueryOptions):
 
     seeds: Annotated[list[Seed], Field(max_length=MAX_SEEDS)] = []
     text: SearchText | None = None
+    #: Of seeds with `occurred_at`; the service's setting where it is left out.
+    half_life_seconds: Annotated[float, Field(gt=0, le=1e10, allow_inf_nan=False)] | None = None
 
     @model_validator(mode="after")
     def _some_seed(self) -> SimilarRequest:
@@ -144,19 +161,51 @@ class SearchRequest(QueryOptions):
 
 
 class DimensionScore(Frozen):
-    """One dimension's part in a hit's score: 0..1, and what the query weighed it with."""
+    """One dimension's part in a hit's score: 0..1, and what it counted with.
+
+    That is the query's weight, for behaviour times its evidence.
+    """
 
     score: float
     weight: float
 
 
 class Shared(Frozen):
-    """What a hit and the (first positive) seed have in common."""
+    """What a hit and the positive seed that it owes most to have in common.
+
+    `category_distance` is how many levels the deeper of the two lies below what they share, 0 in the same
+    leaf. `shoppers` counts those among the members of both sketches, at most k of an item's shoppers.
+    """
 
     terms: list[str] = []
     category: list[str] = []
+    category_distance: int | None = None
     brand: str | None = None
     price_ratio: float | None = None
+    shoppers: int | None = None
+
+
+class SeedShare(Frozen):
+    """What a hit owes to one of several seeds: its place in the request (from 0), its share of the score."""
+
+    seed: int
+    item_id: str | None = None
+    share: float
+
+
+class Applied(Frozen):
+    """What beside the dimensions decided a hit's score or place; None: nothing of that kind did.
+
+    `same_category` and `freshness` are factors of the score. `diversity` counts better candidates that it
+    went before; `brand_cap` and `group` those that were left out before it.
+    """
+
+    preset: PresetName | None = None
+    same_category: float | None = None
+    freshness: float | None = None
+    diversity: int | None = None
+    brand_cap: int | None = None
+    group: int | None = None
 
 
 class Explanation(Frozen):
@@ -164,6 +213,8 @@ class Explanation(Frozen):
 
     shares: dict[str, float]
     shared: Shared
+    seeds: list[SeedShare] = []
+    rules: Applied = Applied()
 
 
 class HitRating(Frozen):
@@ -190,7 +241,10 @@ class HitItem(Frozen):
 
 
 class Hit(Frozen):
-    """One neighbour. `score` is the weighted mean of its dimensions, 1 for the seed itself."""
+    """One neighbour. `score` is the weighted mean of its dimensions, 1 for the seed itself.
+
+    Of what is trending it is the item's shoppers over those of the window's first, without dimensions.
+    """
 
     item_id: str
     score: float
@@ -225,11 +279,25 @@ class ItemRating(HitRating):
     bayesian_mean: float
 
 
+class ItemBehaviour(Frozen):
+    """What shoppers did with an item in the last hour, day, week and month.
+
+    `windows` counts every event once; `shoppers` and `buyers` estimate how many different people were there.
+    """
+
+    windows: dict[Window, dict[UserEventType, int]]
+    shoppers: dict[Window, float]
+    buyers: dict[Window, float]
+    #: Buyers over shoppers; None without any.
+    conversion: dict[Window, float | None]
+
+
 class ItemView(Frozen):
     """GET /v1/items/{item_id}. `dimensions` is empty while the item waits for its first encode.
 
     `revision` is that of the item's state, `indexed_revision` the one that queries see. `rating` is null
-    while no live review has one.
+    while no live review has one. `counters` are all events so far by type; `behaviour` is null where
+    nothing happened yet.
     """
 
     item_id: str
@@ -251,6 +319,8 @@ class ItemView(Frozen):
     gtin: str | None = None
     language: str | None = None
     rating: ItemRating | None = None
+    counters: dict[UserEventType, int] = {}
+    behaviour: ItemBehaviour | None = None
     dimensions: dict[str, DimensionAge] = {}
 
 

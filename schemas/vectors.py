@@ -119,11 +119,12 @@ class FusedQuery:
     limit: int = 50
 
 
-class ScoredProduct(NamedTuple):
-    """A product and a score of the engine, higher is nearer."""
+class Candidate(NamedTuple):
+    """A product, a score of the engine (higher is nearer), and its payload as it was at that moment."""
 
     product_id: str
     score: float
+    payload: Mapping[str, Any]
 
 
 # --- what turns products into vectors (implemented in model/, handed in) ---------------------------

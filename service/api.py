@@ -1,42 +1,33 @@
 """The HTTP API: routes, parsing at the edge, worker threads; OpenAPI at /docs.
 
-Reads   what service/query.py and service/catalogue.py read
+Reads   what service/query.py, service/recommend.py and service/catalogue.py read
 Writes  nothing
 Never   blocks the event loop: every call to a store runs in a worker thread
-
-Reviews, behaviour and users' routes come with their dimensions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import orjson
 from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, FastAPI, Path, Query, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel
 from starlette.responses import Response
 
 from adapters.index_port import LIVE_ALIAS, VectorIndex
 from adapters.redis_items import ItemStore
-from schemas.api import (
-    MAX_LIMIT,
-    Answer,
-    ItemView,
-    Problem,
-    ReleaseView,
-    SearchRequest,
-    SimilarRequest,
-    Strict,
-)
+from schemas.api import Answer, ItemView, Problem, ReleaseView, SearchRequest, SimilarRequest
+from schemas.behaviour import BehaviourReader
 from service import problems
 from service.catalogue import Catalogue
 from service.middleware import BodyLimit, Measured
+from service.parameters import RecommendationForm, ShortForm, TrendingForm
 from service.query import QueryEngine
+from service.recommend import Recommender
 from service.releases import Releases
 from service.settings import ServiceSettings
 from service.timing import Timings
@@ -54,42 +45,6 @@ PROBLEM_ANSWERS: dict[int | str, dict[str, Any]] = {
         503: "A store or the encoder is missing; `errors` names it, see Retry-After",
     }.items()
 }
-
-
-class ShortForm(Strict):
-    """Query parameters of the short form of similar. An unknown one is a spelling mistake, and is named."""
-
-    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = 10
-    weights: Annotated[str | None, Field(examples=["content:1,lexical:0.5"], max_length=200)] = None
-    explain: bool = False
-    in_stock: bool | None = None
-    category: list[str] = []
-    brand: list[str] = []
-    brand_cap: int | None = None
-    exclude: list[str] = []
-    group: Literal["collapse", "any"] = "any"
-    min_score: float | None = None
-    release_id: str | None = None
-
-    def request(self, item_id: str) -> SimilarRequest:
-        """The request it abbreviates. Raises ValidationError."""
-        body: dict[str, Any] = {
-            "seeds": [{"item_id": item_id}],
-            "weights": None if self.weights is None else _weights(self.weights),
-            "limit": self.limit,
-            "explain": self.explain,
-            "release_id": self.release_id,
-            "filter": self.model_dump(
-                include={"in_stock", "category", "brand", "brand_cap", "exclude", "group", "min_score"}
-            ),
-        }
-        return SimilarRequest.model_validate(body)
-
-
-def _weights(text: str) -> dict[str, str]:
-    """`content:1,lexical:0.5` as {dimension: number as text}; validation names what is wrong with either."""
-    pairs = (part.partition(":") for part in text.split(",") if part.strip())
-    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 class StrictJson(Request):
@@ -123,15 +78,23 @@ def create_app(
     settings: ServiceSettings,
     alias: str = LIVE_ALIAS,
     registry: CollectorRegistry = REGISTRY,
+    behaviour: BehaviourReader | None = None,
 ) -> FastAPI:
     """The application. Everything it needs is handed in open; it closes nothing.
 
     `alias` names the live collection (namespace included). Requests beyond `settings.threads` at a time wait.
+    Without `behaviour` the routes that need it answer 503, and items show no counters.
     """
     catalogue = Catalogue(
-        index=index, store=store, releases=releases, alias=alias, rating_prior=settings.rating_prior
+        index=index,
+        store=store,
+        releases=releases,
+        alias=alias,
+        behaviour=behaviour,
+        rating_prior=settings.rating_prior,
     )
     engine = QueryEngine(catalogue=catalogue, settings=settings)
+    recommender = Recommender(catalogue=catalogue, engine=engine, behaviour=behaviour, settings=settings)
     workers = Workers(settings.threads)
 
     app = FastAPI(
@@ -144,6 +107,7 @@ def create_app(
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(Measured)
     app.include_router(_ranking(engine, catalogue, workers))
+    app.include_router(_behaviour(recommender, workers))
     app.include_router(_operations(catalogue, workers, settings, registry))
     return app
 
@@ -171,6 +135,7 @@ class Workers:
 
 
 ItemId = Annotated[str, Path(min_length=1, max_length=256, examples=["B00X"])]
+UserId = Annotated[str, Path(min_length=1, max_length=256, examples=["u000123"])]
 
 
 def _ranking(engine: QueryEngine, catalogue: Catalogue, workers: Workers) -> APIRouter:
@@ -183,10 +148,7 @@ def _ranking(engine: QueryEngine, catalogue: Catalogue, workers: Workers) -> API
         # An id may itself end in "/similar", percent-encoded; only the raw path tells it from the route.
         if not request.scope.get("raw_path", b"").endswith(SIMILAR_SUFFIX.encode()):
             return await workers.run(lambda timings: catalogue.item(item_id + SIMILAR_SUFFIX, timings))
-        try:
-            wanted = query.request(item_id)
-        except ValidationError as error:
-            raise RequestValidationError(error.errors(include_url=False, include_context=False)) from None
+        wanted = query.request(item_id)
         return await workers.run(lambda timings: engine.similar(wanted, timings))
 
     @router.get("/items/{item_id:path}", response_model=ItemView, summary="An item and how fresh it is")
@@ -204,6 +166,21 @@ def _ranking(engine: QueryEngine, catalogue: Catalogue, workers: Workers) -> API
     @router.get("/release", response_model=ReleaseView, summary="The live release", tags=["release"])
     async def release() -> Response:
         return await workers.run(catalogue.release)
+
+    return router
+
+
+def _behaviour(recommender: Recommender, workers: Workers) -> APIRouter:
+    router = APIRouter(prefix="/v1", responses=PROBLEM_ANSWERS, tags=["behaviour"])
+
+    @router.get("/users/{user_id:path}/recommendations", response_model=Answer, summary="Items for a shopper")
+    async def recommendations(user_id: UserId, query: Annotated[RecommendationForm, Query()]) -> Response:
+        wanted = query.wanted()
+        return await workers.run(lambda timings: recommender.recommended(user_id, wanted, timings))
+
+    @router.get("/trending", response_model=Answer, summary="Items with the most shoppers")
+    async def trending(query: Annotated[TrendingForm, Query()]) -> Response:
+        return await workers.run(lambda timings: recommender.trending(query, timings))
 
     return router
 

@@ -1,6 +1,6 @@
 """What the service looks up by name: the live collection, its release, items and their points.
 
-Reads   the index, item state, the releases loaded in this process
+Reads   the index, item state, behaviour where there is any, the releases loaded in this process
 Writes  nothing
 Never   ranks: service/query.py does
 """
@@ -13,7 +13,8 @@ from typing import Any
 
 from adapters.index_port import LIVE_ALIAS, VectorIndex, release_of
 from adapters.redis_items import ItemStore
-from schemas.api import DimensionAge, ItemRating, ItemView, ReleaseView
+from schemas.api import DimensionAge, ItemBehaviour, ItemRating, ItemView, ReleaseView
+from schemas.behaviour import BehaviourReader, ItemFigures
 from schemas.items import ItemState, RatingPrior, ReviewState
 from schemas.vectors import AnyOf, Point, Where
 from service.errors import (
@@ -26,7 +27,7 @@ from service.errors import (
     shown,
 )
 from service.releases import LoadedRelease, ReleaseNotLoaded, Releases
-from service.timing import ENCODER, INDEX, ITEMS, Timings
+from service.timing import BEHAVIOUR, ENCODER, INDEX, ITEMS, Timings
 
 NOT_DELETED = Where(must_not=(AnyOf("deleted", (True,)),))
 
@@ -49,9 +50,11 @@ class Catalogue:
         store: ItemStore,
         releases: Releases,
         alias: str = LIVE_ALIAS,
+        behaviour: BehaviourReader | None = None,
         rating_prior: RatingPrior | None = None,
     ) -> None:
         self.index = index
+        self._behaviour = behaviour
         self._prior = rating_prior or RatingPrior()
         self._store = store
         self._releases = releases
@@ -96,8 +99,7 @@ class Catalogue:
         with timings.asking(INDEX):
             points = self.index.fetch(target.collection, item_ids, vectors=True)
         for item_id in item_ids:
-            point = points.get(item_id)
-            if point is None or point.payload.get("deleted") or not point.vectors:
+            if not searchable(points.get(item_id)):
                 raise self._why_missing(item_id, timings)
         return points
 
@@ -114,7 +116,10 @@ class Catalogue:
             return self._store.read([item_id]).get(item_id)
 
     def item(self, item_id: str, timings: Timings) -> ItemView:
-        """Item state, and what the index shows of it. Raises UnknownItem, DeletedItem, Unavailable."""
+        """Item state, what shoppers did, and what the index shows.
+
+        Raises UnknownItem, DeletedItem, Unavailable.
+        """
         state = self._state(item_id, timings)
         if state is None:
             raise UnknownItem(f"no item {shown(item_id)} in the catalogue")
@@ -126,6 +131,7 @@ class Catalogue:
         payload = points[item_id].payload if item_id in points else {}
         if payload.get("deleted"):
             payload = {}
+        figures = self._figures(item_id, timings)
         product = state.product.model_dump(exclude={"kind", "product_id", "revision", "occurred_at", "price"})
         return ItemView(
             item_id=item_id,
@@ -134,9 +140,17 @@ class Catalogue:
             occurred_at=state.occurred_at,
             price=None if state.product.price is None else str(state.product.price),
             rating=_rating(state.reviews, self._prior),
+            counters=dict(figures.totals) if figures is not None else {},
+            behaviour=_behaviour_view(figures) if figures is not None else None,
             dimensions=_ages(payload),
             **product,
         )
+
+    def _figures(self, item_id: str, timings: Timings) -> ItemFigures | None:
+        if self._behaviour is None:
+            return None
+        with timings.asking(BEHAVIOUR):
+            return self._behaviour.figures([item_id]).get(item_id)
 
     def release(self, timings: Timings) -> ReleaseView:
         """The live release and what it runs as. `model` is unknown here until its encoder is loaded (503)."""
@@ -169,6 +183,11 @@ class Catalogue:
         return found
 
 
+def searchable(point: Point | None) -> bool:
+    """Whether a point can be a seed: it is there, not deleted, and has vectors."""
+    return point is not None and not point.payload.get("deleted") and bool(point.vectors)
+
+
 def _rating(reviews: ReviewState | None, prior: RatingPrior) -> ItemRating | None:
     rating = reviews.rating if reviews is not None else None
     if rating is None:
@@ -178,6 +197,15 @@ def _rating(reviews: ReviewState | None, prior: RatingPrior) -> ItemRating | Non
         count=rating.count,
         histogram={str(stars): number for stars, number in enumerate(rating.histogram)},
         bayesian_mean=round(rating.bayesian_mean(prior), 4),
+    )
+
+
+def _behaviour_view(figures: ItemFigures) -> ItemBehaviour:
+    return ItemBehaviour(
+        windows={window: dict(counts) for window, counts in figures.windows.items()},
+        shoppers=dict(figures.shoppers),
+        buyers=dict(figures.buyers),
+        conversion={window: figures.conversion(window) for window in figures.shoppers},
     )
 
 

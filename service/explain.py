@@ -1,4 +1,4 @@
-"""Why a hit is similar: shares of the dimensions, shared words, category, brand and price. Pure."""
+"""Why a hit is similar: shares of the dimensions, shared words, shoppers, category, brand, price. Pure."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from schemas.api import Explanation, Shared
+from schemas.api import Applied, Explanation, SeedShare, Shared
 from schemas.events import Product
-from schemas.vectors import SparseVector
+from schemas.vectors import BEHAVIOUR, SparseVector, Vector
 from service.seeds import About
 
 MAX_TERMS = 10
@@ -89,19 +89,53 @@ def shares(contributions: Mapping[str, float]) -> dict[str, float]:
 
 
 def explanation(
-    seed: About, payload: Mapping[str, Any], *, contributions: Mapping[str, float], terms: Sequence[str]
+    seed: About,
+    payload: Mapping[str, Any],
+    *,
+    contributions: Mapping[str, float],
+    terms: Sequence[str] = (),
+    shoppers: int | None = None,
+    seeds: Sequence[SeedShare] = (),
+    rules: Applied | None = None,
 ) -> Explanation:
     """Put together what the seed and the hit with this payload have in common."""
     brand = payload.get("brand_name")
     same_brand = brand and seed.brand and brand.casefold() == seed.brand.casefold()
+    path = payload.get("category_path") or ()
     return Explanation(
         shares=shares(contributions),
         shared=Shared(
             terms=list(terms),
-            category=common_prefix(seed.category, payload.get("category_path") or ()),
+            category=common_prefix(seed.category, path),
+            category_distance=category_distance(seed.category, path),
             brand=brand if same_brand else None,
             price_ratio=_ratio(seed, payload),
+            shoppers=shoppers,
         ),
+        seeds=list(seeds),
+        rules=rules or Applied(),
+    )
+
+
+def shoppers_in_common(seed: Mapping[str, Vector], hit: Mapping[str, Vector]) -> int | None:
+    """Shoppers that both items' vectors name; None where one of them has no vector `behaviour`.
+
+    A vector names the members of the item's sketch, at most k of its shoppers. Sketches are coordinated (one
+    hash orders all shoppers), so popular items share members as their shoppers do; the count is of members.
+    """
+    one, other = seed.get(BEHAVIOUR), hit.get(BEHAVIOUR)
+    if not isinstance(one, SparseVector) or not isinstance(other, SparseVector):
+        return None
+    return len(set(one.indices) & set(other.indices))
+
+
+def dot(one: SparseVector, other: SparseVector, weights: Mapping[int, float] | None = None) -> float:
+    """The product of two sparse vectors, each index weighted (1 without weights, 0 where they lack it)."""
+    held = dict(zip(other.indices, other.values, strict=True))
+    return sum(
+        value * held[index] * (1.0 if weights is None else weights.get(index, 0.0))
+        for index, value in zip(one.indices, one.values, strict=True)
+        if index in held
     )
 
 
@@ -113,6 +147,13 @@ def common_prefix(left: Sequence[str], right: Sequence[str]) -> list[str]:
             break
         shared.append(one)
     return shared
+
+
+def category_distance(left: Sequence[str], right: Sequence[str]) -> int | None:
+    """Levels from the deeper of two categories up to their common ancestor; None where one is unknown."""
+    if not left or not right:
+        return None
+    return max(len(left), len(right)) - len(common_prefix(left, right))
 
 
 def _ratio(seed: About, payload: Mapping[str, Any]) -> float | None:

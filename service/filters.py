@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from schemas.api import Filter
 from schemas.vectors import AnyOf, Between, Clause, Ids, Where
@@ -77,3 +78,21 @@ def narrowed(where: Where, *, ids: Iterable[str], brands: Iterable[str], groups:
         if values:
             extra.append(AnyOf(field, values))
     return Where(where.must, (*where.must_not, *extra))
+
+
+def holds(where: Where, payload: Mapping[str, Any]) -> bool:
+    """Whether a payload meets conditions, as the index would say: for items that come from elsewhere."""
+    return all(_met(clause, payload) for clause in where.must) and not any(
+        _met(clause, payload) for clause in where.must_not
+    )
+
+
+def _met(clause: Clause, payload: Mapping[str, Any]) -> bool:
+    if isinstance(clause, Ids):
+        return payload.get("product_id") in clause.product_ids
+    value = payload.get(clause.field)
+    if value is None:
+        return False
+    if isinstance(clause, AnyOf):
+        return any(each in clause.values for each in (value if isinstance(value, list) else [value]))
+    return (clause.low is None or value >= clause.low) and (clause.high is None or value <= clause.high)

@@ -1,4 +1,4 @@
-"""Ranking: candidates from the index, exact scores of the best in every dimension, the caps, the final few.
+"""Ranking: candidates from the index, exact scores of the best in every dimension, rules, the final few.
 
 Reads   the index
 Writes  nothing
@@ -7,190 +7,169 @@ Never   encodes, and never compares two currencies
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+
+import numpy as np
+from numpy.typing import NDArray
 
 from adapters.index_port import VectorIndex
-from schemas.api import Filter, QueryOptions
-from schemas.vectors import SPARSE_DIMENSIONS, DimensionQuery, FusedQuery, Point, Vector, Where
+from schemas.vectors import CONTENT, SPARSE_DIMENSIONS, Candidate, DimensionQuery, FusedQuery, Where
 from service.catalogue import Target
 from service.filters import Price, narrowed
+from service.fusion import (
+    NO_FACTORS,
+    Asked,
+    Factors,
+    Scored,
+    age_seconds,
+    category_factor,
+    freshness_factor,
+    fused,
+    weights_for,
+)
+from service.presets import Wanted
+from service.selection import Chosen, Likeness, Rules, chosen
 from service.settings import ServiceSettings
 from service.timing import INDEX, Timings
 
-#: Rounds that a brand cap or collapsing variants may take; each leaves out what those before have judged.
+#: Rounds that rules may take; each leaves out what those before have judged.
 MAX_ROUNDS = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """One dimension of the query: its vector, its weight, and the raw score that counts as 1."""
+class Query:
+    """What is looked for, in vectors and conditions; `leaves` are the positive seeds' category paths."""
 
-    dimension: str
-    vector: Vector
-    weight: float
-    unit: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """A candidate with its exact scores by dimension (absent: it does not have it) and the fused one."""
-
-    product_id: str
-    score: float
-    dimensions: Mapping[str, float]
-
-
-def fused(scores: Mapping[str, float], asked: Sequence[Asked]) -> float:
-    """The weighted mean over the dimensions that seed and hit both have; 0 where there is none."""
-    total = sum(abs(one.weight) for one in asked if one.dimension in scores)
-    if total == 0:
-        return 0.0
-    return sum(one.weight * scores[one.dimension] for one in asked if one.dimension in scores) / total
+    asked: Sequence[Asked]
+    where: Where
+    wanted: Wanted
+    price: Price | None = None
+    leaves: Collection[tuple[str, ...]] = ()
 
 
 class Ranker:
     """Ranks one collection's items for what is asked. Thread-safe: it keeps nothing between calls."""
 
-    def __init__(self, *, index: VectorIndex, settings: ServiceSettings) -> None:
+    def __init__(
+        self, *, index: VectorIndex, settings: ServiceSettings, clock: Callable[[], datetime]
+    ) -> None:
         self._index = index
         self._settings = settings
+        self._clock = clock
 
-    def ranked(
-        self,
-        asked: Sequence[Asked],
-        target: Target,
-        where: Where,
-        request: QueryOptions,
-        price: Price | None,
-        timings: Timings,
-    ) -> list[tuple[Scored, Point]]:
-        """The best `limit` with their payload. A brand cap or collapsing asks again for what it displaced."""
-        wanted = request.filter
-        picky = wanted.brand_cap is not None or wanted.group == "collapse"
-        pool = max(self._settings.rescored, request.limit * 2 if picky else request.limit + 10)
-        kept: list[tuple[Scored, Point]] = []
-        rules = Rules(wanted, price)
+    def ranked(self, query: Query, target: Target, timings: Timings) -> list[Chosen]:
+        """The best `limit`. What the rules left out of too few is asked for again."""
+        wanted = query.wanted
+        picky = wanted.filter.brand_cap is not None or wanted.filter.group == "collapse"
+        more = picky or wanted.diversity > 0
+        size = max(self._settings.rescored, wanted.limit * 2 if more else wanted.limit + 10)
+        found: list[Scored] = []
         judged: list[str] = []
+        shown: list[Chosen] = []
+        rules = Rules(wanted.filter, query.price)
         for _ in range(MAX_ROUNDS):
-            narrow = narrowed(where, ids=judged, brands=rules.full_brands, groups=rules.seen_groups)
-            scored = self._scored(asked, target, narrow, pool, timings)
-            exhausted = len(scored) < pool
+            where = narrowed(query.where, ids=judged, brands=rules.full_brands, groups=rules.seen_groups)
+            scored = self._scored(query, target, where, size, timings)
             judged += [one.product_id for one in scored]
-            scored = [one for one in scored if wanted.min_score is None or one.score >= wanted.min_score]
-            if not picky:
-                scored = scored[: request.limit]
-            with timings.asking(INDEX):
-                shown = [one.product_id for one in scored]
-                points = self._index.fetch(target.collection, shown, vectors=False) if shown else {}
-            for one in scored:
-                point = points.get(one.product_id)
-                if len(kept) < request.limit and point is not None and rules.admit(point.payload):
-                    kept.append((one, point))
-            if len(kept) >= request.limit or exhausted or not picky:
+            least = wanted.filter.min_score
+            found += scored if least is None else [one for one in scored if one.score >= least]
+            found.sort(key=lambda one: (-one.score, one.product_id))
+            rules = Rules(wanted.filter, query.price)
+            shown = chosen(
+                found,
+                rules,
+                wanted.limit,
+                diversity=wanted.diversity,
+                likeness=self._likeness(found, target, timings) if found and wanted.diversity > 0 else None,
+            )
+            below = least is not None and any(one.score < least for one in scored)
+            if len(shown) >= wanted.limit or len(scored) < size or below or not picky:
                 break
-        kept.sort(key=lambda pair: (-pair[0].score, pair[0].product_id))
-        return kept
+        return shown
 
     def _scored(
-        self, asked: Sequence[Asked], target: Target, where: Where, pool: int, timings: Timings
+        self, query: Query, target: Target, where: Where, size: int, timings: Timings
     ) -> list[Scored]:
-        """The best `pool` candidates with exact scores in every dimension, best first."""
+        """The best `size` candidates with exact scores in every dimension."""
+        asked = query.asked
         total = sum(abs(one.weight) for one in asked)
         queries = [
             DimensionQuery(
                 one.dimension,
                 one.vector,
-                one.weight / total / one.unit,
-                candidates=max(self._settings.candidates, pool),
+                # Candidates come before their evidence is known; the seeds' own is.
+                one.weight * one.evidence / total / one.unit,
+                candidates=max(self._settings.candidates, size),
             )
             for one in asked
         ]
         with timings.asking(INDEX):
             found = self._index.candidates(
-                target.collection, FusedQuery(tuple(queries), where=where, limit=pool)
+                target.collection, FusedQuery(tuple(queries), where=where, limit=size)
             )
             ids = [candidate.product_id for candidate in found]
-            if not ids:
-                return []
-            exact = self._index.scores(target.collection, queries, ids)
-            absent = self._without(asked, target, ids, exact)
+            exact = self._index.scores(target.collection, queries, ids) if ids else []
+        half = self._settings.evidence_shoppers
+        factors = self._factors(query, found)
         scored = []
-        for product_id in ids:
-            scores = {
-                one.dimension: raw.get(product_id, 0.0) / one.unit
-                for one, raw in zip(asked, exact, strict=True)
-                if product_id in raw or (one.dimension, product_id) not in absent
-            }
-            scored.append(Scored(product_id, fused(scores, asked), scores))
-        scored.sort(key=lambda one: (-one.score, one.product_id))
+        for place, (product_id, _, payload) in enumerate(found):
+            weights = weights_for(asked, payload.get("shoppers") or 0, half)
+            scores: dict[str, float] = {}
+            for one, raw in zip(asked, exact, strict=True):
+                score = raw.get(product_id)
+                if score is None:
+                    if not _shares_nothing(one.dimension, found[place]):
+                        continue
+                    score = 0.0
+                if weights[one.dimension] != 0:
+                    scores[one.dimension] = score / one.unit
+            applied = factors[place] if factors else NO_FACTORS
+            score = applied.of(fused(scores, weights))
+            scored.append(Scored(product_id, score, scores, weights, payload, applied))
         return scored
 
-    def _without(
-        self,
-        asked: Sequence[Asked],
-        target: Target,
-        ids: Sequence[str],
-        exact: Sequence[Mapping[str, float]],
-    ) -> set[tuple[str, str]]:
-        """(dimension, product) pairs that have no vector there, among those that the engine gave no score.
-
-        A dense vector is always scored, so a missing score means a missing vector. A sparse one without a
-        score may just share nothing, which is a true 0: only its point tells.
-        """
-        absent: set[tuple[str, str]] = set()
-        unsure: set[str] = set()
-        for one, raw in zip(asked, exact, strict=True):
-            unscored = [product_id for product_id in ids if product_id not in raw]
-            if one.dimension in SPARSE_DIMENSIONS:
-                unsure.update(unscored)
-            else:
-                absent.update((one.dimension, product_id) for product_id in unscored)
-        if unsure:
-            points = self._index.fetch(target.collection, sorted(unsure), vectors=True)
-            absent.update(
-                (one.dimension, product_id)
-                for one in asked
-                if one.dimension in SPARSE_DIMENSIONS
-                for product_id, point in points.items()
-                if one.dimension not in point.vectors
+    def _factors(self, query: Query, found: Sequence[Candidate]) -> list[Factors]:
+        """What each candidate's score is multiplied by; empty where nothing asks for a factor."""
+        wanted = query.wanted
+        if wanted.same_category == 0 and wanted.freshness == 0:
+            return []
+        now = self._clock()
+        half_life = self._settings.freshness_half_life_days * 86_400
+        factors = []
+        for candidate in found:
+            payload = candidate.payload
+            age = age_seconds(payload, now) if wanted.freshness else None
+            factors.append(
+                Factors(
+                    category_factor(wanted.same_category, query.leaves, payload.get("category_path") or ()),
+                    None if age is None else freshness_factor(wanted.freshness, age, half_life),
+                )
             )
-        return absent
+        return factors
+
+    def _likeness(self, pool: Sequence[Scored], target: Target, timings: Timings) -> Likeness:
+        """Cosines of the candidates' content vectors; 0 where one is gone meanwhile."""
+        ids = [one.product_id for one in pool]
+        with timings.asking(INDEX):
+            points = self._index.fetch(target.collection, ids, vectors=(CONTENT,))
+        held = {product_id: point.vectors[CONTENT] for product_id, point in points.items() if point.vectors}
+        nothing = np.zeros(len(next(iter(held.values()), ())))
+        vectors = np.array([held.get(product_id, nothing) for product_id in ids])
+
+        def cosines(place: int) -> NDArray[np.float64]:
+            # Not `@`: BLAS would start threads for 10 us of work, and wait for them on a busy machine.
+            row: NDArray[np.float64] = np.einsum("ij,j->i", vectors, vectors[place])
+            return row
+
+        return cosines
 
 
-class Rules:
-    """What is decided hit by hit, best first: deleted meanwhile, currency, brand cap, one of each group."""
+def _shares_nothing(dimension: str, candidate: Candidate) -> bool:
+    """Whether a candidate without a score has the dimension all the same.
 
-    def __init__(self, wanted: Filter, price: Price | None) -> None:
-        self._wanted = wanted
-        self._compares_price = wanted.price_ratio is not None and price is not None
-        self._currency = price.currency if price is not None else None
-        self._brands: Counter[str] = Counter()
-        self.seen_groups: list[str] = []
-
-    @property
-    def full_brands(self) -> list[str]:
-        """Brands that have reached the cap."""
-        cap = self._wanted.brand_cap
-        return [] if cap is None else [brand for brand, count in self._brands.items() if count >= cap]
-
-    def admit(self, payload: Mapping[str, Any]) -> bool:
-        """Whether this hit may be shown after those admitted before it."""
-        if payload.get("deleted") or "title" not in payload:
-            return False
-        # A price without a currency is compared with its like only, which the index cannot say.
-        if self._compares_price and payload.get("currency") != self._currency:
-            return False
-        brand, group = payload.get("brand"), payload.get("group_id")
-        if self._wanted.group == "collapse" and group is not None:
-            if group in self.seen_groups:
-                return False
-        if brand is not None and brand in self.full_brands:
-            return False
-        if self._wanted.group == "collapse" and group is not None:
-            self.seen_groups.append(group)
-        if brand is not None:
-            self._brands[brand] += 1
-        return True
+    A dense vector is always scored. A sparse one that shares no index may be left out by the engine: that is
+    a true 0, and its fingerprint on the point tells it from a vector that is missing.
+    """
+    return dimension in SPARSE_DIMENSIONS and dimension in (candidate.payload.get("fingerprints") or {})

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -37,12 +38,16 @@ class About:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One seed: its weight, its vectors by dimension (absent ones left out), and its id if it has one."""
+    """One seed: its weight, its vectors by dimension (absent ones left out), and its id if it has one.
+
+    `shoppers` is the evidence behind its vector `behaviour`.
+    """
 
     weight: float
     vectors: Mapping[str, Vector]
     about: About
     product_id: str | None = None
+    shoppers: float = 0.0
 
 
 def about_payload(payload: Mapping[str, Any]) -> About:
@@ -84,6 +89,7 @@ def item_part(seed: Seed, point: Point) -> Part:
         vectors=point.vectors,
         about=about_payload(point.payload),
         product_id=point.product_id,
+        shoppers=point.payload.get("shoppers") or 0,
     )
 
 
@@ -117,14 +123,38 @@ def inline_parts(
     return parts
 
 
-def combined_dense(parts: Sequence[tuple[float, DenseVector]]) -> list[float] | None:
-    """The unit vector along the weighted sum, or None where the seeds cancel each other out."""
+def decayed(seeds: Sequence[Seed], half_life_seconds: float) -> list[Seed]:
+    """The seeds with the weight that their age leaves them: half for every half-life before the newest one.
+
+    Age counts from the newest seed and not from now, so that the same request always gets the same answer;
+    only what the weights are to each other decides. A seed without a time keeps its weight.
+    """
+    times = [seed.occurred_at for seed in seeds if seed.occurred_at is not None]
+    if len(set(times)) < 2:
+        return list(seeds)
+    newest = max(times)
+    return [
+        seed
+        if seed.occurred_at is None
+        else seed.model_copy(
+            update={"weight": seed.weight * _left(newest, seed.occurred_at, half_life_seconds)}
+        )
+        for seed in seeds
+    ]
+
+
+def _left(newest: datetime, at: datetime, half_life_seconds: float) -> float:
+    return float(0.5 ** ((newest - at).total_seconds() / half_life_seconds))
+
+
+def combined_dense(parts: Sequence[tuple[float, DenseVector]]) -> tuple[list[float], float] | None:
+    """The unit vector along the weighted sum and the sum's norm, or None where the seeds cancel out."""
     total = np.sum([weight * np.asarray(vector, dtype=np.float64) for weight, vector in parts], axis=0)
     norm = float(np.linalg.norm(total))
     if norm < _NOTHING:
         return None
     unit: list[float] = (total / norm).tolist()
-    return unit
+    return unit, norm
 
 
 def combined_sparse(parts: Sequence[tuple[float, SparseVector]]) -> tuple[SparseVector, float] | None:
@@ -138,3 +168,8 @@ def combined_sparse(parts: Sequence[tuple[float, SparseVector]]) -> tuple[Sparse
         return None
     indices = tuple(sorted(index for index, value in total.items() if value != 0.0))
     return SparseVector(indices, tuple(total[index] / norm for index in indices)), norm
+
+
+def length(vector: SparseVector) -> float:
+    """The L2 norm."""
+    return math.sqrt(sum(value * value for value in vector.values))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pydantic import Field, field_validator
 
-from schemas.api import DimensionName
-from schemas.events import Frozen
+from schemas.api import MAX_SEEDS, DimensionName
+from schemas.behaviour import Window
+from schemas.events import Frozen, UserEventType
 from schemas.items import RatingPrior
 
 
@@ -29,6 +30,28 @@ class ServiceSettings(Frozen):
     candidates: int = Field(default=100, ge=10, le=5_000)
     #: The best candidates whose scores are then computed exactly in every dimension.
     rescored: int = Field(default=50, ge=10, le=1_000)
+    #: Shoppers at which behaviour counts half of its weight: n / (n + this).
+    evidence_shoppers: float = Field(default=5.0, gt=0)
+    #: Half-life of seeds that say when they were, unless the request says one.
+    half_life_seconds: float = Field(default=86_400.0, gt=0)
+    #: How long an item takes to lose half of what `freshness` takes from old ones.
+    freshness_half_life_days: float = Field(default=14.0, gt=0)
+    #: A shopper's recent items that recommendations start from; each weighs this much of the next newer one.
+    recent_items: int = Field(default=10, ge=1, le=MAX_SEEDS)
+    recent_decay: float = Field(default=0.7, gt=0, le=1)
+    #: What a recent item weighs by what was last done with it (1 where not named); 0 leaves it out.
+    event_weights: dict[UserEventType, float] = {
+        "view": 1.0,
+        "click": 1.0,
+        "share": 2.0,
+        "rate": 2.0,
+        "cart": 3.0,
+        "purchase": 4.0,
+        "impression": 0.0,
+    }
+    #: What a shopper without recent items is shown; how many trending items are read to find those wanted.
+    cold_window: Window = "7d"
+    trending_read: int = Field(default=1_000, ge=10, le=100_000)
     #: Requests served at the same time; the index works outside the interpreter's lock.
     threads: int = Field(default=16, ge=1, le=256)
     max_body_bytes: int = Field(default=2 * 1024 * 1024, ge=1024)
@@ -36,6 +59,13 @@ class ServiceSettings(Frozen):
     retry_after_seconds: int = Field(default=2, ge=1)
     #: How long a command waits for the service's answer.
     client_timeout_seconds: float = Field(default=30.0, gt=0)
+
+    @field_validator("event_weights")
+    @classmethod
+    def _no_negative(cls, weights: dict[UserEventType, float]) -> dict[UserEventType, float]:
+        if any(weight < 0 for weight in weights.values()):
+            raise ValueError("a weight below 0 would recommend the opposite; use 0 to leave an event out")
+        return weights
 
     @field_validator("weights")
     @classmethod

@@ -11,9 +11,15 @@ from service.errors import Unavailable
 
 INDEX = "index"
 ITEMS = "items"
+BEHAVIOUR = "behaviour"
 ENCODER = "encoder"
 #: What each store is called in an answer.
-NAMES = {INDEX: "the vector index", ITEMS: "item state (Redis)", ENCODER: "the encoder"}
+NAMES = {
+    INDEX: "the vector index",
+    ITEMS: "item state (Redis)",
+    BEHAVIOUR: "behaviour (Redis)",
+    ENCODER: "the encoder",
+}
 
 
 class Timings:

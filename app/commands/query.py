@@ -1,4 +1,4 @@
-"""`simstream similar` and `simstream search`: ask the running service over HTTP and show its answer.
+"""`simstream similar`, `search`, `recommend` and `trending`: ask the running service, show its answer.
 
 Reads   the service's HTTP API
 Writes  standard output; problems to standard error, with exit code 1
@@ -15,14 +15,10 @@ from urllib.parse import quote
 
 import httpx
 import typer
-from pydantic import TypeAdapter
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from app.commands.answers import show
 from app.discovery import find_stack
 from app.settings import load_settings
-from schemas.api import Answer, Explanation, Hit
 from service.settings import ServiceSettings
 
 _Url = Annotated[
@@ -36,7 +32,13 @@ _DataDir = Annotated[Path, typer.Option(help="The data folder of `simstream up -
 _Weights = Annotated[
     str | None, typer.Option(help="Weights of the dimensions, for example content=1,lexical=0.5.")
 ]
-_Limit = Annotated[int, typer.Option(min=1, max=200, help="How many neighbours.")]
+_Preset = Annotated[
+    str | None, typer.Option(help="substitutes, complements, discovery or same_product (docs/similarity.md).")
+]
+_Diversity = Annotated[
+    float | None, typer.Option(min=0, max=1, help="0: the nearest; towards 1: unlike each other.")
+]
+_Limit = Annotated[int, typer.Option(min=1, max=200, help="How many items.")]
 _Explain = Annotated[bool, typer.Option("--explain", help="Why each one is similar.")]
 _Filter = Annotated[
     str | None,
@@ -49,11 +51,15 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command("similar")(similar)
     app.command("search")(search)
+    app.command("recommend")(recommend)
+    app.command("trending")(trending)
 
 
 def similar(
     item: Annotated[str, typer.Argument(help="The item's id.")],
+    preset: _Preset = None,
     weights: _Weights = None,
+    diversity: _Diversity = None,
     limit: _Limit = 10,
     explain: _Explain = False,
     filter_json: _Filter = None,
@@ -62,17 +68,19 @@ def similar(
     data_dir: _DataDir = Path("var"),
 ) -> None:
     """Show the neighbours of an item."""
-    body = _options(weights, limit, explain, filter_json)
+    body = _options(preset, weights, diversity, limit, explain, filter_json)
     body["seeds"] = [{"item_id": item}]
     settings, base = _service(url, data_dir)
-    answer = _ask(settings, base, "/v1/similar", body)
-    heading = item if as_json else _title_of(settings, base, item)
-    _show(answer, heading=heading, as_json=as_json)
+    answer = _ask(settings, base, "/v1/similar", body=body)
+    title = item if as_json else _title_of(settings, base, item)
+    show(answer, heading=f"similar to: {title}", as_json=as_json)
 
 
 def search(
     text: Annotated[list[str], typer.Argument(help="What to look for, in words.")],
+    preset: _Preset = None,
     weights: _Weights = None,
+    diversity: _Diversity = None,
     limit: _Limit = 10,
     explain: _Explain = False,
     filter_json: _Filter = None,
@@ -81,11 +89,54 @@ def search(
     data_dir: _DataDir = Path("var"),
 ) -> None:
     """Show the items that a text describes."""
-    body = _options(weights, limit, explain, filter_json)
+    body = _options(preset, weights, diversity, limit, explain, filter_json)
     body["text"] = " ".join(text)
     settings, base = _service(url, data_dir)
-    answer = _ask(settings, base, "/v1/search", body)
-    _show(answer, heading=body["text"], as_json=as_json)
+    answer = _ask(settings, base, "/v1/search", body=body)
+    show(answer, heading=f"similar to: {body['text']}", as_json=as_json)
+
+
+def recommend(
+    user: Annotated[str, typer.Argument(help="The shopper's id, as it is in user events.")],
+    include_bought: Annotated[
+        bool, typer.Option("--include-bought", help="Also what the shopper has bought already.")
+    ] = False,
+    preset: _Preset = None,
+    weights: _Weights = None,
+    diversity: _Diversity = None,
+    limit: _Limit = 10,
+    explain: _Explain = False,
+    filter_json: _Filter = None,
+    as_json: _Json = False,
+    url: _Url = None,
+    data_dir: _DataDir = Path("var"),
+) -> None:
+    """Show what a shopper may like, from what they looked at and bought lately."""
+    parameters = _options(preset, weights, diversity, limit, explain, filter_json)
+    parameters.update(parameters.pop("filter", {}), include_bought=include_bought)
+    if "weights" in parameters:
+        pairs = parameters["weights"].items()
+        parameters["weights"] = ",".join(f"{name}:{weight}" for name, weight in pairs)
+    settings, base = _service(url, data_dir)
+    answer = _ask(settings, base, f"/v1/users/{quote(user, safe='')}/recommendations", parameters=parameters)
+    show(answer, heading=f"for: {user}", as_json=as_json)
+
+
+def trending(
+    window: Annotated[str, typer.Option(help="1h, 24h, 7d or 30d.")] = "24h",
+    category: Annotated[
+        list[str] | None, typer.Option(help="A category's name or path; may be given several times.")
+    ] = None,
+    limit: _Limit = 10,
+    as_json: _Json = False,
+    url: _Url = None,
+    data_dir: _DataDir = Path("var"),
+) -> None:
+    """Show the items with the most shoppers in a window."""
+    parameters = {"window": window, "limit": limit, "category": category or []}
+    settings, base = _service(url, data_dir)
+    answer = _ask(settings, base, "/v1/trending", parameters=parameters)
+    show(answer, heading=f"trending, {window}", as_json=as_json)
 
 
 def parsed_weights(text: str) -> dict[str, float]:
@@ -118,8 +169,19 @@ def _service(url: str | None, data_dir: Path) -> tuple[ServiceSettings, str]:
     return settings, service_url(url, settings, data_dir)
 
 
-def _options(weights: str | None, limit: int, explain: bool, filter_json: str | None) -> dict[str, Any]:
+def _options(
+    preset: str | None,
+    weights: str | None,
+    diversity: float | None,
+    limit: int,
+    explain: bool,
+    filter_json: str | None,
+) -> dict[str, Any]:
     body: dict[str, Any] = {"limit": limit, "explain": explain}
+    if preset is not None:
+        body["preset"] = preset
+    if diversity is not None:
+        body["diversity"] = diversity
     if weights is not None:
         body["weights"] = parsed_weights(weights)
     if filter_json is not None:
@@ -127,12 +189,23 @@ def _options(weights: str | None, limit: int, explain: bool, filter_json: str | 
             body["filter"] = json.loads(filter_json)
         except ValueError as error:
             raise typer.BadParameter(f"not JSON: {error}", param_hint="--filter") from None
+        if not isinstance(body["filter"], dict):
+            raise typer.BadParameter("not a JSON object", param_hint="--filter")
     return body
 
 
-def _ask(settings: ServiceSettings, base: str, path: str, body: dict[str, Any]) -> httpx.Response:
+def _ask(
+    settings: ServiceSettings,
+    base: str,
+    path: str,
+    *,
+    body: dict[str, Any] | None = None,
+    parameters: dict[str, Any] | None = None,
+) -> httpx.Response:
+    """POST the body, or GET with the parameters. Ends the command, in one line, where there is no answer."""
+    method, timeout = "GET" if body is None else "POST", settings.client_timeout_seconds
     try:
-        response = httpx.post(base + path, json=body, timeout=settings.client_timeout_seconds)
+        response = httpx.request(method, base + path, json=body, params=parameters, timeout=timeout)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         _fail(f"no service answers at {base} ({error}); start one with `simstream up`, or name it with --url")
     if response.is_success:
@@ -158,57 +231,3 @@ def _title_of(settings: ServiceSettings, base: str, item: str) -> str:
         return str(response.json()["title"]) if response.is_success else item
     except (httpx.HTTPError, ValueError, KeyError):
         return item
-
-
-def _show(response: httpx.Response, *, heading: str, as_json: bool) -> None:
-    if as_json:
-        typer.echo(response.text)
-        return
-    answer = TypeAdapter(Answer).validate_json(response.content)
-    console = Console(soft_wrap=False)
-    table = Table(title=_plain(f"similar to: {heading}"), title_justify="left", box=None, pad_edge=False)
-    table.add_column("score", justify="right")
-    names = list(dict.fromkeys(name for hit in answer.items for name in hit.dimensions))
-    for name in names:
-        table.add_column(name, justify="right")
-    table.add_column("item")
-    table.add_column("title")
-    table.add_column("price", justify="right")
-    for hit in answer.items:
-        table.add_row(
-            f"{hit.score:.3f}",
-            *(f"{hit.dimensions[name].score:.2f}" if name in hit.dimensions else "-" for name in names),
-            _plain(hit.item_id),
-            _plain(_title(hit)),
-            f"{hit.item.price or ''} {hit.item.currency or ''}".strip(),
-        )
-    console.print(table)
-    for note in answer.notes:
-        typer.echo(f"note: {note}")
-    if not answer.items:
-        typer.echo("nothing found")
-
-
-def _title(hit: Hit) -> str:
-    why = f"\n  {_because(hit.explanation)}" if hit.explanation else ""
-    return f"{hit.item.title}{why}"
-
-
-def _because(explanation: Explanation) -> str:
-    """The explanation in one line."""
-    shared = explanation.shared
-    parts = [f"{name} {share:.0%}" for name, share in explanation.shares.items()]
-    if shared.terms:
-        parts.append("words: " + ", ".join(shared.terms))
-    if shared.category:
-        parts.append("in " + " > ".join(shared.category))
-    if shared.brand:
-        parts.append(f"brand {shared.brand}")
-    if shared.price_ratio is not None:
-        parts.append(f"price x{shared.price_ratio:.2f}")
-    return "; ".join(parts)
-
-
-def _plain(text: str) -> Text:
-    """Text that cannot steer the terminal: no markup, control characters shown as escapes."""
-    return Text("".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text))

@@ -18,7 +18,7 @@ from schemas.vectors import CollectionSpec
 from tests.support.qdrant_rest import QdrantRest
 
 SIZE = 4
-SPEC = CollectionSpec(dense={"content": SIZE}, sparse_with_idf=("lexical",))
+SPEC = CollectionSpec(dense={"content": SIZE}, sparse_with_idf=("lexical",), sparse=("behaviour",))
 BACKENDS = ("edge", "memory", "rest", "server")
 
 
@@ -62,7 +62,7 @@ def index(open_backend: Callable[[], VectorIndex]) -> Iterator[VectorIndex]:
 
 @pytest.fixture
 def collection(index: VectorIndex) -> Iterator[str]:
-    """An empty collection of four dense dimensions and a sparse one."""
+    """An empty collection: a dense vector of four numbers, a sparse one with IDF, a sparse one without."""
     name = f"items__release-{uuid.uuid4().hex[:12]}__1"
     index.ensure_collection(name, SPEC)
     yield name

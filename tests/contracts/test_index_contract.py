@@ -21,6 +21,7 @@ from adapters.index_server import ServerIndex
 from schemas.vectors import (
     AnyOf,
     Between,
+    Candidate,
     CollectionSpec,
     DimensionQuery,
     FusedQuery,
@@ -50,6 +51,7 @@ def point(
     product_id: str,
     dense: list[float] | None = None,
     sparse: dict[int, float] | None = None,
+    shoppers: dict[int, float] | None = None,
     **payload: Any,
 ) -> Point:
     """A live point; without vectors where none are given."""
@@ -58,6 +60,8 @@ def point(
         vectors["content"] = dense
     if sparse is not None:
         vectors["lexical"] = SparseVector(tuple(sparse), tuple(sparse.values()))
+    if shoppers is not None:
+        vectors["behaviour"] = SparseVector(tuple(shoppers), tuple(shoppers.values()))
     return Point(product_id, vectors, {"product_id": product_id, "deleted": False, **payload})
 
 
@@ -224,7 +228,7 @@ def test_a_vector_of_the_wrong_length_is_refused(index: VectorIndex, collection:
 def test_what_was_written_is_read_back_payload_exactly_and_missing_ids_are_left_out(
     index: VectorIndex, collection: str
 ) -> None:
-    payload = {
+    payload: dict[str, Any] = {
         "title": "Kopfhörer 🎧",
         "revision": 2**53 - 1,
         "price": 19.9,
@@ -249,6 +253,19 @@ def test_what_was_written_is_read_back_payload_exactly_and_missing_ids_are_left_
     assert lexical.indices == (7, 4_294_967_295)
     assert lexical.values == pytest.approx((0.6, 0.8))
     assert index.fetch(collection, ["a"], vectors=False)["a"].vectors == {}
+
+
+def test_only_the_vectors_named_come_back_and_the_payload_always(index: VectorIndex, collection: str) -> None:
+    index.upsert(
+        collection,
+        [point("a", [3.0, 4.0, 0, 0], {7: 0.6}, {1: 0.5}, version=1), point("b", [1.0, 0, 0, 0])],
+        ticket=1,
+    )
+    for names in ((), ("content",), ("behaviour",), ("lexical", "content")):
+        found = index.fetch(collection, ["a", "b"], vectors=names)
+        assert set(found["a"].vectors) == set(names), names
+        assert set(found["b"].vectors) == set(names) & {"content"}
+        assert found["a"].payload["version"] == 1
 
 
 def test_vectors_read_back_and_written_again_ten_times_do_not_drift(
@@ -432,6 +449,10 @@ def queries(dense_weight: float, sparse_weight: float, candidates: int = 100) ->
     )
 
 
+def scores_of(hits: list[Candidate]) -> dict[str, float]:
+    return {hit.product_id: hit.score for hit in hits}
+
+
 def test_exact_scores_are_cosines_and_idf_weighted_sums(index: VectorIndex, collection: str) -> None:
     fill(index, collection)
     content, lexical = index.scores(collection, queries(1, 1), ["a", "b", "c", "d", "e", "gone", "missing"])
@@ -460,7 +481,7 @@ def test_fused_candidates_are_the_weighted_sum_best_first(
         + sparse_weight * (sparse_score(name) if name in SPARSE else 0.0)
         for name in DENSE.keys() | SPARSE.keys()
     }
-    assert dict(hits) == pytest.approx(expected, abs=1e-6)
+    assert scores_of(hits) == pytest.approx(expected, abs=1e-6)
     assert [hit.product_id for hit in hits] == sorted(expected, key=lambda name: -expected[name])
     best = index.candidates(collection, FusedQuery(queries(dense_weight, sparse_weight), LIVE, limit=2))
     assert [hit.product_id for hit in best] == [hit.product_id for hit in hits[:2]]
@@ -470,12 +491,12 @@ def test_a_candidate_that_one_dimension_did_not_prefetch_counts_zero_there(
     index: VectorIndex, collection: str
 ) -> None:
     fill(index, collection)
-    hits = dict(index.candidates(collection, FusedQuery(queries(1, 1, candidates=1), LIVE)))
+    hits = scores_of(index.candidates(collection, FusedQuery(queries(1, 1, candidates=1), LIVE)))
     best_dense = max(DENSE, key=dense_score)
     best_sparse = max(SPARSE, key=sparse_score)
     assert best_dense == "a"
     assert best_sparse == "a"
-    hits_two = dict(index.candidates(collection, FusedQuery(queries(1, 1, candidates=2), LIVE)))
+    hits_two = scores_of(index.candidates(collection, FusedQuery(queries(1, 1, candidates=2), LIVE)))
     second_dense = sorted(DENSE, key=dense_score)[-2]
     second_sparse = sorted(SPARSE, key=sparse_score)[-2]
     assert second_dense != second_sparse
@@ -484,6 +505,37 @@ def test_a_candidate_that_one_dimension_did_not_prefetch_counts_zero_there(
         {**hits, second_dense: dense_score(second_dense), second_sparse: sparse_score(second_sparse)},
         abs=1e-6,
     )
+
+
+def test_candidates_bring_their_payload_as_it_was_written(index: VectorIndex, collection: str) -> None:
+    payload: dict[str, Any] = {
+        "title": "Kopfhörer 🎧",
+        "rating_count": 12,
+        "brand": None,
+        "fingerprints": {"content": "ab"},
+    }
+    index.upsert(collection, [point("a", [1.0, 0, 0, 0], **payload), point("b", [0, 1.0, 0, 0])], ticket=3)
+    query = FusedQuery((DimensionQuery("content", [1.0, 0.1, 0, 0], 1.0),), LIVE)
+    found = {hit.product_id: hit.payload for hit in index.candidates(collection, query)}
+    assert found["a"] == {"product_id": "a", "deleted": False, "ticket": 3, **payload}
+    assert found["b"] == {"product_id": "b", "deleted": False, "ticket": 3}
+
+
+def test_a_sparse_dimension_without_idf_scores_plain_sums_and_leaves_out_who_has_none(
+    index: VectorIndex, collection: str
+) -> None:
+    bought = {"a": {1: 0.5, 2: 0.25}, "b": {2: 0.5}, "c": {3: 0.5}}
+    index.upsert(
+        collection, [point(name, [1.0, 0, 0, 0], shoppers=who) for name, who in bought.items()], ticket=1
+    )
+    index.upsert(collection, [point("cold", [1.0, 0, 0, 0])], ticket=1)
+    query = DimensionQuery("behaviour", SparseVector((1, 2), (0.6, 0.8)), 1.0)
+
+    (found,) = index.scores(collection, [query], ["a", "b", "c", "cold"])
+    assert {name: score for name, score in found.items() if score} == pytest.approx({"a": 0.5, "b": 0.4})
+    assert "cold" not in found
+    hits = index.candidates(collection, FusedQuery((query,), LIVE))
+    assert scores_of(hits[:2]) == pytest.approx({"a": 0.5, "b": 0.4})
 
 
 def test_idf_is_what_the_engine_applies_seen_grams_and_unseen_ones(

@@ -1,8 +1,12 @@
-"""A small shop for the service: real item state, a real index, the real text recipe, a fake encoder."""
+"""A small shop for the service: real item state, a real index, the real text recipe, a fake encoder.
+
+Its reviews and shoppers are few and written down here, so that a test can count them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -12,12 +16,23 @@ from fastapi import FastAPI
 from adapters.index_port import LIVE_ALIAS, VectorIndex, collection_name
 from adapters.redis_items import ItemStore, LogPosition, ProductWrite
 from model.text import ProductText
+from schemas.behaviour import BehaviourReader
 from schemas.events import Product, ProductUpserted
 from schemas.items import ItemState, context_fingerprint, live_payload, tombstone_payload
 from schemas.releases import EncoderConfig, FileEntry, Manifest
-from schemas.vectors import CONTENT, LEXICAL, Point, TextRecipe, Vector, item_vectors
+from schemas.vectors import (
+    BEHAVIOUR,
+    CONTENT,
+    LEXICAL,
+    REVIEWS,
+    Point,
+    SparseVector,
+    TextRecipe,
+    Vector,
+    item_vectors,
+)
 from service.api import create_app
-from service.catalogue import Catalogue
+from service.catalogue import Catalogue, Target
 from service.query import QueryEngine
 from service.releases import LoadedRelease, ReleaseNotLoaded
 from service.settings import ServiceSettings
@@ -64,6 +79,31 @@ PRODUCTS: Sequence[ProductUpserted] = (
     product("z2", "越野跑鞋 女款 白色", brand="Li"),
     product("odd/ü<b>&/similar", "Leather boot with laces", price="60"),
 )
+
+#: Digests of reviews; the others have none.
+REVIEW_TEXTS: Mapping[str, str] = {
+    "s1": "great grip in mud, runs small",
+    "s3": "great grip in mud, very light",
+    "s5": "good grip, wears out fast",
+    "c1": "makes great coffee, a bit loud",
+}
+#: Who touched which items. The coffee machine shares most with the shoe s1; nobody touched the others.
+SHOPPERS: Mapping[str, frozenset[int]] = {
+    "s1": frozenset(range(10)),
+    "s3": frozenset(range(5, 15)),
+    "s5": frozenset({0, 1}),
+    "s7": frozenset(range(20, 30)),
+    "c1": frozenset(range(8)),
+    "c2": frozenset({0}),
+}
+SHRINKAGE = 2.0
+
+
+def shoppers_vector(shoppers: Iterable[int]) -> SparseVector:
+    """The vector `behaviour` of an item that these touched, every one of weight 1 and none evicted."""
+    members = sorted(shoppers)
+    value = 1 / math.sqrt(len(members) + SHRINKAGE)
+    return SparseVector(tuple(members), (value,) * len(members))
 
 
 @dataclass
@@ -144,16 +184,29 @@ class Shop:
         self.ticket += 1
         self.index.upsert(collection, points, ticket=self.ticket)
 
-    def point(self, event: ProductUpserted, *, vectors: dict[str, Vector] | None = None) -> Point:
-        """The point of a product."""
+    def point(
+        self,
+        event: ProductUpserted,
+        *,
+        vectors: dict[str, Vector] | None = None,
+        shoppers: int | None = None,
+        updated_at: datetime = NOW,
+    ) -> Point:
+        """The point of a product, with the vectors given or all that this module knows of."""
+        touched_by = SHOPPERS.get(event.product_id, frozenset())
         if vectors is None:
             vectors = {CONTENT: self.encode(event), LEXICAL: self.recipe.lexical(event)}
+            if event.product_id in REVIEW_TEXTS:
+                vectors[REVIEWS] = self.encoder.encode([REVIEW_TEXTS[event.product_id]])[0]
+            if touched_by:
+                vectors[BEHAVIOUR] = shoppers_vector(touched_by)
         state = ItemState(event.product_id, event.order, event.occurred_at, event)
         text = self.recipe.fingerprint(event)
         payload = live_payload(
             state,
-            fingerprints={CONTENT: text, LEXICAL: text, "context": context_fingerprint(event)},
-            updated_at=dict.fromkeys((CONTENT, LEXICAL, "context"), NOW.isoformat()),
+            fingerprints={**dict.fromkeys(vectors, text), "context": context_fingerprint(event)},
+            updated_at=dict.fromkeys((*vectors, "context"), updated_at.isoformat()),
+            shoppers=len(touched_by) if shoppers is None else shoppers,
         )
         return Point(event.product_id, vectors, payload)
 
@@ -165,17 +218,22 @@ class Shop:
         """The point of a deleted product."""
         return Point(product_id, {}, tombstone_payload(product_id, revision=8, deleted_at=NOW))
 
+    def target(self) -> Target:
+        """The live collection."""
+        return Target(COLLECTION, RELEASE)
+
     def engine(
         self,
         settings: ServiceSettings | None = None,
         *,
         releases: StaticReleases | None = None,
         alias: str = LIVE_ALIAS,
+        clock: Callable[[], datetime] = lambda: NOW,
     ) -> QueryEngine:
         """The query engine over this shop."""
         loaded = self.releases if releases is None else releases
         catalogue = Catalogue(index=self.index, store=self.store, releases=loaded, alias=alias)
-        return QueryEngine(catalogue=catalogue, settings=settings or ServiceSettings())
+        return QueryEngine(catalogue=catalogue, settings=settings or ServiceSettings(), clock=clock)
 
     def app(
         self,
@@ -184,6 +242,7 @@ class Shop:
         index: VectorIndex | None = None,
         store: ItemStore | None = None,
         releases: StaticReleases | None = None,
+        behaviour: BehaviourReader | None = None,
     ) -> FastAPI:
         """The HTTP application over this shop, or with one of its collaborators replaced."""
         return create_app(
@@ -191,4 +250,5 @@ class Shop:
             store=self.store if store is None else store,
             releases=self.releases if releases is None else releases,
             settings=settings or ServiceSettings(),
+            behaviour=behaviour,
         )

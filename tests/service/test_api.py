@@ -149,6 +149,10 @@ def test_an_unknown_id_comes_back_only_escaped(client: TestClient, item_id: str)
         ("brand_cap=0", "filter.brand_cap"),
         ("group=all", "group"),
         ("min_score=inf", "filter.min_score"),
+        ("preset=complement", "preset"),
+        ("diversity=1.5", "diversity"),
+        ("freshness=-0.1", "freshness"),
+        ("same_category=2", "same_category"),
     ],
 )
 def test_a_wrong_parameter_is_named(client: TestClient, query: str, field: str) -> None:
@@ -171,6 +175,10 @@ def test_a_wrong_parameter_is_named(client: TestClient, query: str, field: str) 
         ({"seeds": [{"item_id": "s1"}], "filter": {"colour": "red"}}, "filter.colour"),
         ({"seeds": [{"item_id": "s1"}], "filter": {"price": {"min": 1}}}, "filter.price.currency"),
         ({"seeds": [{"item_id": "s1"}] * 51}, "seeds"),
+        ({"seeds": [{"item_id": "s1"}], "preset": "cheaper"}, "preset"),
+        ({"seeds": [{"item_id": "s1"}], "diversity": "much"}, "diversity"),
+        ({"seeds": [{"item_id": "s1", "occurred_at": "2026-11-24T08:00:00"}]}, "seeds.0.occurred_at"),
+        ({"seeds": [{"item_id": "s1"}], "half_life_seconds": 0}, "half_life_seconds"),
     ],
 )
 def test_a_wrong_field_is_named(client: TestClient, body: dict[str, Any], field: str) -> None:
@@ -306,13 +314,20 @@ _FIELDS = (
     "limit",
     "explain",
     "release_id",
+    "preset",
+    "diversity",
+    "freshness",
+    "same_category",
+    "half_life_seconds",
+    "occurred_at",
+    "group",
     "item",
     "item_id",
     "title",
     "price",
 )
 _LIKELY = st.recursive(
-    _LEAVES | st.sampled_from(["s1", "c1", "EUR"]),
+    _LEAVES | st.sampled_from(["s1", "c1", "EUR", "discovery", "any", "2026-11-24T08:00:00Z"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(_FIELDS), inner, max_size=5),
     max_leaves=15,
 )

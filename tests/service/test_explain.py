@@ -8,8 +8,17 @@ import pytest
 
 from model.text import ProductText
 from schemas.events import Product
-from schemas.vectors import SparseVector
-from service.explain import common_prefix, explanation, shared_terms, shares, words_of
+from schemas.vectors import BEHAVIOUR, SparseVector
+from service.explain import (
+    category_distance,
+    common_prefix,
+    dot,
+    explanation,
+    shared_terms,
+    shares,
+    shoppers_in_common,
+    words_of,
+)
 from service.filters import Price
 from service.seeds import About
 
@@ -80,3 +89,34 @@ def test_prices_are_compared_within_one_currency(
     assert found.shared.price_ratio == ratio
     assert found.shared.brand == "NORDA"
     assert found.shared.terms == ["x"]
+
+
+def test_shoppers_in_common_are_counted_by_the_members_both_vectors_name() -> None:
+    one = {BEHAVIOUR: SparseVector((1, 5, 9), (0.1, 0.1, 0.1))}
+    other = {BEHAVIOUR: SparseVector((5, 9, 11), (0.4, 0.4, 0.4))}
+    assert shoppers_in_common(one, other) == 2
+    assert shoppers_in_common(one, {}) is None
+    assert shoppers_in_common({}, other) is None
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "levels"),
+    [
+        (["Sport", "Shoes"], ["Sport", "Shoes"], 0),
+        (["Sport", "Shoes"], ["Sport", "Shoes", "Trail"], 1),
+        (["Sport", "Shoes", "Trail"], ["Sport", "Bags"], 2),
+        (["Sport"], ["Home"], 1),
+        ([], ["Home"], None),
+    ],
+)
+def test_the_distance_of_two_categories_is_counted_from_the_deeper_one(
+    left: list[str], right: list[str], levels: int | None
+) -> None:
+    assert category_distance(left, right) == levels
+    assert category_distance(right, left) == levels
+
+
+def test_a_sparse_product_weighs_each_index_and_skips_unknown_ones() -> None:
+    one, other = SparseVector((1, 2, 3), (1.0, 2.0, 3.0)), SparseVector((2, 3, 4), (5.0, 7.0, 9.0))
+    assert dot(one, other) == 31
+    assert dot(one, other, {2: 0.5}) == 5

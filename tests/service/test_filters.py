@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from schemas.api import Filter
 from schemas.vectors import AnyOf, Between, Ids, Where
-from service.filters import Price, conditions, narrowed
+from service.filters import Price, conditions, holds, narrowed
+from tests.service.shop import COLLECTION, PRODUCTS, Shop
 
 DELETED = AnyOf("deleted", (True,))
 
@@ -43,7 +46,7 @@ def test_a_price_ratio_without_a_price_is_noted_and_not_silently_dropped() -> No
 
 def test_collapsing_variants_leaves_out_those_of_the_seed() -> None:
     collapsed, _ = conditions(Filter(group="collapse"), seeds=["s"], groups=["g"], price=None)
-    kept, _ = conditions(Filter(), seeds=["s"], groups=["g"], price=None)
+    kept, _ = conditions(Filter(group="any"), seeds=["s"], groups=["g"], price=None)
     assert AnyOf("group_id", ("g",)) in collapsed.must_not
     assert AnyOf("group_id", ("g",)) not in kept.must_not
 
@@ -54,3 +57,32 @@ def test_a_later_round_leaves_out_what_was_judged() -> None:
     later = narrowed(where, ids=["a"], brands=["norda"], groups=["g"])
     assert later.must == where.must
     assert later.must_not == (DELETED, Ids(("a",)), AnyOf("brand", ("norda",)), AnyOf("group_id", ("g",)))
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {},
+        {"in_stock": True},
+        {"in_stock": False},
+        {"category": ["Kitchen", "Sport > Shoes"]},
+        {"brand": ["Salomon"]},
+        {"attributes": {"colour": ["blue"]}},
+        {"price": {"min": "100", "max": "130", "currency": "EUR"}},
+        {"exclude": ["s1", "s2"], "category": ["Shoes"]},
+    ],
+)
+def test_a_payload_meets_a_filter_exactly_where_the_index_says_so(
+    shop: Shop, wanted: dict[str, object]
+) -> None:
+    where, _ = conditions(Filter.model_validate(wanted), seeds=["s4"], groups=["norda-001"], price=None)
+    ids = [event.product_id for event in PRODUCTS]
+    points = shop.index.fetch(COLLECTION, ids, vectors=False).values()
+    met = {point.product_id for point in points if holds(where, point.payload)}
+    found = {
+        product_id
+        for product_id in ids
+        if shop.index.count(COLLECTION, Where((*where.must, Ids((product_id,))), where.must_not))
+    }
+    assert met == found
+    assert 0 < len(met) < len(ids)

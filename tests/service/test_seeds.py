@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import timedelta
 
 import pytest
 
@@ -17,17 +18,19 @@ from service.seeds import (
     about_product,
     combined_dense,
     combined_sparse,
+    decayed,
     inline_parts,
     item_part,
 )
-from tests.service.shop import PRODUCTS, Shop, StaticRelease, manifest
+from tests.service.shop import NOW, PRODUCTS, SHOPPERS, Shop, StaticRelease, manifest
 from tests.support.fake_encoder import FakeEncoder
 
 
 def test_dense_seeds_add_up_with_their_weights_to_a_unit_vector() -> None:
-    assert combined_dense([(2.0, [1.0, 0.0]), (-1.0, [0.0, 1.0])]) == pytest.approx(
-        [2 / math.sqrt(5), -1 / math.sqrt(5)]
-    )
+    found = combined_dense([(2.0, [1.0, 0.0]), (-1.0, [0.0, 1.0])])
+    assert found is not None
+    assert found[0] == pytest.approx([2 / math.sqrt(5), -1 / math.sqrt(5)])
+    assert found[1] == pytest.approx(math.sqrt(5))
 
 
 def test_seeds_that_cancel_each_other_out_leave_nothing() -> None:
@@ -81,4 +84,31 @@ def test_what_is_known_of_a_seed_is_the_same_inline_and_from_the_index(shop: Sho
     assert inline.price == Price(210.0, "EUR")
     assert {"Sense", "SALOMON", "Sport"} <= set(stored.words.split())
     part = item_part(Seed(item_id="s6", weight=-1), shop.point(event))
-    assert (part.weight, part.product_id) == (-1.0, "s6")
+    assert (part.weight, part.product_id, part.shoppers) == (-1.0, "s6", 0)
+    touched = next(product for product in PRODUCTS if product.product_id == "s1")
+    assert item_part(Seed(item_id="s1"), shop.point(touched)).shoppers == len(SHOPPERS["s1"])
+
+
+def test_a_seed_loses_half_of_its_weight_for_every_half_life_before_the_newest() -> None:
+    seeds = [
+        Seed(item_id="new", weight=2, occurred_at=NOW),
+        Seed(item_id="old", weight=2, occurred_at=NOW - timedelta(hours=2)),
+        Seed(item_id="disliked", weight=-1, occurred_at=NOW - timedelta(hours=1)),
+        Seed(item_id="timeless", weight=3),
+    ]
+    assert [seed.weight for seed in decayed(seeds, 3_600)] == pytest.approx([2, 0.5, -0.5, 3])
+    # Only the distance to the newest counts: the same session a year later weighs the same.
+    later = [
+        seed.model_copy(update={"occurred_at": seed.occurred_at + timedelta(days=365)})
+        for seed in seeds
+        if seed.occurred_at is not None
+    ]
+    assert [seed.weight for seed in decayed(later, 3_600)] == pytest.approx([2, 0.5, -0.5])
+
+
+def test_a_seed_older_than_any_number_can_say_weighs_nothing() -> None:
+    seeds = [
+        Seed(item_id="new", occurred_at=NOW),
+        Seed(item_id="old", occurred_at=NOW - timedelta(days=20_000)),
+    ]
+    assert [seed.weight for seed in decayed(seeds, 1)] == [1.0, 0.0]

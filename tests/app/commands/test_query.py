@@ -20,6 +20,7 @@ from app.stack import Service
 from schemas.api import Answer
 from service.settings import ServiceSettings
 from tests.service.shop import Shop
+from tests.support.fake_behaviour import FakeBehaviour, visits
 
 NOBODY = "http://127.0.0.1:1"
 
@@ -30,7 +31,12 @@ def url(tmp_path_factory: pytest.TempPathFactory, redis_server: LocalRedis) -> I
     client = connect(RedisSettings(url=redis_server.url))
     index = EdgeIndex(tmp_path_factory.mktemp("index"))
     shop = Shop(index=index, store=ItemStore(client=client, namespace="query-command."))
-    service = Service(shop.app(), host="127.0.0.1", port=0)
+    fake = FakeBehaviour(
+        shopped={"runner": visits("s1", "c1"), "odd/ü user": visits("c1")},
+        purchases={"runner": {"s3"}},
+        windows={"24h": {"c1": 8.0, "s5": 2.0}, "7d": {"s1": 1.0}},
+    )
+    service = Service(shop.app(behaviour=fake), host="127.0.0.1", port=0)
     thread = threading.Thread(target=service.run)
     thread.start()
     yield service.address
@@ -47,7 +53,7 @@ def run(*arguments: str) -> Result:
 
 
 def test_neighbours_are_shown_with_scores_prices_and_reasons(url: str) -> None:
-    shown = run("similar", "s1", "--limit", "3", "--explain", "--url", url)
+    shown = run("similar", "s1", "--limit", "3", "--explain", "--preset", "same_product", "--url", url)
     assert shown.exit_code == 0, shown.output
     assert "similar to: Norda 001 trail running shoe black" in shown.stdout
     assert "Norda 001 trail running shoe white" in shown.stdout
@@ -69,6 +75,63 @@ def test_json_is_the_answer_of_the_service(url: str) -> None:
     )
     answer = Answer.model_validate_json(shown.stdout)
     assert answer.items[0].dimensions["lexical"].weight == 2.0
+
+
+def test_a_preset_and_diversity_are_asked_for_by_option(url: str) -> None:
+    plain = run("similar", "s1", "--preset", "complements", "--limit", "4", "--explain", "--url", url)
+    assert "8 shoppers in common" in plain.stdout
+    assert "category x0.30" in plain.stdout
+    varied = run("similar", "s1", "--diversity", "0.9", "--limit", "4", "--explain", "--url", url)
+    assert "for variety" in varied.stdout
+    refused = run("similar", "s1", "--preset", "cheaper", "--url", url)
+    assert refused.exit_code == 1
+    assert "preset" in refused.stderr
+
+
+def test_recommendations_are_shown_with_the_items_that_they_come_from(url: str) -> None:
+    shown = run(
+        "recommend", "runner", "--explain", "--limit", "20", "--filter", '{"group": "any"}', "--url", url
+    )
+    assert shown.exit_code == 0, shown.output
+    assert "for: runner" in shown.stdout
+    assert "from s1 " in shown.stdout
+    options = (
+        "--weights",
+        "content=1",
+        "--filter",
+        '{"in_stock": true, "group": "any"}',
+        "--json",
+        "--url",
+        url,
+    )
+    answer = Answer.model_validate_json(run("recommend", "runner", "--limit", "20", *options).stdout)
+    ids = {hit.item_id for hit in answer.items}
+    assert {"s2", "c2"} <= ids
+    assert ids.isdisjoint({"s1", "s3", "s5", "z1"})
+    again = run("recommend", "runner", "--include-bought", "--limit", "20", *options)
+    assert "s3" in {hit.item_id for hit in Answer.model_validate_json(again.stdout).items}
+
+
+def test_a_shopper_without_history_sees_trending_items_and_why(url: str) -> None:
+    shown = run("recommend", "nobody", "--url", url)
+    assert "Norda 001 trail running shoe black" in shown.stdout
+    assert "note: no recent item of this user can be compared" in shown.stdout
+
+
+def test_ids_of_users_are_asked_for_as_they_are(url: str) -> None:
+    shown = run("recommend", "odd/ü user", "--json", "--url", url)
+    assert Answer.model_validate_json(shown.stdout).notes == []
+
+
+def test_trending_items_are_shown_by_window_and_category(url: str) -> None:
+    shown = run("trending", "--url", url)
+    assert "trending, 24h" in shown.stdout
+    assert shown.stdout.index("Espresso machine steel") < shown.stdout.index("Salomon Speedcross")
+    week = run("trending", "--window", "7d", "--json", "--url", url)
+    assert [hit.item_id for hit in Answer.model_validate_json(week.stdout).items] == ["s1"]
+    shelf = run("trending", "--category", "Shoes", "--category", "Garden", "--json", "--url", url)
+    assert [hit.item_id for hit in Answer.model_validate_json(shelf.stdout).items] == ["s5"]
+    assert "window" in run("trending", "--window", "2h", "--url", url).stderr
 
 
 def test_a_search_takes_words_without_quotes(url: str) -> None:
@@ -93,7 +156,7 @@ def test_without_a_service_the_way_to_start_one_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    "option", [("--weights", "content"), ("--weights", "content=nan"), ("--filter", "{")]
+    "option", [("--weights", "content"), ("--weights", "content=nan"), ("--filter", "{"), ("--filter", "[]")]
 )
 def test_a_wrong_option_is_a_wrong_call(option: tuple[str, str]) -> None:
     refused = run("similar", "s1", *option, "--url", NOBODY)

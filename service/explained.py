@@ -1,0 +1,175 @@
+"""Explanations of ranked hits: which seed each owes most to, and what the two have in common.
+
+Reads   the index: the hits' vectors, and IDF figures
+Writes  nothing
+Never   runs for a query that does not ask why: it costs more than the query
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from schemas.api import Applied, Explanation, SeedShare
+from schemas.vectors import BEHAVIOUR, DENSE_DIMENSIONS, LEXICAL, SparseVector, Vector
+from service.catalogue import Catalogue, Target
+from service.errors import Unavailable
+from service.explain import Word, dot, explanation, shared_terms, shoppers_in_common, words_of
+from service.fusion import Asked, Scored
+from service.idf import RememberedIdf
+from service.presets import Wanted
+from service.releases import LoadedRelease
+from service.seeds import Part
+from service.selection import Chosen
+from service.timing import INDEX, Timings
+
+#: Seeds that are named; the others owe their hits to many.
+MAX_NAMED_SEEDS = 5
+
+
+class Explainer:
+    """Says why, hit by hit. Thread-safe as its collaborators are."""
+
+    def __init__(self, *, catalogue: Catalogue, idf: RememberedIdf) -> None:
+        self._catalogue = catalogue
+        self._idf = idf
+
+    def explained(
+        self,
+        ranked: Sequence[Chosen],
+        asked: Sequence[Asked],
+        parts: Sequence[Part],
+        target: Target,
+        wanted: Wanted,
+        notes: list[str],
+        timings: Timings,
+    ) -> dict[str, Explanation]:
+        """An explanation per hit. Notes say what it cannot name."""
+        queries = {one.dimension: one for one in asked}
+        several = len(parts) > 1
+        names = [name for name in queries if several or name == LEXICAL]
+        if any(BEHAVIOUR in part.vectors for part in parts) and BEHAVIOUR not in names:
+            names.append(BEHAVIOUR)
+        with timings.asking(INDEX):
+            ids = [one.scored.product_id for one in ranked]
+            points = self._catalogue.index.fetch(target.collection, ids, vectors=names)
+            idf = self._idf_of(queries.get(LEXICAL), target)
+        terms = self._terms(queries.get(LEXICAL), target, idf, notes)
+        explained = {}
+        for one in ranked:
+            product_id = one.scored.product_id
+            point = points.get(product_id)
+            vectors = point.vectors if point is not None else {}
+            owed = owed_to(parts, one.scored, vectors, queries, idf) if several else [1.0]
+            nearest = max(
+                (place for place, part in enumerate(parts) if part.weight > 0), key=lambda place: owed[place]
+            )
+            explained[product_id] = explanation(
+                parts[nearest].about,
+                one.scored.payload,
+                contributions={
+                    name: one.scored.weights[name] * score for name, score in one.scored.dimensions.items()
+                },
+                terms=terms.shared(nearest, parts[nearest], vectors) if terms is not None else (),
+                shoppers=shoppers_in_common(parts[nearest].vectors, vectors),
+                seeds=_named(parts, owed) if several else (),
+                rules=_applied(one, wanted),
+            )
+        return explained
+
+    def _idf_of(self, lexical: Asked | None, target: Target) -> dict[int, float]:
+        if lexical is None or not isinstance(lexical.vector, SparseVector):
+            return {}
+        indices = lexical.vector.indices
+        return dict(zip(indices, self._idf.of(target.collection, LEXICAL, indices), strict=True))
+
+    def _terms(
+        self, lexical: Asked | None, target: Target, idf: Mapping[int, float], notes: list[str]
+    ) -> Terms | None:
+        if lexical is None or not isinstance(lexical.vector, SparseVector):
+            return None
+        try:
+            release = self._catalogue.loaded(target.release_id)
+        except Unavailable:
+            notes.append("explanations name no shared terms: the release's text recipe is not loaded here")
+            return None
+        return Terms(lexical.vector, idf, release)
+
+
+class Terms:
+    """Words that seeds and hits share; each seed's words are taken apart once."""
+
+    def __init__(self, query: SparseVector, idf: Mapping[int, float], release: LoadedRelease) -> None:
+        self._query = query
+        self._idf = idf
+        self._grams = release.recipe.grams
+        self._words: dict[int, list[Word]] = {}
+
+    def shared(self, place: int, seed: Part, hit: Mapping[str, Vector]) -> list[str]:
+        """The words of the seed at `place` that the hit has too."""
+        vector = hit.get(LEXICAL)
+        if not isinstance(vector, SparseVector):
+            return []
+        if place not in self._words:
+            self._words[place] = words_of(seed.about.words, self._grams)
+        return shared_terms(self._words[place], self._query, vector, self._idf)
+
+
+def owed_to(
+    parts: Sequence[Part],
+    hit: Scored,
+    vectors: Mapping[str, Vector],
+    queries: Mapping[str, Asked],
+    idf: Mapping[int, float],
+) -> list[float]:
+    """What each seed adds to the hit's weighted scores, in the order of `parts`.
+
+    A query is the weighted sum of the seeds' vectors over its length, and a score is linear in it; so these
+    add up to the sum of weight * score over the hit's dimensions.
+    """
+    owed = [0.0] * len(parts)
+    for name in hit.dimensions:
+        one, held = queries[name], vectors.get(name)
+        if held is None:
+            continue
+        scale = hit.weights[name] / (one.norm * one.unit)
+        for place, part in enumerate(parts):
+            own = part.vectors.get(name)
+            if own is not None:
+                owed[place] += scale * part.weight * _product(name, own, held, idf)
+    return owed
+
+
+def _product(name: str, own: Vector, held: Vector, idf: Mapping[int, float]) -> float:
+    if isinstance(own, SparseVector) and isinstance(held, SparseVector):
+        return dot(own, held, idf if name == LEXICAL else None)
+    if name in DENSE_DIMENSIONS:
+        return float(np.dot(np.asarray(own), np.asarray(held)))
+    return 0.0
+
+
+def _named(parts: Sequence[Part], owed: Sequence[float]) -> list[SeedShare]:
+    """The seeds that the hit owes most to, best first; shares are of what all positive parts add up to."""
+    total = sum(value for value in owed if value > 0)
+    ranked = sorted((place for place, value in enumerate(owed) if value > 0), key=lambda place: -owed[place])
+    return [
+        SeedShare(seed=place, item_id=parts[place].product_id, share=round(owed[place] / total, 4))
+        for place in ranked[:MAX_NAMED_SEEDS]
+    ]
+
+
+def _applied(one: Chosen, wanted: Wanted) -> Applied:
+    factors = one.scored.factors
+    return Applied(
+        preset=wanted.preset,
+        same_category=_shown(factors.same_category),
+        freshness=_shown(factors.freshness),
+        diversity=one.overtook,
+        brand_cap=one.capped if wanted.filter.brand_cap is not None else None,
+        group=one.collapsed if wanted.filter.group == "collapse" else None,
+    )
+
+
+def _shown(factor: float | None) -> float | None:
+    return None if factor is None else round(factor, 4)

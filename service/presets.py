@@ -1,0 +1,87 @@
+"""Presets: named sets of weights and options, and what a request asks for once they have filled it in. Pure.
+
+A preset is nothing but values for fields of a request. What the request says itself goes before it, field by
+field (`weights` as a whole); what neither says is the default of the settings.
+
+The weights of `same_product` are those that benchmarks/matching.py chose. Every other number here is a
+starting point that nothing has measured yet: tune it on your own shoppers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from schemas.api import DimensionName, Filter, PresetName, PriceRatioFilter, QueryOptions
+from service.settings import ServiceSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """Values for the fields of a request; `filter` by the names of its fields."""
+
+    purpose: str
+    weights: Mapping[DimensionName, float]
+    filter: Mapping[str, Any] = field(default_factory=dict)
+    diversity: float = 0.0
+    freshness: float = 0.0
+    same_category: float = 0.0
+
+
+PRESETS: Mapping[PresetName, Preset] = {
+    "substitutes": Preset(
+        purpose="what could be bought instead: alike in text and reviews, of its category, at its price",
+        weights={"content": 1.0, "lexical": 0.5, "reviews": 0.5, "behaviour": 0.5},
+        filter={"price_ratio": PriceRatioFilter(min=0.5, max=2.0)},
+        same_category=0.5,
+    ),
+    # Content stays a little above zero, so that an item which no shopper has touched still gets an answer.
+    "complements": Preset(
+        purpose="what goes with it: the same shoppers, another category",
+        weights={"behaviour": 2.0, "content": 0.2},
+        same_category=-0.7,
+    ),
+    "discovery": Preset(
+        purpose="something else that the same people like: hits unlike each other",
+        weights={"content": 0.5, "reviews": 1.0, "behaviour": 1.0},
+        diversity=0.5,
+    ),
+    "same_product": Preset(
+        purpose="offers of the very same product, variants included",
+        weights={"content": 1.0, "lexical": 1.5},
+        filter={"group": "any"},
+    ),
+}
+_NONE = Preset(purpose="", weights={})
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What one query asks for, nothing left open."""
+
+    weights: Mapping[DimensionName, float]
+    filter: Filter
+    limit: int
+    explain: bool = False
+    preset: PresetName | None = None
+    diversity: float = 0.0
+    freshness: float = 0.0
+    same_category: float = 0.0
+
+
+def wanted(request: QueryOptions, settings: ServiceSettings) -> Wanted:
+    """The request, its open fields filled in by its preset, then by the settings."""
+    preset = _NONE if request.preset is None else PRESETS[request.preset]
+    said = request.filter.model_fields_set
+    fill = {name: value for name, value in preset.filter.items() if name not in said}
+    return Wanted(
+        weights=request.weights or preset.weights or settings.weights,
+        filter=request.filter.model_copy(update=fill) if fill else request.filter,
+        limit=request.limit,
+        explain=request.explain,
+        preset=request.preset,
+        diversity=preset.diversity if request.diversity is None else request.diversity,
+        freshness=preset.freshness if request.freshness is None else request.freshness,
+        same_category=preset.same_category if request.same_category is None else request.same_category,
+    )
