@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from schemas.api import Answer, Applied, Explanation, Hit, Shared
+from schemas.api import Answer, Applied, Explanation, Shared
 
 
 def show(response: httpx.Response, *, heading: str, as_json: bool) -> None:
@@ -36,19 +36,18 @@ def show(response: httpx.Response, *, heading: str, as_json: bool) -> None:
             f"{hit.score:.3f}",
             *(f"{hit.dimensions[name].score:.2f}" if name in hit.dimensions else "-" for name in names),
             _plain(hit.item_id),
-            _plain(_title(hit)),
+            _plain(hit.item.title),
             f"{hit.item.price or ''} {hit.item.currency or ''}".strip(),
         )
     console.print(table)
+    # Below the table, over the whole width: in a column of it a terminal leaves ten characters a line.
+    for hit in answer.items:
+        if hit.explanation:
+            console.print(_plain(f"{hit.item_id}: {because(hit.explanation)}"), style="dim")
     for note in answer.notes:
         typer.echo(f"note: {note}")
     if not answer.items:
         typer.echo("nothing found")
-
-
-def _title(hit: Hit) -> str:
-    why = f"\n  {because(hit.explanation)}" if hit.explanation else ""
-    return f"{hit.item.title}{why}"
 
 
 def because(explanation: Explanation) -> str:
