@@ -32,14 +32,13 @@ def main() -> None:
     """Entry point of the distribution."""
     sys.setswitchinterval(GIL_SWITCH_SECONDS)
     try:
-        app(standalone_mode=False)
+        # A command that raises typer.Exit is answered with its code here, not with the exception.
+        sys.exit(app(standalone_mode=False) or 0)
     except typer.TyperException as error:
         # Errors of usage can show themselves, with the command's usage; the others have a message only.
         show = getattr(error, "show", None)
         show() if show is not None else _say(error.format_message())
         sys.exit(error.exit_code)
-    except typer.Exit as asked:
-        sys.exit(asked.exit_code)
     except (InvalidSettings, ValueError) as error:
         _say(str(error))
         sys.exit(2)

@@ -42,6 +42,7 @@ SAID_ALREADY = 0.75
 TELLING_WORDS = 6
 
 _DAY_MICROSECONDS = 24 * 3600 * 1_000_000
+_FIRST_UNSPACED = "\u3040"
 _UNSPACED = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 _SENTENCE_ENDS = re.compile(r"(?<=[.!?\u2026])\s+|(?<=[\u3002\uff01\uff1f])|\n+")
 _WORDS = re.compile(rf"[{_UNSPACED}]+|[^\W_{_UNSPACED}]+")
@@ -176,7 +177,7 @@ def _content_words(sentence: str) -> frozenset[str]:
     """Words of four letters and more, numbers, and pairs of characters where a script has no spaces."""
     words: set[str] = set()
     for word in _WORDS.findall(sentence.casefold()):
-        if _IS_UNSPACED.match(word):
+        if word[0] >= _FIRST_UNSPACED and _IS_UNSPACED.match(word):
             words.update(word[place : place + 2] for place in range(max(1, len(word) - 1)))
         elif len(word) >= _LETTERS or word.isdecimal():
             words.add(word)

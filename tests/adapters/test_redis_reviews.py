@@ -25,6 +25,7 @@ from schemas.events import MAX_REVISION, ProductUpserted
 from schemas.items import Rating, ReviewState
 from tests.adapters.test_redis_items import NOW, ODD_IDS
 from tests.support.review_oracle import expected
+from tests.support.servers import LocalRedisCluster
 
 RUNS = settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 AT = 1_764_000_000_000_000
@@ -471,6 +472,37 @@ def test_a_redis_that_is_away_means_not_now(tmp_path: Path) -> None:
         for call in _each(store):
             with pytest.raises(Transient, match="Redis is away"):
                 call()
+
+
+def test_on_a_cluster_every_product_is_on_its_node_and_ends_as_on_one_redis(
+    client: redis.Redis, tmp_path: Path
+) -> None:
+    ids = [f"p{number}" for number in range(12)]
+    history = [
+        post(name, revision, f"Review {name} of revision {revision} says so.", product_id=product_id)
+        for revision in (2, 1, 3)
+        for name in "abcd"
+        for product_id in ids
+    ]
+    with (
+        LocalRedisCluster(tmp_path) as cluster,
+        connect(RedisSettings(url=cluster.url, cluster=True)) as spread,
+    ):
+        ends = []
+        for opened in (spread, client):
+            namespace = f"t{uuid.uuid4().hex}."
+            store = ReviewStore(client=opened, namespace=namespace, max_texts=MAX_TEXTS)
+            items = ItemStore(client=opened, namespace=namespace)
+            items.apply([product(product_id) for product_id in ids])
+            outcomes = [answer.outcome for answer in store.apply(history)]
+            for product_id in ids:
+                digest(store, product_id)
+            states = items.read(ids)
+            ends.append(
+                (outcomes, [(states[one].reviews, store.ledger(one), texts(store, one)) for one in ids])
+            )
+        assert ends[0] == ends[1]
+        assert len({opened.port for opened in cluster.nodes if opened.ask("DBSIZE")}) == 3
 
 
 def test_the_scripts_run_on_the_oldest_redis_that_is_promised(

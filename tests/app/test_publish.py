@@ -10,10 +10,11 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from adapters.kafka import KafkaSettings
+from adapters.kafka import KafkaSettings, Record
 from app.commands import publish, schemas, shop
 from app.discovery import kafka_settings
 from app.settings import Settings
+from consumers.reviews import ReviewsHandler, ReviewsSettings
 from schemas.topics import Topics
 from tests.producers.doubles import Answers, RecordingPublisher, documents
 
@@ -65,6 +66,32 @@ def test_publish_leaves_with_two_where_rows_were_rejected_and_names_their_file(
     assert "1 acknowledged by the broker, 1 rejected" in result.output
     assert "a.jsonl.rejected.jsonl" in result.output
     assert json.loads(Path("a.jsonl.rejected.jsonl").read_text())["line"] == 2
+
+
+def test_what_publish_sends_of_reviews_is_what_the_reviews_consumer_reads(
+    run: Run, publisher: RecordingPublisher
+) -> None:
+    Path("r.csv").write_text(
+        "id,sku,author,stars,body,votes,when\n"
+        "1,p1,eve,4.5,Works well every day.,3,2026-11-20T08:00:00Z\n"
+        "2,p1,,,,,2026-11-21T08:00:00Z\n"
+    )
+    columns = "review_id=id product_id=sku user_id=author rating=stars text=body helpful_votes=votes"
+    maps = [word for pair in (*columns.split(), "occurred_at=when") for word in ("--map", pair)]
+    result = run("publish", "reviews", "r.csv", *maps)
+    assert result.exit_code == 0, result.output
+    nothing: Any = None
+    handler = ReviewsHandler(
+        store=nothing, publisher=nothing, topics=Topics.named(), settings=ReviewsSettings(), hash_key=b"k"
+    )
+    first, second = (
+        handler.decode(Record(sent.topic, "T", 0, place, 1_796_000_000_000, sent.key, sent.value, ())).write
+        for place, sent in enumerate(publisher.sent)
+    )
+    assert (first.product_id, first.review_id, first.rating, first.votes) == ("p1", "1", 4.5, 3)
+    assert first.text == "Works well every day."
+    assert first.shopper is not None
+    assert (second.rating, second.text, second.shopper) == (None, "", None)
 
 
 def test_publish_leaves_with_one_where_the_broker_did_not_take_a_row(

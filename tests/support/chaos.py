@@ -32,7 +32,7 @@ from app.children import Child
 from app.local import LocalRedis
 from consumers.redrive import read_dead_letters
 from model.text import ProductText
-from schemas.events import ItemChanged, ProductDeleted, ProductUpserted
+from schemas.events import ItemChanged, ProductDeleted, ProductEvent, ProductUpserted, ReviewEvent
 from schemas.items import context_fingerprint
 from schemas.vectors import CONTENT, Point
 from tests.support.draining import Names, Shop, commits_of, wait_until_drained
@@ -43,7 +43,7 @@ ROOT = Path(__file__).parents[2]
 PARTITIONS = 4
 #: tests/support/consumer_process.py asks for this one.
 SESSION_TIMEOUT_SECONDS = 6.0
-ProductEvent = ProductUpserted | ProductDeleted
+Event = ProductEvent | ReviewEvent
 _TOOK = re.compile(r"^TOOK (\S+) (\d+) (\d+) (\d+)$", re.M)
 _SIDES = ("crimson", "walnut", "marine", "velvet", "copper", "linen", "granite", "amber", "cobalt", "birch")
 _KINDS = ("lamp", "kettle", "jacket", "sofa", "drill", "router", "tent", "violin", "scooter", "mixer")
@@ -232,18 +232,22 @@ class World:
             process.stop()
 
     def consumer(self, consumer: str, *more: str, index_url: str = "") -> ConsumerProcess:
-        """Start one more process of `products` or `embeddings`."""
+        """Start one more process of `products`, `reviews` or `embeddings`."""
         arguments = [consumer, "--bootstrap", self.settings.bootstrap_servers, "--redis", self.redis.url]
         arguments += ["--namespace", self.names.namespace, "--index", index_url or self.server.url, *more]
         name = f"{consumer}-{sum(one.name.startswith(consumer) for one in self.processes) + 1}"
         process = ConsumerProcess(self.folder / "consumers", name, arguments)
-        process.group = self.names.products_group if consumer == "products" else self.names.embeddings_group
+        process.group = {
+            "products": self.names.products_group,
+            "reviews": self.names.reviews_group,
+            "embeddings": self.names.embeddings_group,
+        }[consumer]
         self.processes.append(process)
         process.start()
         return process
 
-    def publish(self, events: Iterable[ProductEvent], *, seconds: float = 0.0, count: int = 0) -> int:
-        """Product events, `count` of them spread over `seconds`; how many."""
+    def publish(self, events: Iterable[Event], *, seconds: float = 0.0, count: int = 0) -> int:
+        """Product or review events, `count` of them spread over `seconds`; how many."""
         started, sent = time.monotonic(), 0
         for event in events:
             self.shop.publish([event])
@@ -259,7 +263,7 @@ class World:
             body = ItemChanged(product_id=product_id, occurred_at=now).model_dump_json().encode()
             self.shop.send(self.names.topics.changed.name, key=product_id, value=body)
 
-    def publishing(self, events: Iterable[ProductEvent], *, seconds: float, count: int) -> threading.Thread:
+    def publishing(self, events: Iterable[Event], *, seconds: float, count: int) -> threading.Thread:
         """The same on a thread, which has been started."""
         thread = threading.Thread(
             target=self.publish, args=(events,), kwargs={"seconds": seconds, "count": count}, daemon=True
@@ -299,7 +303,12 @@ class World:
     def dead_letters(self) -> int:
         """How many dead letters there are, of any topic."""
         topics = self.names.topics
-        inputs = (topics.products.name, topics.changed.name, topics.changed_bulk.name)
+        inputs = (
+            topics.products.name,
+            topics.reviews.name,
+            topics.changed.name,
+            topics.changed_bulk.name,
+        )
         return sum(len(read_dead_letters(self.settings, name)) for name in inputs)
 
     def compare(self, *catalogues: Catalogue) -> Difference:

@@ -42,7 +42,7 @@ class Kills:
         )
 
 
-class _Killer:
+class Killer:
     """Kills processes and keeps count."""
 
     def __init__(self, world: World) -> None:
@@ -72,7 +72,7 @@ def kill_consumers(world: World, *, seed: int, events: int, items: int, kills: i
     Each round kills one products and one embeddings process under load, and every other round once more the
     products process, between its write to Redis and the announcement.
     """
-    draw, catalogue, killer = Random(seed), Catalogue(seed, items), _Killer(world)
+    draw, catalogue, killer = Random(seed), Catalogue(seed, items), Killer(world)
     products = [world.consumer("products") for _ in range(pairs)]
     embeddings = [world.consumer("embeddings", "--encode-seconds", str(ENCODE_SECONDS)) for _ in range(pairs)]
     for process in (*products, *embeddings):

@@ -31,10 +31,12 @@ from adapters.kafka import KafkaSettings, Publisher, Record
 from adapters.kafka_reader import GroupReader, Partition
 from adapters.redis_client import RedisSettings, connect
 from adapters.redis_items import Applied, ItemStore, ProductWrite
+from adapters.redis_reviews import ReviewApplied, ReviewStore, ReviewWrite
 from consumers.dead_letters import DeadLetters
 from consumers.embeddings import EmbeddingsHandler, EmbeddingsSettings
 from consumers.products import ProductChange, ProductsHandler
 from consumers.progress import Delivery
+from consumers.reviews import ReviewsHandler, ReviewsSettings
 from consumers.runner import Handler, Runner, RunnerSettings
 from model.text import ProductText
 from schemas.errors import Transient
@@ -78,6 +80,23 @@ class CrashingStore(ItemStore):
 
     def apply(self, writes: Sequence[ProductWrite]) -> list[Applied]:
         """As ItemStore, and then the end."""
+        answer = super().apply(writes)
+        self._left -= 1
+        if self._left <= 0:
+            print(f"CRASH before announcing {len(writes)} writes", flush=True)
+            os._exit(137)
+        return answer
+
+
+class CrashingReviews(ReviewStore):
+    """The same for reviews: their texts are written, neither digest nor announcement is."""
+
+    def __init__(self, *, batches: int, **more: Any) -> None:
+        super().__init__(**more)
+        self._left = batches
+
+    def apply(self, writes: Sequence[ReviewWrite]) -> list[ReviewApplied]:
+        """As ReviewStore, and then the end."""
         answer = super().apply(writes)
         self._left -= 1
         if self._left <= 0:
@@ -183,14 +202,14 @@ class Telling:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the consumer until SIGTERM."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("consumer", choices=["products", "embeddings"])
+    parser.add_argument("consumer", choices=["products", "reviews", "embeddings"])
     parser.add_argument("--bootstrap", required=True)
     parser.add_argument("--redis", required=True)
     parser.add_argument("--index", default="", help="http://.. of the test server; embeddings only")
     parser.add_argument("--namespace", required=True)
     parser.add_argument("--fault", default="")
     parser.add_argument("--encode-seconds", type=float, default=0.0, help="how long each encode takes")
-    parser.add_argument("--commit-delay-seconds", type=float, default=None, help="products: default 3")
+    parser.add_argument("--commit-delay-seconds", type=float, default=None, help="default 3")
     parser.add_argument("--batch-records", type=int, default=100)
     parser.add_argument("--tell", action="store_true", help="print the log and what is taken in hand")
     asked = parser.parse_args(arguments)
@@ -235,6 +254,19 @@ def _runner(asked: argparse.Namespace) -> Runner[Any]:
         if asked.commit_delay_seconds is not None:
             handler.commit_delay_seconds = asked.commit_delay_seconds
         group = names.products_group
+    elif asked.consumer == "reviews":
+        reviews = ReviewStore(client=client, namespace=asked.namespace)
+        if fault.startswith(CRASH):
+            batches = int(fault.removeprefix(CRASH))
+            reviews = CrashingReviews(batches=batches, client=client, namespace=asked.namespace)
+        handler = ReviewsHandler(
+            store=reviews,
+            publisher=publisher,
+            topics=names.topics,
+            settings=ReviewsSettings(),
+            hash_key=b"test",
+        )
+        group = names.reviews_group
     else:
         index: Any = open_index(IndexSettings(url=asked.index))
         encoder = SlowEncoder(asked.encode_seconds)

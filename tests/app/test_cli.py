@@ -1,0 +1,35 @@
+"""The process's exit code is what the command says, as scripts and schedulers see it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["publish", "reviews", "no-such-file.csv"], 2, "no-such-file.csv"),
+        (["consume", "nothing"], 2, "nothing"),
+        (["schemas", "export", "out"], 0, ""),
+        (["--help"], 0, ""),
+    ],
+)
+def test_the_exit_code_is_the_command_s(words: list[str], code: int, said: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "app.cli", *words],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr
