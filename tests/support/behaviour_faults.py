@@ -18,14 +18,30 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from adapters import redis_behaviour
+from adapters.behaviour_scripts import ITEMS
+from adapters.kafka import Publisher
 from adapters.redis_behaviour import BehaviourStore, ItemWork, Moved, ShopperWork
+from adapters.redis_nodes import RedisNodes
+from adapters.redis_scripts import UnitScript
+from consumers.behaviour import BehaviourHandler, BehaviourSettings
+from consumers.debounce import DebounceSettings
+from consumers.interest import SketchSettings
+from schemas.topics import Topics
+from tests.support.draining import SESSION_TIMEOUT_SECONDS
 
 GUARDS_OFF = "guards-off"
 COMPARED_ONCE = "compared-once"
 EPOCH_UNCHECKED = "epoch-unchecked"
 #: Where a process ends, in the middle of what must happen together.
 CRASHES = ("crash-before-mark:", "crash-before-announce:", "crash-before-unmark:")
+#: Small sketches, so that some of few shoppers are left out; short delays, so that a proof sees many of them.
+SETTINGS = BehaviourSettings(
+    sketch=SketchSettings(members=16, half_life_days=30),
+    recent_items=10,
+    debounce=DebounceSettings(
+        delay_seconds=0.3, max_delay_seconds=1.0, interval_seconds=0.1, abandoned_seconds=3.0
+    ),
+)
 _SCRIPTS: Mapping[str, Mapping[str, str]] = {
     GUARDS_OFF: {"local new = offset > (guard[partition] or -1)": "local new = true"},
     COMPARED_ONCE: {
@@ -54,19 +70,17 @@ class FaultyStore(BehaviourStore):
     """A store that takes its time between shoppers and items, and does what `fault` says."""
 
     def __init__(
-        self, *, fault: str = "", write_seconds: float = 0.0, session_seconds: float = 1e9, **more: Any
+        self, *, nodes: RedisNodes, fault: str = "", write_seconds: float = 0.0, **more: Any
     ) -> None:
         self._fault, _, times = fault.partition(":")
+        known = (GUARDS_OFF, COMPARED_ONCE, EPOCH_UNCHECKED, *(crash.rstrip(":") for crash in CRASHES))
+        if self._fault and self._fault not in known:
+            raise SystemExit(f"unknown --fault {fault!r}: one of {', '.join(known)}")
         self._left = int(times or 0)
         self._write_seconds = write_seconds
-        self._session_seconds = session_seconds
-        whole = redis_behaviour.ITEMS
+        super().__init__(nodes=nodes, **more)
         if fault in _SCRIPTS:
-            redis_behaviour.ITEMS = spoilt(whole, fault)
-        try:
-            super().__init__(**more)
-        finally:
-            redis_behaviour.ITEMS = whole
+            self._items = UnitScript(nodes, spoilt(ITEMS, fault))
 
     def apply_shoppers(
         self, works: Sequence[ShopperWork], *, epoch: str | None, recent_kept: int, bought_kept: int
@@ -80,7 +94,7 @@ class FaultyStore(BehaviourStore):
         """As the store, after a pause; whoever is stopped in it writes late."""
         started = time.monotonic()
         time.sleep(self._write_seconds)
-        late = time.monotonic() - started > self._session_seconds
+        late = time.monotonic() - started > SESSION_TIMEOUT_SECONDS
         moved = super().apply_items(topic, works, epoch=self._checked(epoch))
         if late and works:
             print(f"LATE write of {len(works)} items", flush=True)
@@ -114,3 +128,24 @@ class FaultyStore(BehaviourStore):
         if self._left <= 0:
             print(f"CRASH {where.removeprefix('crash-')}", flush=True)
             os._exit(137)
+
+
+def faulty_behaviour(
+    *,
+    publisher: Publisher,
+    topics: Topics,
+    nodes: RedisNodes,
+    namespace: str,
+    fault: str = "",
+    write_seconds: float = 0.0,
+) -> BehaviourHandler:
+    """The consumer as the proofs run it, over a FaultyStore."""
+    store = FaultyStore(
+        fault=fault,
+        write_seconds=write_seconds,
+        nodes=nodes,
+        namespace=namespace,
+        sketch_members=SETTINGS.sketch.members,
+        enough_share=SETTINGS.enough_share,
+    )
+    return BehaviourHandler(store=store, publisher=publisher, topics=topics, settings=SETTINGS)

@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 
 from consumers.assembly import Encoded, assemble
 from model.text import ProductText
-from schemas.events import ProductDeleted, ProductUpserted
+from schemas.events import ProductDeleted, ProductEvent, ProductUpserted
 from schemas.items import ItemState
 from schemas.vectors import CONTENT, Point
-from tests.support.chaos import Catalogue, ProductEvent, difference
+from tests.support.chaos import Catalogue, difference
 from tests.support.fake_encoder import FakeEncoder
 
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
