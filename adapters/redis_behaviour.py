@@ -278,6 +278,11 @@ class BehaviourStore:
         with self._nodes.calling("unmarking items"):
             self._unmark.run([taken_ms], keys, list(sets.values()))
 
+    def waiting(self) -> int:
+        """Items that are due or will be, and those whose announcement the broker has not acknowledged yet."""
+        keys = [self._mark_key(number, what) for number in range(MARK_SETS) for what in ("due", "announcing")]
+        return sum(self._read("zcard", keys))
+
     # --- reading -----------------------------------------------------------------------------------
 
     def states(self, product_ids: Sequence[str]) -> list[ItemBehaviour | None]:

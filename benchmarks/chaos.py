@@ -2,7 +2,7 @@
 
 Apache Kafka, Redis and the test server of the index (Qdrant's engine behind its REST routes) run as children,
 the consumers as processes of their own with a fake encoder. Afterwards every item's point is compared with an
-oracle made from the published events alone.
+oracle made from the published events alone; of behaviour everything in Redis is, and who was told of it.
 
 Reads   nothing
 Writes  a folder that goes away
@@ -13,15 +13,18 @@ from __future__ import annotations
 
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.harness import Figure, Report, Skipped
-from tests.support.chaos import PARTITIONS, SESSION_TIMEOUT_SECONDS, World
+from tests.support.behaviour_faults import COMPARED_ONCE, GUARDS_OFF
+from tests.support.chaos import PARTITIONS, World
+from tests.support.chaos_behaviour import EVENTS_PER_SECOND, Rounds, ShopperWorld, harm, without_epoch
 from tests.support.chaos_kills import Kills, commit_before_write, kill_consumers
 from tests.support.chaos_outages import Outage, given_up, outages
 from tests.support.chaos_pauses import Pauses, late_write, random_pauses
+from tests.support.draining import SESSION_TIMEOUT_SECONDS
 from tests.support.servers import KAFKA_VERSION, ApacheKafka, missing
 
 NAME = "chaos"
@@ -29,10 +32,14 @@ NAME = "chaos"
 COVERED_BY = "tests/chaos"
 SEED = 23
 GROWTH_MIB = 200
+#: What happens to two behaviour consumers, in turn.
+HARM = ("kill", "pause", "move", "kill", "rewind")
 
 
 def run(*, small: bool, data: Path | None) -> Report:
-    """20 kills in 20,000 events, pauses, outages of 20 s with 100,000 records waiting; in small fewer."""
+    """20 kills in 20,000 events, pauses, outages of 20 s with 100,000 records waiting; for behaviour 30
+    rounds of harm and 6 deaths of Redis. In small fewer.
+    """
     if reason := missing():
         raise Skipped(reason)
     kills, events, items = (4, 2_000, 300) if small else (20, 20_000, 2_000)
@@ -46,6 +53,9 @@ def run(*, small: bool, data: Path | None) -> Report:
             def world(name: str) -> Iterator[World]:
                 with World(folder / name, kafka.bootstrap_servers, f"c{uuid.uuid4().hex[:8]}.") as made:
                     yield made
+
+            def shoppers(name: str) -> ShopperWorld:
+                return ShopperWorld(folder / name, kafka.bootstrap_servers, f"b{uuid.uuid4().hex[:8]}.")
 
             with world("kills") as one:
                 killed = kill_consumers(
@@ -70,6 +80,7 @@ def run(*, small: bool, data: Path | None) -> Report:
                 sat_out = outages(one, seed=SEED, items=shop, seconds=seconds, rate=rate, backlog=backlog)
             with world("given-up") as one:
                 gave_up = given_up(one, seed=SEED, items=200, seconds=2.0, rate=150).difference
+            harmed = _harmed(shoppers, rounds=4 if small else 30, deaths=1 if small else 6)
     return Report(
         benchmark=NAME,
         figures=[
@@ -79,6 +90,7 @@ def run(*, small: bool, data: Path | None) -> Report:
             Figure("stale without tickets", len(ticketless.stale), "items", 1, kind="count"),
             *_of_outages(sat_out, backlog),
             Figure("stale where outages are dead-lettered", len(gave_up.stale), "items", 1, kind="count"),
+            *_of_behaviour(*harmed, rounds=4 if small else 30, deaths=1 if small else 6),
         ],
         settings={
             "seed": SEED,
@@ -89,9 +101,31 @@ def run(*, small: bool, data: Path | None) -> Report:
             "outage_seconds": seconds,
             "outage_events_per_second": rate,
             "outage_items": shop,
+            "user_events_per_second": EVENTS_PER_SECOND,
         },
         data="synthetic products with updates, deletions, returns and late events; a fake encoder",
     )
+
+
+def _harmed(
+    shoppers: Callable[[str], ShopperWorld], *, rounds: int, deaths: int
+) -> tuple[Rounds, Rounds, dict[str, Rounds]]:
+    """Behaviour under kills, pauses, moves and rewinds; when Redis dies; and each guard switched off."""
+    controls = {}
+    with shoppers("harm") as one:
+        done = harm(one, HARM, seed=SEED, rounds=rounds)
+    print(f"behaviour: {done}", flush=True)
+    for fault in (GUARDS_OFF, COMPARED_ONCE):
+        with shoppers(fault) as one:
+            controls[fault] = harm(one, ["move"], seed=SEED, rounds=1, fault=fault)
+        print(f"{fault}: {controls[fault]}", flush=True)
+    with shoppers("deaths") as one:
+        died = harm(one, ["redis"], seed=SEED, rounds=deaths)
+    print(f"Redis killed: {died}", flush=True)
+    with shoppers("epoch") as one:
+        controls["epoch"] = without_epoch(one, seed=SEED)
+    print(f"whichever Redis answers: {controls['epoch']}", flush=True)
+    return done, died, controls
 
 
 def _of_kills(killed: Kills, kills: int, events: int) -> list[Figure]:
@@ -150,6 +184,39 @@ def _of_outages(found: Sequence[Outage], backlog: int) -> list[Figure]:
             Figure(f"caught up: {one.what}", round(one.caught_up_seconds, 1), "s", note="after its end")
             for one in found
         ),
+    ]
+
+
+def _of_behaviour(
+    done: Rounds, died: Rounds, controls: Mapping[str, Rounds], *, rounds: int, deaths: int
+) -> list[Figure]:
+    note, redis = "behaviour", "Redis killed, its last second lost"
+    kinds = ", ".join(f"{count} {kind}" for kind, count in done.counted.items())
+
+    def off(name: str, fault: str) -> Figure:
+        wrong = len(controls[fault].damage.counters)
+        return Figure(f"wrong counters {name}", wrong, "items", 1, kind="count")
+
+    return [
+        Figure("rounds of harm with records in hand", done.rounds, "", rounds, kind="count", note=kinds),
+        Figure("ends in mid-debounce", done.crashes, "", 1, kind="count"),
+        Figure("late writes of an owner that slept", done.late_writes, "writes", 1, kind="count"),
+        Figure("user events sent again by the shop", done.sent_again, "events", 1, kind="count"),
+        Figure("records redelivered", done.redelivered, "records", 1, kind="count", note=note),
+        Figure("duplicate deliveries", done.duplicates, "records", 1, kind="count", note=note),
+        _zero("wrong counters", len(done.damage.counters), "items", note),
+        _zero("wrong sketches", len(done.damage.sketches), "items", note),
+        _zero("wrong recent items", len(done.damage.recents), "shoppers", note),
+        _zero("wrong in trending", len(done.damage.trends), "items", note),
+        _zero("moved and not announced", len(done.damage.silent), "items", note),
+        _zero("dead letters", done.dead_letters, "records", note),
+        off("without the guard", GUARDS_OFF),
+        off("where a batch is compared as a whole", COMPARED_ONCE),
+        Figure("deaths of Redis with records in hand", died.rounds, "", deaths, kind="count"),
+        Figure("what Redis had lost", died.lost_bytes, "bytes", 1, kind="count"),
+        _zero("wrong counters", len(died.damage.counters), "items", redis),
+        _zero("wrong anywhere else", died.damage.others, "", redis),
+        off("where writes ask no Redis who it is", "epoch"),
     ]
 
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from adapters import behaviour_scripts, redis_behaviour
 from adapters.behaviour_scripts import TIERS
 from adapters.kafka import Record
 from adapters.redis_behaviour import BehaviourStore
@@ -26,8 +25,10 @@ from consumers.progress import Delivery, Progress
 from schemas.errors import Halt, PoisonMessage, Transient
 from schemas.events import ItemChanged, UserErased, UserEvent
 from schemas.topics import Topics
+from tests.support.behaviour_faults import COMPARED_ONCE, GUARDS_OFF, FaultyStore
 from tests.support.behaviour_oracle import Logged, expected_items, expected_shopper, items_in, unpacked
 from tests.support.servers import Redis
+from tests.support.shoppers import Shoppers
 
 NOW = datetime(2026, 11, 24, 8, tzinfo=UTC)
 TOPICS = Topics.named()
@@ -82,22 +83,7 @@ def drawn(seed: int, count: int = 600) -> list[Logged]:
     draw = Random(seed)
     offsets = [0, 0, 0]
     log: list[Logged] = []
-    sent: list[UserEvent] = []
-    for number in range(count):
-        if sent and draw.random() < 0.1:
-            event = draw.choice(sent[-40:])
-        else:
-            user = f"u{int(draw.paretovariate(0.8)) % 60}"
-            kind = draw.choice(["view"] * 5 + ["click", "cart", "purchase", "share", "rate", "impression"])
-            event = UserEvent(
-                event_id=f"e{number}",
-                type=kind,
-                user_id=user,
-                product_id=f"p{int(draw.paretovariate(0.7)) % 12}",
-                occurred_at=NOW - timedelta(seconds=draw.choice([0, 60, 5_000, 90_000, 900_000, -9_999])),
-                value=str(draw.randrange(6)) if kind == "rate" else None,
-            )
-            sent.append(event)
+    for event in Shoppers(draw, now=NOW).events(count):
         partition = sum(event.user_id.encode()) % 3
         # Offsets of a partition have gaps, as after transactions.
         offsets[partition] += draw.choice([1, 1, 1, 3])
@@ -193,38 +179,12 @@ def test_owners_that_overlap_and_read_again_count_once(
     assert items_in(store) == expected_items(log, SKETCH)
 
 
-GUARDS_OFF = {"local new = offset > (guard[partition] or -1)": "local new = true"}
-#: The guard as an aggregate has it: all of a call counts if its last offset is above what stands.
-COMPARED_ONCE = {
-    "  -- Counters, and who was there.": (
-        "  local before, last = {}, {}\n"
-        "  for i = 1, #events, 5 do\n"
-        "    before[events[i]] = guard[events[i]] or -1\n"
-        "    last[events[i]] = math.max(last[events[i]] or -1, events[i + 1])\n"
-        "  end"
-    ),
-    "local new = offset > (guard[partition] or -1)": "local new = last[partition] > before[partition]",
-    "if new then guard[partition] = offset else": "if new then guard[partition] = last[partition] else",
-}
-
-
-@pytest.mark.parametrize("change", [GUARDS_OFF, COMPARED_ONCE])
+@pytest.mark.parametrize("fault", [GUARDS_OFF, COMPARED_ONCE])
 def test_without_its_guard_the_same_work_counts_wrongly(
-    change: dict[str, str],
-    store: BehaviourStore,
-    make: Callable[..., BehaviourHandler],
-    monkeypatch: pytest.MonkeyPatch,
+    fault: str, store: BehaviourStore, make: Callable[..., BehaviourHandler]
 ) -> None:
-    script = behaviour_scripts.ITEMS
-    for text, other in change.items():
-        assert text in script
-        script = script.replace(text, other)
-    monkeypatch.setattr(redis_behaviour, "ITEMS", script)
-    broken = BehaviourStore(
-        nodes=store._nodes,  # noqa: SLF001
-        namespace=store._namespace,  # noqa: SLF001
-        sketch_members=SKETCH.members,
-    )
+    nodes, namespace = store._nodes, store._namespace  # noqa: SLF001
+    broken = FaultyStore(fault=fault, nodes=nodes, namespace=namespace, sketch_members=SKETCH.members)
     log = drawn(100)
     at_work(0, log, [make(store=broken), make(store=broken), make(store=broken)])
     found, wanted = items_in(broken), expected_items(log, SKETCH)
@@ -265,8 +225,8 @@ def test_trending_is_the_same_whatever_came_in_one_batch(
 ) -> None:
     log = [view(1, "u1", "a"), view(2, "u1", "a"), view(3, "u1", "b"), view(4, "u2", "b"), view(5, "u2", "a")]
     log += [view(6, "bot", "c"), view(7, "bot", "c"), view(8, "bot", "c")]
-    log += [replace(one, offset=one.offset + 10) for one in drawn(5, 150)]
-    log.sort(key=lambda one: (one.partition, one.offset))
+    draw = Random(5)
+    log += [view(n, f"u{draw.randrange(9)}", f"p{draw.randrange(30)}") for n in range(9, 150)]
     together = make()
     for one in log:
         feed(together, [one])
@@ -303,8 +263,7 @@ def test_a_whole_batch_of_one_account_holds_redis_up_for_a_moment_only(
     client = store._nodes.primaries()[0]  # noqa: SLF001
     client.slowlog_reset()
     log = [view(number, "bot", f"p{number % 5_000}") for number in range(12_000)]
-    for start in range(0, len(log), 6_000):
-        feed(handler, log[start : start + 6_000])
+    feed(handler, log)
     feed(handler, log)
     longest = max((entry["duration"] for entry in client.slowlog_get(128)), default=0) / 1e6
     # With a search through the string per event it is over ten seconds; the machine may be busy.

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from adapters.index_edge import EdgeIndex
-from adapters.redis_items import ItemStore, RedisSettings, connect
+from adapters.redis_client import RedisSettings, connect
+from adapters.redis_items import ItemStore
 from schemas.api import Answer, SimilarRequest
 from schemas.vectors import BEHAVIOUR, CONTENT, LEXICAL, REVIEWS, Point, SparseVector, Vector, item_vectors
 from service.catalogue import Catalogue

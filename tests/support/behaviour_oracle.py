@@ -8,13 +8,14 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from adapters.behaviour_scripts import TIERS
+from adapters.behaviour_scripts import ITEM_REGISTERS, TIERS
 from adapters.redis_behaviour import BehaviourStore
+from adapters.registers import distinct_of
 from consumers.interest import SketchSettings, item_register, shopper_from
 from schemas.events import UserEvent
 
@@ -153,3 +154,103 @@ def expected_shopper(
         registers[index] = max(registers.get(index, 0), rank)
     best = sorted(((value, item.encode()) for item, value in recent.items()), reverse=True)[:kept]
     return {"recent": [(item, float(value)) for value, item in best], "registers": registers}
+
+
+@dataclass(slots=True)
+class Damage:
+    """Where Redis differs from the oracle.
+
+    `silent` are items that have moved since whoever serves the hints last looked.
+    """
+
+    events: int = 0
+    items: int = 0
+    shoppers: int = 0
+    counters: list[str] = field(default_factory=list)
+    sketches: list[str] = field(default_factory=list)
+    recents: list[str] = field(default_factory=list)
+    trends: list[str] = field(default_factory=list)
+    silent: list[str] = field(default_factory=list)
+
+    @property
+    def others(self) -> int:
+        """What is wrong beside counters."""
+        return len(self.sketches) + len(self.recents) + len(self.trends) + len(self.silent)
+
+    @property
+    def nothing(self) -> bool:
+        """Whether everything is as it should be."""
+        return not self.counters and not self.others
+
+    def __str__(self) -> str:
+        return (
+            f"of {self.items} items wrong counters {len(self.counters)}, sketches {len(self.sketches)}, "
+            f"trends {len(self.trends)}, not announced {len(self.silent)}; of {self.shoppers} shoppers "
+            f"wrong {len(self.recents)}"
+        )
+
+
+def damage(
+    store: BehaviourStore,
+    log: Sequence[Logged],
+    settings: SketchSettings,
+    *,
+    recent_kept: int,
+    seen: Mapping[str, str],
+) -> Damage:
+    """What a log should have come to against what is in Redis; `seen` is by item, at its latest hint."""
+    wanted, found = expected_items(log, settings), items_in(store)
+    users: dict[str, list[Logged]] = defaultdict(list)
+    for one in log:
+        users[one.event.user_id].append(one)
+    answer = Damage(events=len(log), items=len(wanted), shoppers=len(users))
+    for product_id in sorted({*wanted, *found}):
+        should, has = _parts(wanted.get(product_id)), _parts(found.get(product_id))
+        if should[0] != has[0]:
+            answer.counters.append(product_id)
+        if should[1] != has[1]:
+            answer.sketches.append(product_id)
+    for product_id, state in zip(wanted, store.states(list(wanted)), strict=True):
+        if state is not None and state.header.members and seen.get(product_id) != state.header.mark:
+            answer.silent.append(product_id)
+    answer.trends = _wrong_trends(store, wanted)
+    for user_id, events in users.items():
+        name = name_of(user_id, settings)
+        (registers,) = store.touched([name])
+        has_now = {"recent": store.recent(name, 1_000), "registers": unpacked(registers or b"")}
+        if has_now != expected_shopper(events, user_id, settings, recent_kept):
+            answer.recents.append(user_id)
+    return answer
+
+
+def _parts(item: dict[str, Any] | None) -> tuple[Any, Any]:
+    """What the guard keeps right, and what needs none."""
+    if item is None:
+        return None, None
+    counts = [{number: bucket[:7] for number, bucket in tier.items()} for tier in item["tiers"]]
+    people = [{number: bucket[7:] for number, bucket in tier.items()} for tier in item["tiers"]]
+    return (item["totals"], item["newest"], counts), (item["sketch"], item["tau"], item["registers"], people)
+
+
+def _wrong_trends(store: BehaviourStore, wanted: Mapping[str, Any]) -> list[str]:
+    """Items that a trending bucket has with another figure than their shoppers', or not at all."""
+    wrong = set()
+    for tier in range(len(TIERS)):
+        numbers = sorted({number for item in wanted.values() for number in item["tiers"][tier]})
+        listed = [dict(items) for items in store.trend(tier, numbers, 1_000_000)]
+        for number, items in zip(numbers, listed, strict=True):
+            for product_id, item in wanted.items():
+                ranks = item["tiers"][tier].get(number, [None] * 9)[7]
+                if ranks is None:
+                    continue  # too old to be kept for this item
+                should = distinct_of([packed(ranks)]) if len(ranks) > 1 else None
+                has = items.get(product_id.encode())
+                if (should is None) != (has is None) or abs((should or 0) - (has or 0)) > 1e-6:
+                    wrong.add(product_id)
+    return sorted(wrong)
+
+
+def packed(registers: Mapping[int, int]) -> bytes:
+    """Registers as Redis has them."""
+    ranks = [registers.get(index, 0) for index in range(ITEM_REGISTERS)]
+    return bytes(high << 4 | low for high, low in zip(ranks[::2], ranks[1::2], strict=True))

@@ -32,18 +32,15 @@ from app.children import Child
 from app.local import LocalRedis
 from consumers.redrive import read_dead_letters
 from model.text import ProductText
-from schemas.events import ItemChanged, ProductDeleted, ProductEvent, ProductUpserted, ReviewEvent
+from schemas.events import ItemChanged, ProductDeleted, ProductEvent, ProductUpserted
 from schemas.items import context_fingerprint
 from schemas.vectors import CONTENT, Point
-from tests.support.draining import Names, Shop, commits_of, wait_until_drained
+from tests.support.draining import Names, Shop, ShopEvent, commits_of, wait_until_drained
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.qdrant_rest import QdrantRest
 
 ROOT = Path(__file__).parents[2]
 PARTITIONS = 4
-#: tests/support/consumer_process.py asks for this one.
-SESSION_TIMEOUT_SECONDS = 6.0
-Event = ProductEvent | ReviewEvent
 _TOOK = re.compile(r"^TOOK (\S+) (\d+) (\d+) (\d+)$", re.M)
 _SIDES = ("crimson", "walnut", "marine", "velvet", "copper", "linen", "granite", "amber", "cobalt", "birch")
 _KINDS = ("lamp", "kettle", "jacket", "sofa", "drill", "router", "tent", "violin", "scooter", "mixer")
@@ -198,6 +195,9 @@ class ConsumerProcess(Child):
 class World:
     """Redis, the index server, topics, and the consumers a proof starts; all gone at the end."""
 
+    #: Whether a proof needs the index.
+    indexed = True
+
     def __init__(self, folder: Path, bootstrap: str, namespace: str) -> None:
         self.folder = folder
         self.names = Names(namespace)
@@ -210,13 +210,15 @@ class World:
     def __enter__(self) -> Self:
         with ExitStack() as opening:
             opening.enter_context(self.redis)
-            opening.enter_context(self.server)
+            if self.indexed:
+                opening.enter_context(self.server)
             ensure_topics(
                 open_admin(self.settings), self.names.declared(), partitions=PARTITIONS, replication_factor=1
             )
             self.shop = Shop(self.settings, self.names)
-            self.index = open_index(IndexSettings(url=self.server.url))
-            opening.callback(self.index.close)
+            if self.indexed:
+                self.index = open_index(IndexSettings(url=self.server.url))
+                opening.callback(self.index.close)
             opening.callback(self._stop_processes)
             self._open = opening.pop_all()
         return self
@@ -232,22 +234,20 @@ class World:
             process.stop()
 
     def consumer(self, consumer: str, *more: str, index_url: str = "") -> ConsumerProcess:
-        """Start one more process of `products`, `reviews` or `embeddings`."""
+        """Start one more process of `products`, `reviews`, `embeddings` or `behaviour`."""
         arguments = [consumer, "--bootstrap", self.settings.bootstrap_servers, "--redis", self.redis.url]
-        arguments += ["--namespace", self.names.namespace, "--index", index_url or self.server.url, *more]
+        arguments += ["--namespace", self.names.namespace, *more]
+        if self.indexed:
+            arguments += ["--index", index_url or self.server.url]
         name = f"{consumer}-{sum(one.name.startswith(consumer) for one in self.processes) + 1}"
         process = ConsumerProcess(self.folder / "consumers", name, arguments)
-        process.group = {
-            "products": self.names.products_group,
-            "reviews": self.names.reviews_group,
-            "embeddings": self.names.embeddings_group,
-        }[consumer]
+        process.group = self.names.group(consumer)
         self.processes.append(process)
         process.start()
         return process
 
-    def publish(self, events: Iterable[Event], *, seconds: float = 0.0, count: int = 0) -> int:
-        """Product or review events, `count` of them spread over `seconds`; how many."""
+    def publish(self, events: Iterable[ShopEvent], *, seconds: float = 0.0, count: int = 0) -> int:
+        """Events of the shop, `count` of them spread over `seconds`; how many."""
         started, sent = time.monotonic(), 0
         for event in events:
             self.shop.publish([event])
@@ -263,7 +263,7 @@ class World:
             body = ItemChanged(product_id=product_id, occurred_at=now).model_dump_json().encode()
             self.shop.send(self.names.topics.changed.name, key=product_id, value=body)
 
-    def publishing(self, events: Iterable[Event], *, seconds: float, count: int) -> threading.Thread:
+    def publishing(self, events: Iterable[ShopEvent], *, seconds: float, count: int) -> threading.Thread:
         """The same on a thread, which has been started."""
         thread = threading.Thread(
             target=self.publish, args=(events,), kwargs={"seconds": seconds, "count": count}, daemon=True
@@ -304,12 +304,13 @@ class World:
         """How many dead letters there are, of any topic."""
         topics = self.names.topics
         inputs = (
-            topics.products.name,
-            topics.reviews.name,
-            topics.changed.name,
-            topics.changed_bulk.name,
+            topics.products,
+            topics.reviews,
+            topics.events,
+            topics.changed,
+            topics.changed_bulk,
         )
-        return sum(len(read_dead_letters(self.settings, name)) for name in inputs)
+        return sum(len(read_dead_letters(self.settings, one.name)) for one in inputs)
 
     def compare(self, *catalogues: Catalogue) -> Difference:
         """Every item's point against the oracle: revision, fingerprints and the vector itself."""

@@ -11,8 +11,9 @@ import time
 from dataclasses import dataclass
 from random import Random
 
-from tests.support.chaos import SESSION_TIMEOUT_SECONDS, Catalogue, ConsumerProcess, Difference, World
+from tests.support.chaos import Catalogue, ConsumerProcess, Difference, World
 from tests.support.consumer_process import COMMIT_FIRST, CRASH
+from tests.support.draining import SESSION_TIMEOUT_SECONDS
 
 PUBLISH_SECONDS = 2.0
 #: A text batch takes this long, so that a kill finds some in the encoder.

@@ -18,8 +18,9 @@ from typing import Self
 from urllib.parse import urlsplit
 
 from app.children import HOST
-from tests.support.chaos import SESSION_TIMEOUT_SECONDS, Catalogue, Difference, World
+from tests.support.chaos import Catalogue, Difference, World
 from tests.support.consumer_process import NO_TICKET
+from tests.support.draining import SESSION_TIMEOUT_SECONDS
 
 _CHUNK_BYTES = 1 << 16
 

@@ -10,6 +10,8 @@ no-ticket                 writes points unconditionally (every process of the te
 dead-letter-on-transient  puts records aside while Redis is away, and commits without asking it (products)
 crash-before-announce:N   ends without a word between the write to Redis and the announcement of batch N
 
+`behaviour` has faults of its own: tests/support/behaviour_faults.py.
+
 `--tell` prints what a proof counts: the log, and `TOOK topic partition first last` before a batch is handled.
 """
 
@@ -29,8 +31,9 @@ from adapters.index import IndexSettings, open_index
 from adapters.index_port import VectorIndex
 from adapters.kafka import KafkaSettings, Publisher, Record
 from adapters.kafka_reader import GroupReader, Partition
-from adapters.redis_client import RedisSettings, connect
+from adapters.redis_client import Client, RedisSettings, connect
 from adapters.redis_items import Applied, ItemStore, ProductWrite
+from adapters.redis_nodes import RedisNodes
 from adapters.redis_reviews import ReviewApplied, ReviewStore, ReviewWrite
 from consumers.dead_letters import DeadLetters
 from consumers.embeddings import EmbeddingsHandler, EmbeddingsSettings
@@ -41,7 +44,8 @@ from consumers.runner import Handler, Runner, RunnerSettings
 from model.text import ProductText
 from schemas.errors import Transient
 from schemas.vectors import Point, item_vectors
-from tests.support.draining import Names
+from tests.support.behaviour_faults import faulty_behaviour
+from tests.support.draining import SESSION_TIMEOUT_SECONDS, Names
 from tests.support.fake_encoder import FakeEncoder
 
 CRASH = "crash-before-announce:"
@@ -202,7 +206,7 @@ class Telling:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the consumer until SIGTERM."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("consumer", choices=["products", "reviews", "embeddings"])
+    parser.add_argument("consumer", choices=["products", "reviews", "embeddings", "behaviour"])
     parser.add_argument("--bootstrap", required=True)
     parser.add_argument("--redis", required=True)
     parser.add_argument("--index", default="", help="http://.. of the test server; embeddings only")
@@ -210,6 +214,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--fault", default="")
     parser.add_argument("--encode-seconds", type=float, default=0.0, help="how long each encode takes")
     parser.add_argument("--commit-delay-seconds", type=float, default=None, help="default 3")
+    parser.add_argument("--commit-interval-seconds", type=float, default=0.05)
+    parser.add_argument("--write-seconds", type=float, default=0.0, help="behaviour: how long a write takes")
     parser.add_argument("--batch-records", type=int, default=100)
     parser.add_argument("--tell", action="store_true", help="print the log and what is taken in hand")
     asked = parser.parse_args(arguments)
@@ -231,29 +237,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _runner(asked: argparse.Namespace) -> Runner[Any]:
     settings = KafkaSettings(
         bootstrap_servers=asked.bootstrap,
-        options={"session.timeout.ms": "6000", "heartbeat.interval.ms": "1000"},
+        options={
+            "session.timeout.ms": str(round(SESSION_TIMEOUT_SECONDS * 1000)),
+            "heartbeat.interval.ms": "1000",
+        },
     )
     names = Names(asked.namespace)
     client = connect(RedisSettings(url=asked.redis))
     fault: str = asked.fault
-    store = ItemStore(client=client, namespace=asked.namespace)
-    if fault.startswith(CRASH):
-        batches = int(fault.removeprefix(CRASH))
-        store = CrashingStore(batches=batches, client=client, namespace=asked.namespace)
-    elif fault not in ("", COMMIT_FIRST, NO_TICKET, GIVE_UP):
-        raise SystemExit(
-            f"unknown --fault {fault!r}: one of {COMMIT_FIRST}, {NO_TICKET}, {GIVE_UP}, {CRASH}N"
-        )
     publisher = Publisher(settings, client_id=f"test-{asked.consumer}-{os.getpid()}")
     dead_letters = DeadLetters(publisher=publisher)
     handler: Any
     if asked.consumer == "products":
-        handler = ProductsHandler(store=store, publisher=publisher, topics=names.topics)
+        handler = ProductsHandler(store=_store(asked, client), publisher=publisher, topics=names.topics)
         if fault == GIVE_UP:
             handler = GiveUp(handler, dead_letters)
-        if asked.commit_delay_seconds is not None:
-            handler.commit_delay_seconds = asked.commit_delay_seconds
-        group = names.products_group
     elif asked.consumer == "reviews":
         reviews = ReviewStore(client=client, namespace=asked.namespace)
         if fault.startswith(CRASH):
@@ -266,13 +264,21 @@ def _runner(asked: argparse.Namespace) -> Runner[Any]:
             settings=ReviewsSettings(),
             hash_key=b"test",
         )
-        group = names.reviews_group
+    elif asked.consumer == "behaviour":
+        handler = faulty_behaviour(
+            publisher=publisher,
+            topics=names.topics,
+            nodes=RedisNodes(client),
+            namespace=asked.namespace,
+            fault=fault,
+            write_seconds=asked.write_seconds,
+        )
     else:
         index: Any = open_index(IndexSettings(url=asked.index))
         encoder = SlowEncoder(asked.encode_seconds)
         index.ensure_collection(names.collection, item_vectors(encoder.dimension))
         handler = EmbeddingsHandler(
-            store=store,
+            store=_store(asked, client),
             index=TicketlessIndex(index) if fault == NO_TICKET else index,
             collection=names.collection,
             encoder=encoder,
@@ -281,17 +287,34 @@ def _runner(asked: argparse.Namespace) -> Runner[Any]:
             topics=names.topics,
             settings=EmbeddingsSettings(),
         )
-        group = names.embeddings_group
+    if asked.commit_delay_seconds is not None:
+        handler.commit_delay_seconds = asked.commit_delay_seconds
     if fault == COMMIT_FIRST:
         handler = CommitFirst(handler)
     if asked.tell:
         handler = Telling(handler)
     return Runner(
-        reader=GroupReader(settings, group=group, client_id=f"test-{asked.consumer}-{os.getpid()}"),
+        reader=GroupReader(
+            settings, group=names.group(asked.consumer), client_id=f"test-{asked.consumer}-{os.getpid()}"
+        ),
         handler=handler,
         dead_letters=dead_letters,
-        settings=RunnerSettings(commit_interval_seconds=0.05, batch_records=asked.batch_records),
+        settings=RunnerSettings(
+            commit_interval_seconds=asked.commit_interval_seconds, batch_records=asked.batch_records
+        ),
     )
+
+
+def _store(asked: argparse.Namespace, client: Client) -> ItemStore:
+    fault: str = asked.fault
+    if fault.startswith(CRASH):
+        batches = int(fault.removeprefix(CRASH))
+        return CrashingStore(batches=batches, client=client, namespace=asked.namespace)
+    if fault not in ("", COMMIT_FIRST, NO_TICKET, GIVE_UP):
+        raise SystemExit(
+            f"unknown --fault {fault!r}: one of {COMMIT_FIRST}, {NO_TICKET}, {GIVE_UP}, {CRASH}N"
+        )
+    return ItemStore(client=client, namespace=asked.namespace)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """A test's producer, and how it learns that everything it published has arrived, wherever consumers run.
 
 Reads   commits of the consumers' groups, as somebody who is no member
-Writes  records onto the topics of products and reviews, sentinel hints onto both lanes
+Writes  records onto the topics of a shop, sentinel hints onto both lanes
 Never   guesses that it is done: `wait_until_drained` follows every record to its commit
 """
 
@@ -18,13 +18,17 @@ from adapters.index_port import collection_name
 from adapters.kafka import Headers, KafkaSettings
 from adapters.kafka_reader import Partition
 from app.local import TansuBroker
-from schemas.events import ItemChanged, ProductEvent, ReviewEvent, ReviewPosted, ReviewRemoved
+from schemas.events import ItemChanged, ProductEvent, ReviewEvent, ReviewPosted, ReviewRemoved, UserEvent
 from schemas.topics import BULK_LANE, LANE_HEADER, Topic, Topics
 from tests.support.servers import Broker
+
+ShopEvent = ProductEvent | ReviewEvent | UserEvent
 
 #: Tansu lets a new group wait for half a session timeout before it hands out partitions; Apache refuses less
 #: than six seconds.
 QUICK_GROUPS = {"session.timeout.ms": "2000", "heartbeat.interval.ms": "500"}
+#: How long the group of a proof waits for a member that says nothing; Apache Kafka allows no less.
+SESSION_TIMEOUT_SECONDS = 6.0
 #: An item that nobody ever publishes: a hint for it is served by doing nothing.
 SENTINEL = "(drained?)"
 
@@ -70,14 +74,28 @@ class Names:
         return f"{self.namespace}simstream-reviews"
 
     @property
+    def behaviour_group(self) -> str:
+        """As app/wiring.py names it."""
+        return f"{self.namespace}simstream-behaviour"
+
+    @property
     def embeddings_group(self) -> str:
         """As app/wiring.py names it."""
         return f"{self.namespace}simstream-embeddings-{self.collection.removeprefix(self.namespace)}"
 
+    def group(self, consumer: str) -> str:
+        """The group of a consumer."""
+        return {
+            "products": self.products_group,
+            "reviews": self.reviews_group,
+            "behaviour": self.behaviour_group,
+            "embeddings": self.embeddings_group,
+        }[consumer]
+
     def declared(self) -> list[Topic]:
         """The topics that the consumers use."""
         topics = self.topics
-        inputs = (topics.products, topics.reviews)
+        inputs = (topics.products, topics.reviews, topics.events)
         used = {one.name for one in (*inputs, topics.changed, topics.changed_bulk, topics.updated)}
         return [one for one in topics.declared() if one.name.removesuffix(".dlq") in used]
 
@@ -134,15 +152,19 @@ class Shop:
                 self._producer.poll(0.05)
         self._producer.poll(0)
 
-    def publish(self, events: Iterable[ProductEvent | ReviewEvent], *, bulk: bool = False) -> int:
-        """Product and review events as a shop sends them; how many."""
+    def publish(self, events: Iterable[ShopEvent], *, bulk: bool = False) -> int:
+        """Events as a shop sends them; how many."""
         headers = [(LANE_HEADER, BULK_LANE.encode())] if bulk else []
         count = 0
         for event in events:
-            reviews = isinstance(event, ReviewPosted | ReviewRemoved)
+            topic, key = self._topics.products, event.product_id
+            if isinstance(event, ReviewPosted | ReviewRemoved):
+                topic = self._topics.reviews
+            elif isinstance(event, UserEvent):
+                topic, key = self._topics.events, event.user_id
             self.send(
-                (self._topics.reviews if reviews else self._topics.products).name,
-                key=event.product_id,
+                topic.name,
+                key=key,
                 value=event.model_dump_json(exclude_none=True).encode(),
                 headers=headers,
             )
