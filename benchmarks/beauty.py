@@ -99,7 +99,9 @@ def _products(data: Path) -> Iterator[ProductUpserted]:
     with gzip.open(data / "amazon-beauty" / "products.jsonl.gz", "rt") as lines:
         for line in lines:
             row = json.loads(line)
-            yield ProductUpserted(product_id=row["product_id"], title=row["title"], occurred_at=START)
+            # A few have no title; an item needs one.
+            title = row.get("title") or row["product_id"]
+            yield ProductUpserted(product_id=row["product_id"], title=title[:2_000], occurred_at=START)
 
 
 def _histories(data: Path) -> Iterator[tuple[str, list[str]]]:
