@@ -2,7 +2,7 @@
 
 Pure: the same reviews give the same digest, whatever order they come in, at whatever time. No model is asked.
 
-With t the time of a review, v its helpful votes, t' the newest t among them, and H = 180 days:
+With t the time of a review's newest event, v its helpful votes, t' the newest t among them, and H = 180 days:
 
     usefulness u = log2(1 + v) + t / H              a doubling of votes weighs as much as half a year
     help       h = (1 + v) * 2^-((t' - t) / H)      the same order as u: 2^(u - t' / H)
