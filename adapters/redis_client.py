@@ -73,7 +73,7 @@ def connect(settings: RedisSettings) -> Client:
                 settings.url,
                 socket_timeout=settings.timeout_seconds,
                 socket_connect_timeout=settings.timeout_seconds,
-                cluster_error_retry_attempts=0,
+                retry=Retry(NoBackoff(), 0),
             )
     return redis.Redis.from_url(
         settings.url,
