@@ -168,7 +168,8 @@ class BehaviourHandler:
 
     def _apply(self, known: _Known) -> None:
         """The second stage, on its thread."""
-        batch = [delivery for delivery in known.batch if not delivery.abandoned]
+        # A batch whose shoppers had to be written again comes twice.
+        batch = [delivery for delivery in known.batch if not delivery.abandoned and not delivery.settled]
         # 2. What it happened to.
         works = self._items(batch, known.duplicates)
         moved = self._store.apply_items(known.topic, list(works.values()), epoch=known.epoch)

@@ -18,6 +18,7 @@ from tests.support.servers import (
     ApacheKafka,
     Broker,
     Kafka,
+    LocalRedisCluster,
     Redis,
     RunningKafka,
     RunningRedis,
@@ -66,6 +67,13 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
         return
     with LocalRedis(tmp_path_factory.mktemp("redis")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRedisCluster]:
+    """Three Redis nodes that share the slots."""
+    with LocalRedisCluster(tmp_path_factory.mktemp("redis-cluster")) as servers:
+        yield servers
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from schemas.events import ItemChanged, UserErased, UserEvent
 from schemas.topics import Topics
 from tests.support.behaviour_faults import COMPARED_ONCE, GUARDS_OFF, FaultyStore
 from tests.support.behaviour_oracle import Logged, expected_items, expected_shopper, items_in, unpacked
-from tests.support.servers import Redis
+from tests.support.servers import LocalRedisCluster, Redis
 from tests.support.shoppers import Shoppers
 
 NOW = datetime(2026, 11, 24, 8, tzinfo=UTC)
@@ -57,9 +57,15 @@ class Publisher:
             on_ack(self.error)
 
 
+#: On one Redis, and on a cluster of three nodes.
+ON_BOTH = pytest.mark.parametrize("store", ["redis_server", "redis_cluster"], indirect=True)
+
+
 @pytest.fixture
-def store(redis_server: Redis, namespace: str) -> Iterator[BehaviourStore]:
-    client = connect(RedisSettings(url=redis_server.url))
+def store(request: pytest.FixtureRequest, namespace: str) -> Iterator[BehaviourStore]:
+    name = getattr(request, "param", "redis_server")
+    server: Redis | LocalRedisCluster = request.getfixturevalue(name)
+    client = connect(RedisSettings(url=server.url, cluster=name == "redis_cluster"))
     yield BehaviourStore(nodes=RedisNodes(client), namespace=namespace, sketch_members=SKETCH.members)
     client.close()
 
@@ -131,6 +137,7 @@ def in_batches(draw: Random, log: Sequence[Logged]) -> Iterator[Sequence[Logged]
         start = end
 
 
+@ON_BOTH
 @pytest.mark.parametrize("seed", range(4))
 def test_counters_and_sketches_equal_the_oracle(
     seed: int, store: BehaviourStore, make: Callable[..., BehaviourHandler]
@@ -169,7 +176,11 @@ def at_work(seed: int, log: Sequence[Logged], owners: Sequence[BehaviourHandler]
     return handled - len(log)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(
+    ("seed", "store"),
+    [*((seed, "redis_server") for seed in range(6)), (6, "redis_cluster"), (7, "redis_cluster")],
+    indirect=["store"],
+)
 def test_owners_that_overlap_and_read_again_count_once(
     seed: int, store: BehaviourStore, make: Callable[..., BehaviourHandler]
 ) -> None:
@@ -194,6 +205,7 @@ def test_without_its_guard_the_same_work_counts_wrongly(
         assert found[product_id]["tau"] == wanted[product_id]["tau"]
 
 
+@ON_BOTH
 def test_recent_items_are_each_once_newest_first_and_bounded(
     store: BehaviourStore, make: Callable[..., BehaviourHandler]
 ) -> None:
@@ -342,6 +354,7 @@ class Interrupted(BehaviourStore):
         raise Transient("Redis is away")
 
 
+@ON_BOTH
 def test_what_was_written_before_a_crash_is_announced_when_it_is_read_again(
     store: BehaviourStore, make: Callable[..., BehaviourHandler]
 ) -> None:
@@ -365,6 +378,7 @@ def test_what_was_written_before_a_crash_is_announced_when_it_is_read_again(
     assert [[item for item, _ in found] for found in store.trend(0, [hour], 10)] == [[b"p1"]]
 
 
+@ON_BOTH
 def test_an_owner_that_wakes_up_unmarks_only_what_it_took_itself(
     store: BehaviourStore, make: Callable[..., BehaviourHandler]
 ) -> None:
@@ -416,6 +430,7 @@ def test_what_cannot_be_read_is_poison_with_its_reason(
 # --- a Redis that lost its last seconds --------------------------------------------------------------
 
 
+@ON_BOTH
 def test_nothing_is_written_to_a_redis_that_was_restarted_before_the_loop_has_gone_back(
     store: BehaviourStore, make: Callable[..., BehaviourHandler]
 ) -> None:

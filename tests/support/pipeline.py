@@ -10,32 +10,41 @@ tests/support/consumer_process.py runs one of the consumers in a process of its 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any
 
+from adapters.behaviour_reader import RedisBehaviourReader
 from adapters.index_port import VectorIndex
 from adapters.kafka import KafkaSettings, Publisher
 from adapters.kafka_admin import ensure_topics, open_admin
 from adapters.kafka_reader import GroupReader
+from adapters.redis_behaviour import BehaviourStore
 from adapters.redis_client import RedisSettings, connect
 from adapters.redis_items import ItemStore
+from adapters.redis_nodes import RedisNodes
 from adapters.redis_reviews import ReviewStore
+from consumers.behaviour import BehaviourHandler, BehaviourSettings
 from consumers.dead_letters import DeadLetters
+from consumers.debounce import DebounceSettings
 from consumers.embeddings import EmbeddingsHandler, EmbeddingsSettings
 from consumers.products import ProductsHandler
 from consumers.reconcile import Reconciler
 from consumers.redrive import DeadLetter, read_dead_letters
 from consumers.reviews import ReviewsHandler, ReviewsSettings
 from consumers.runner import Handler, Runner, RunnerSettings
+from consumers.shopper_vectors import ShopperVectors, VectorSettings
 from model.text import ProductText
-from schemas.events import ProductEvent, ReviewEvent
 from schemas.vectors import Encoder, Point, TextRecipe, item_vectors
-from tests.support.draining import Names, Shop, wait_until_drained
+from tests.support.draining import Names, Shop, ShopEvent, wait_for_commits, wait_until_drained
 from tests.support.fake_encoder import FakeEncoder
 
 #: Tests commit often; production's half second would only make them wait.
 QUICK_LOOP = RunnerSettings(commit_interval_seconds=0.05)
+QUICK_BEHAVIOUR = BehaviourSettings(
+    debounce=DebounceSettings(delay_seconds=0.2, max_delay_seconds=0.5, interval_seconds=0.05)
+)
 
 
 class RunnerThread:
@@ -73,9 +82,10 @@ class RunnerThread:
 class Pipeline:
     """Products and embeddings under one namespace; a context manager that starts and stops them.
 
-    `start_reviews` adds the third.
+    `start_reviews` and `start_behaviour` add the others.
 
-    `products_commit_delay_seconds` is 0 unless a test asks for production's three seconds.
+    `products_commit_delay_seconds` is 0 unless a test asks for production's three seconds; it is that of all
+    that write to Redis. `redis_cluster` says that the URL names a node of a cluster.
     """
 
     def __init__(
@@ -83,6 +93,7 @@ class Pipeline:
         *,
         bootstrap_servers: str,
         redis_url: str,
+        redis_cluster: bool = False,
         namespace: str,
         index: VectorIndex,
         encoder: Encoder | None = None,
@@ -90,6 +101,7 @@ class Pipeline:
         partitions: int = 2,
         loop: RunnerSettings = QUICK_LOOP,
         embeddings: EmbeddingsSettings | None = None,
+        behaviour: BehaviourSettings = QUICK_BEHAVIOUR,
         products_commit_delay_seconds: float = 0.0,
         accept_poison: int = 0,
         max_message_bytes: int | None = None,
@@ -113,13 +125,24 @@ class Pipeline:
             open_admin(self.settings), self.names.declared(), partitions=partitions, replication_factor=1
         )
         index.ensure_collection(self.collection, item_vectors(self.encoder.dimension))
-        self._redis = connect(RedisSettings(url=redis_url))
-        self.store = ItemStore(client=self._redis, namespace=namespace)
+        self._redis = connect(RedisSettings(url=redis_url, cluster=redis_cluster))
+        self._vectors = VectorSettings()
+        self._behaviour = behaviour
+        self.store = ItemStore(client=self._redis, namespace=namespace, behaviour_mark=self._vectors.mark)
+        self.behaviour_store = BehaviourStore(
+            nodes=RedisNodes(self._redis),
+            namespace=namespace,
+            sketch_members=behaviour.sketch.members,
+            enough_share=behaviour.enough_share,
+        )
+        #: Figures, recent items and trending, as the service reads them.
+        self.reader = RedisBehaviourReader(store=self.behaviour_store, hash_key=behaviour.sketch.key)
         self.review_store = ReviewStore(client=self._redis, namespace=namespace)
         self.publisher = Publisher(self.settings, client_id="test-pipeline")
         self.shop = Shop(self.settings, self.names)
         self.products: RunnerThread | None = None
         self.reviews: RunnerThread | None = None
+        self.behaviour: RunnerThread | None = None
         self.embeddings: RunnerThread | None = None
 
     def __enter__(self) -> Pipeline:
@@ -166,6 +189,18 @@ class Pipeline:
         self.reviews = RunnerThread(self._runner(handler, self.names.reviews_group), "test-reviews")
         return self.reviews
 
+    def start_behaviour(self) -> RunnerThread:
+        """Start (again) the behaviour consumer; its commits trail as those of products."""
+        handler = BehaviourHandler(
+            store=self.behaviour_store,
+            publisher=self.publisher,
+            topics=self.topics,
+            settings=self._behaviour,
+        )
+        handler.commit_delay_seconds = self._products_delay
+        self.behaviour = RunnerThread(self._runner(handler, self.names.behaviour_group), "test-behaviour")
+        return self.behaviour
+
     def start_embeddings(self, handler: Handler[Any] | None = None) -> RunnerThread:
         """Start (again) the embeddings consumer, with another handler if one is given."""
         made = handler or EmbeddingsHandler(
@@ -177,18 +212,23 @@ class Pipeline:
             publisher=self.publisher,
             topics=self.topics,
             settings=self._embeddings_settings,
+            behaviour=ShopperVectors(store=self.behaviour_store, settings=self._vectors),
         )
         self.embeddings = RunnerThread(self._runner(made, self.names.embeddings_group), "test-embeddings")
         return self.embeddings
 
+    @property
+    def _running(self) -> list[RunnerThread]:
+        threads = (self.products, self.reviews, self.behaviour, self.embeddings)
+        return [one for one in threads if one is not None]
+
     def check(self) -> None:
         """Raise what a runner died of, if one did."""
-        for one in (self.products, self.reviews, self.embeddings):
-            if one is not None:
-                one.check()
+        for one in self._running:
+            one.check()
 
-    def publish(self, events: Iterable[ProductEvent | ReviewEvent], *, bulk: bool = False) -> int:
-        """Product and review events; how many. `wait_until_drained` waits for their effect."""
+    def publish(self, events: Iterable[ShopEvent], *, bulk: bool = False) -> int:
+        """Events of a shop; how many. `wait_until_drained` waits for their effect."""
         return self.shop.publish(events, bulk=bulk)
 
     def send(self, key: str | bytes | None, value: bytes | None, **more: Any) -> None:
@@ -197,6 +237,8 @@ class Pipeline:
 
     def wait_until_drained(self, timeout_seconds: float = 30.0) -> None:
         """Return once all that was published is searchable and committed; raises what a runner died of."""
+        if self.behaviour is not None:
+            self._wait_until_announced(timeout_seconds)
         wait_until_drained(
             self.settings,
             self.names,
@@ -205,6 +247,17 @@ class Pipeline:
             timeout_seconds=timeout_seconds,
             check=self.check,
         )
+
+    def _wait_until_announced(self, timeout_seconds: float) -> None:
+        """Return once the user events are committed, and the items that moved announced."""
+        deadline = time.monotonic() + timeout_seconds
+        self.shop.flush(timeout_seconds)
+        group = self.names.behaviour_group
+        ends = {part: end for part, end in self.shop.ends.items() if part.topic == self.topics.events.name}
+        wait_for_commits(self.settings, group, ends, deadline=deadline, check=self.check)
+        while (waiting := self.behaviour_store.waiting()) > 0:
+            assert time.monotonic() < deadline, f"{waiting} items still wait to be announced"
+            time.sleep(0.02)
 
     def reconciler(self, **more: Any) -> Reconciler:
         """Compares this pipeline's Redis with its collection."""
@@ -229,9 +282,8 @@ class Pipeline:
     def stop(self, *, check: bool = True) -> None:
         """Stop them, close what was opened (the index is the caller's); raise what a runner died of."""
         try:
-            for one in (self.products, self.reviews, self.embeddings):
-                if one is not None:
-                    one.stop()
+            for one in self._running:
+                one.stop()
         finally:
             self.publisher.close()
             self._redis.close()
