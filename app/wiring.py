@@ -232,6 +232,7 @@ def reviews_runner(
         topics=settings.named_topics(),
         settings=settings.reviews,
         hash_key=settings.behaviour.sketch.key,
+        erasures=read_erasures(settings),
     )
     return Runner(
         reader=GroupReader(

@@ -30,6 +30,7 @@ from adapters.redis_reviews import Digest, ReviewStore, ReviewWrite
 from adapters.shopper_hash import shopper_hash
 from consumers.announcing import COMMIT_DELAY_SECONDS, Announcer
 from consumers.backlog import is_bulk
+from consumers.erasures import Erasures
 from consumers.progress import Delivery
 from consumers.review_digest import review_digest, review_rank
 from consumers.revised import body_hash, check_revision, product_key, recorded_at
@@ -83,8 +84,10 @@ class ReviewsHandler:
         topics: Topics,
         settings: ReviewsSettings,
         hash_key: bytes,
+        erasures: Erasures | None = None,
         ack_timeout_seconds: float = 30.0,
     ) -> None:
+        self._erasures = erasures
         self._store = store
         self._announcer = Announcer(
             publisher=publisher, topics=topics, ack_timeout_seconds=ack_timeout_seconds
@@ -113,7 +116,7 @@ class ReviewsHandler:
 
     def _write(self, event: ReviewPosted | ReviewRemoved, record: Record) -> ReviewWrite:
         at = (event.occurred_at - _EPOCH) // _MICROSECOND
-        posted = event if isinstance(event, ReviewPosted) else None
+        posted = event if isinstance(event, ReviewPosted) and not self._forgotten(event, record) else None
         votes = posted.helpful_votes if posted else 0
         return ReviewWrite(
             product_id=event.product_id,
@@ -129,6 +132,13 @@ class ReviewsHandler:
             rank=review_rank(event.review_id, votes, at),
             shopper=shopper_hash(posted.user_id, self._hash_key) if posted and posted.user_id else None,
         )
+
+    def _forgotten(self, event: ReviewPosted, record: Record) -> bool:
+        """Whether its writer has asked to be forgotten since: then it is read as taken back."""
+        if self._erasures is None or event.user_id is None:
+            return False
+        times = event.occurred_at.timestamp(), record.timestamp_ms / 1000
+        return self._erasures.covers(event.user_id, *times)
 
     def handle(self, deliveries: Sequence[Delivery[ReviewChange]]) -> None:
         """Write, digest, announce, settle. Raises Transient with the rest still unsettled."""

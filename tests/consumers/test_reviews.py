@@ -17,10 +17,11 @@ from adapters.redis_items import ItemStore, LogPosition, ProductWrite
 from adapters.redis_reviews import Digest, KeptTexts, ReviewApplied, ReviewStore, ReviewWrite
 from adapters.shopper_hash import shopper_hash
 from app.local import LocalRedis
+from consumers.erasures import Erasures, erasure_key
 from consumers.progress import Delivery, Progress
 from consumers.reviews import ReviewChange, ReviewsHandler, ReviewsSettings, plain
 from schemas.errors import PoisonMessage, Transient
-from schemas.events import MAX_REVISION, ProductUpserted
+from schemas.events import MAX_REVISION, ProductUpserted, UserErased
 from schemas.items import ReviewState
 from schemas.topics import Topics
 from tests.consumers.test_products import Publisher
@@ -48,13 +49,17 @@ class Store:
 
 
 def handler(
-    store: Any = None, publisher: Publisher | None = None, settings: ReviewsSettings | None = None
+    store: Any = None,
+    publisher: Publisher | None = None,
+    settings: ReviewsSettings | None = None,
+    erasures: Erasures | None = None,
 ) -> ReviewsHandler:
     collaborators: dict[str, Any] = {"store": store or Store(), "publisher": publisher or Publisher()}
     return ReviewsHandler(
         topics=TOPICS,
         settings=settings or ReviewsSettings(),
         hash_key=KEY,
+        erasures=erasures,
         ack_timeout_seconds=0.05,
         **collaborators,
     )
@@ -102,6 +107,20 @@ def removed(**fields: Any) -> dict[str, Any]:
 
 def write(**fields: Any) -> ReviewWrite:
     return handler().decode(record(posted(**fields))).write
+
+
+def test_a_review_of_somebody_forgotten_since_is_read_as_taken_back() -> None:
+    erasures = Erasures(key=b"k")
+    body = UserErased(erased_at=NOW).model_dump_json().encode()
+    name = erasure_key("alice@example.com", b"k").encode()
+    erasures.take([Record(TOPICS.erasures.name, "t", 0, 0, 0, name, body)])
+    read = handler(erasures=erasures)
+    gone = read.decode(record(posted())).write
+    assert (gone.live, gone.rating, gone.text, gone.shopper, gone.revision) == (False, None, "", None, 4)
+    for other in ({"user_id": "bob"}, {"user_id": None}):
+        assert read.decode(record(posted(**other))).write.live
+    later = posted(occurred_at="2026-11-25T08:00:01Z")
+    assert read.decode(record(later, timestamp_ms=NOW_MS + 1_000)).write.live
 
 
 # --- decode ----------------------------------------------------------------------------------------
