@@ -1,4 +1,4 @@
-"""Products, behaviour and embeddings over a Redis Cluster of three nodes, one of which is killed under load."""
+"""Products, behaviour and embeddings over a Redis Cluster of three nodes, one killed under load."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from adapters.index_edge import EdgeIndex
 from adapters.kafka_log import read_to_end
 from app.local import TansuBroker
 from app.settings import load_settings
+from app.wiring import open_behaviour, open_store
 from schemas.events import ProductUpserted, UserEvent
 from schemas.vectors import BEHAVIOUR
 from tests.support.behaviour_oracle import Logged, expected_items, items_in
@@ -28,7 +29,8 @@ ITEMS = [f"p{number}" for number in range(12)]
 
 def test_one_setting_makes_a_cluster_of_a_redis(redis_cluster: LocalRedisCluster) -> None:
     settings = load_settings({"SIMSTREAM_REDIS__URL": redis_cluster.url, "SIMSTREAM_REDIS__CLUSTER": "true"})
-    assert settings.redis.cluster
+    assert len(open_store(settings).run_id().split()) == 3
+    assert len(open_behaviour(settings).run_id().split()) == 3
 
 
 def test_the_pipeline_sits_out_a_node_that_is_killed_and_catches_up(
