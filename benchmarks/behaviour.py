@@ -39,7 +39,7 @@ from app.settings import Settings
 from app.wiring import behaviour_runner, open_behaviour, open_publisher
 from benchmarks.harness import Figure, Report
 from schemas.events import UserEvent, parse_event
-from tests.support.servers import ApacheKafka, missing
+from tests.support.servers import ApacheKafka, LocalRedisCluster, missing
 
 NAME = "behaviour"
 SEED = 23
@@ -48,6 +48,8 @@ ITEMS, SHOPPERS = 100_000, 200_000
 TYPES = ("view", "click", "cart", "purchase", "share", "rate", "impression")
 SHARES = (0.55, 0.15, 0.08, 0.04, 0.02, 0.02, 0.14)
 WARM_ITEMS = 100
+#: One Redis and a cluster are compared on so much less.
+BESIDE = 10
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -76,6 +78,7 @@ def run(*, small: bool, data: Path | None) -> Report:
         memory: list[dict[str, float]] = []
         found = _child("consume", settings, count, watched, at_half=lambda: memory.append(_memory(store.url)))
         memory.append(_memory(store.url))
+        beside = _beside(folder, kafka, count // BESIDE)
     rate = count / found["seconds"]
     bare_rate = count / bare["seconds"]
     figures = [
@@ -103,6 +106,10 @@ def run(*, small: bool, data: Path | None) -> Report:
             note="1 is flat",
         ),
         Figure("events counted", found["counted"], "events", count, kind="count"),
+        *(
+            Figure(f"Kafka to {name}", rate, "events/s", kind="rate", note=f"{count // BESIDE} events")
+            for name, rate in beside.items()
+        ),
     ]
     return Report(
         benchmark=NAME,
@@ -118,6 +125,25 @@ def run(*, small: bool, data: Path | None) -> Report:
         data="drawn events: items by Zipf 1.1, shoppers by Zipf 0.8, seven types, over 30 days",
         skipped=[] if reason is None else [f"Apache Kafka: {reason}"],
     )
+
+
+def _beside(folder: Path, kafka: KafkaSettings, count: int) -> dict[str, float]:
+    """Events/s into one Redis and into a cluster on the same cores, each new and with topics of its own."""
+    rates = {}
+    with LocalRedis(folder / "one") as one, LocalRedisCluster(folder / "three") as three:
+        for name, place in (
+            ("one Redis", RedisSettings(url=one.url)),
+            ("a Redis Cluster of three nodes", RedisSettings(url=three.url, cluster=True)),
+        ):
+            settings = Settings(kafka=kafka, redis=place, namespace=f"{name.split()[-1]}.")
+            topics = settings.named_topics()
+            ensure_topics(open_admin(kafka), topics.declared(), partitions=PARTITIONS, replication_factor=1)
+            _produce(kafka.bootstrap_servers, topics.events.name, count)
+            found = _child("consume", settings, count, {})
+            assert found["counted"] == count
+            rates[name] = count / found["seconds"]
+            print(f"{rates[name]:.0f} events/s to {name}", flush=True)
+    return rates
 
 
 def _produce(bootstrap: str, topic: str, count: int) -> None:
@@ -170,6 +196,8 @@ def _child(
         **os.environ,
         "SIMSTREAM_KAFKA__BOOTSTRAP_SERVERS": settings.kafka.bootstrap_servers,
         "SIMSTREAM_REDIS__URL": settings.redis.url,
+        "SIMSTREAM_REDIS__CLUSTER": str(settings.redis.cluster),
+        "SIMSTREAM_NAMESPACE": settings.namespace,
         "SIMSTREAM_LOG__LEVEL": "WARNING",
     }
     child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
@@ -223,7 +251,10 @@ def _settings() -> Settings:
         kafka=KafkaSettings(
             bootstrap_servers=os.environ["SIMSTREAM_KAFKA__BOOTSTRAP_SERVERS"], partitions=PARTITIONS
         ),
-        redis=RedisSettings(url=os.environ["SIMSTREAM_REDIS__URL"]),
+        redis=RedisSettings(
+            url=os.environ["SIMSTREAM_REDIS__URL"], cluster=os.environ["SIMSTREAM_REDIS__CLUSTER"] == "True"
+        ),
+        namespace=os.environ["SIMSTREAM_NAMESPACE"],
     )
 
 
