@@ -64,6 +64,8 @@ class Recommender:
             options = options.model_copy(
                 update={"filter": options.filter.model_copy(update={"exclude": left_out})}
             )
+        if options.weights is None and options.preset is None:
+            options = options.model_copy(update={"weights": self._settings.recommendation_weights})
         seeds = self._seeds([each for each in recent if searchable(points.get(each.item_id))])
         if seeds:
             return self._engine.neighbours(

@@ -24,6 +24,12 @@ class ServiceSettings(Frozen):
         "reviews": 0.5,
         "behaviour": 1.0,
     }
+    #: The same for a shopper's recommendations: what comes next is told by who else was here, the words help.
+    recommendation_weights: dict[DimensionName, float] = {
+        "content": 0.2,
+        "lexical": 0.2,
+        "behaviour": 1.0,
+    }
     #: What the Bayesian mean of an item's rating is drawn towards.
     rating_prior: RatingPrior = RatingPrior()
     #: Candidates that each dimension proposes.
@@ -67,7 +73,7 @@ class ServiceSettings(Frozen):
             raise ValueError("a weight below 0 would recommend the opposite; use 0 to leave an event out")
         return weights
 
-    @field_validator("weights")
+    @field_validator("weights", "recommendation_weights")
     @classmethod
     def _some_weight(cls, weights: dict[DimensionName, float]) -> dict[DimensionName, float]:
         if not any(weight > 0 for weight in weights.values()):

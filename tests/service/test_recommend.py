@@ -124,6 +124,17 @@ def test_each_hit_names_the_items_that_it_came_from(client: TestClient) -> None:
     assert seeds["s5"] == "s1"
 
 
+def test_a_request_that_names_no_weights_gets_those_of_recommendations(shop: Shop) -> None:
+    fake = FakeBehaviour(shopped={"u": visits("s1")})
+    asked = {"recommendation_weights": {"lexical": 3.0}, "weights": {"content": 2.0}}
+    with serving(shop, fake, ServiceSettings.model_validate(asked)) as client:
+        for more, weighed in (({}, {"lexical": 3.0}), ({"weights": "content:1"}, {"content": 1.0})):
+            for hit in recommended(client, "u", **more).items:
+                assert {name: one.weight for name, one in hit.dimensions.items()} == weighed
+        (first, *_) = recommended(client, "u", preset="same_product").items
+        assert set(first.dimensions) == {"content", "lexical"}
+
+
 def test_presets_weights_and_filters_work_as_everywhere(client: TestClient) -> None:
     answer = recommended(
         client, "barista", preset="discovery", weights="content:2,behaviour:1", category="Shoes", limit=3
@@ -275,5 +286,5 @@ def test_an_item_waiting_for_its_vectors_is_no_seed_yet(fresh_shop: Shop) -> Non
     fresh_shop.write_state([product("new", "not encoded yet")])
     fake = FakeBehaviour(shopped={"u": visits("new", "c1"), "v": visits("new")}, windows={"7d": {"s1": 1.0}})
     with serving(fresh_shop, fake) as client:
-        assert ids(recommended(client, "u"))[0] == "c2"
+        assert ids(recommended(client, "u", weights="content:1"))[0] == "c2"
         assert ids(recommended(client, "v")) == ["s1"]
