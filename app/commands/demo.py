@@ -32,10 +32,12 @@ from app.settings import Settings, load_settings
 from app.stack import running
 from producers.shop import Shop
 from schemas.api import Answer, Hit
-from schemas.events import ItemUpdated, ProductUpserted, parse_event
+from schemas.events import ItemUpdated, ProductUpserted, UserEvent, UserEventType, parse_event
 
 #: Nothing here takes longer; a stack that is stuck is said to be.
 _PATIENCE_SECONDS = 120.0
+_SHOPPERS = 20
+_DEBOUNCE_SECONDS = 1.0
 
 
 def demo(
@@ -58,7 +60,7 @@ def demo(
     )
     with running(
         # Its children log by the settings they are given.
-        load_settings({}).model_copy(update={"log": quiet}),
+        _soon(load_settings({}).model_copy(update={"log": quiet})),
         data_dir=data_dir,
         port=0,
         embedded=True,
@@ -91,12 +93,13 @@ class _Demo:
         self._publisher = Publisher(settings.kafka, client_id="simstream-demo")
 
     def run(self, shop: Shop) -> None:
-        """The five steps."""
+        """The six steps."""
         products = list(shop.products())
         self._import(products)
         seed = self._neighbours(products)
         self._new_product(seed)
         self._changes(seed)
+        self._shoppers(seed, products)
         self._publisher.close()
         self._updates.close()
         self._api.close()
@@ -166,6 +169,42 @@ class _Demo:
         self._row(table, "a new price", priced, until="context")
         self._console.print(table)
 
+    def _shoppers(self, seed: ProductUpserted, products: list[ProductUpserted]) -> None:
+        """Shoppers who come by make something its companion that no text would."""
+        self._console.print("\n[bold]6. What shoppers do[/bold]")
+        near = {hit.item_id for hit in self._similar(seed.product_id).items}
+        other = next(
+            product
+            for product in products
+            if product.product_id not in near and product.category[:1] != seed.category[:1]
+        )
+        begun = time.monotonic()
+        for number in range(_SHOPPERS):
+            done: list[tuple[UserEventType, ProductUpserted]] = [("view", seed), ("cart", other)]
+            for kind, product in done:
+                event = UserEvent(
+                    event_id=f"demo-{number}-{kind}",
+                    type=kind,
+                    user_id=f"demo-{number}",
+                    product_id=product.product_id,
+                    occurred_at=datetime.now(UTC),
+                )
+                self._publisher.send(
+                    self._topics.events.name, key=event.user_id, value=event.model_dump_json().encode()
+                )
+        while True:
+            hits = self._similar(seed.product_id, preset="complements").items
+            if hits and hits[0].item_id == other.product_id:
+                break
+            self._patience(begun, "what the shoppers did is not seen")
+            time.sleep(0.05)
+        shared = hits[0].explanation.shared.shoppers if hits[0].explanation is not None else None
+        self._console.print(
+            f"   {_SHOPPERS} shoppers looked at it and put {other.title!r} into their carts\n"
+            f"   and it is what goes with it after [bold]{time.monotonic() - begun:.1f} s[/bold]: "
+            f"{shared} shoppers in common, no encoder call (debounced by {_DEBOUNCE_SECONDS:g} s here)"
+        )
+
     def _row(self, table: Table, what: str, change: ProductUpserted, *, until: str) -> None:
         """Publish one change and add up what its updates say until the dimension `until` was written."""
         self._poll()
@@ -202,9 +241,9 @@ class _Demo:
         records = self._updates.poll(0.05)
         return [parse_event(record.value, ItemUpdated) for record in records if record.value is not None]
 
-    def _similar(self, product_id: str) -> Answer:
+    def _similar(self, product_id: str, **more: str) -> Answer:
         response = self._api.post(
-            "/v1/similar", json={"seeds": [{"item_id": product_id}], "limit": 5, "explain": True}
+            "/v1/similar", json={"seeds": [{"item_id": product_id}], "limit": 5, "explain": True, **more}
         )
         response.raise_for_status()
         return Answer.model_validate_json(response.content)
@@ -249,6 +288,14 @@ class _Demo:
                 _because(hit),
             )
         self._console.print(table)
+
+
+def _soon(settings: Settings) -> Settings:
+    """Settings under which behaviour is written within a second or two, so that nobody waits to see it."""
+    debounce = settings.behaviour.debounce.model_copy(update={"delay_seconds": _DEBOUNCE_SECONDS})
+    return settings.model_copy(
+        update={"behaviour": settings.behaviour.model_copy(update={"debounce": debounce})}
+    )
 
 
 def _part(hit: Hit, dimension: str) -> str:
