@@ -120,7 +120,7 @@ def _harmed(
             controls[fault] = harm(one, ["move"], seed=SEED, rounds=1, fault=fault)
         print(f"{fault}: {controls[fault]}", flush=True)
     with shoppers("deaths") as one:
-        died = harm(one, ["redis"], seed=SEED, rounds=deaths)
+        died = harm(one, ["redis", "hang"], seed=SEED, rounds=2 * deaths)
     print(f"Redis killed: {died}", flush=True)
     with shoppers("epoch") as one:
         controls["epoch"] = without_epoch(one, seed=SEED)
@@ -190,7 +190,7 @@ def _of_outages(found: Sequence[Outage], backlog: int) -> list[Figure]:
 def _of_behaviour(
     done: Rounds, died: Rounds, controls: Mapping[str, Rounds], *, rounds: int, deaths: int
 ) -> list[Figure]:
-    note, redis = "behaviour", "Redis killed, its last second lost"
+    note, redis = "behaviour", "Redis killed with its last second lost, and silent for 6 s"
     kinds = ", ".join(f"{count} {kind}" for kind, count in done.counted.items())
 
     def off(name: str, fault: str) -> Figure:
@@ -212,7 +212,9 @@ def _of_behaviour(
         _zero("dead letters", done.dead_letters, "records", note),
         off("without the guard", GUARDS_OFF),
         off("where a batch is compared as a whole", COMPARED_ONCE),
-        Figure("deaths of Redis with records in hand", died.rounds, "", deaths, kind="count"),
+        Figure(
+            "deaths and silences of Redis with records in hand", died.rounds, "", 2 * deaths, kind="count"
+        ),
         Figure("what Redis had lost", died.lost_bytes, "bytes", 1, kind="count"),
         _zero("wrong counters", len(died.damage.counters), "items", redis),
         _zero("wrong anywhere else", died.damage.others, "", redis),

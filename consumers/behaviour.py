@@ -127,7 +127,9 @@ class BehaviourHandler:
                 "the record's key is not its field 'user_id': key records of this topic by user_id, or the "
                 "events of one shopper arrive in any order"
             )
-        occurred, recorded = event.occurred_at.timestamp(), record.timestamp_ms / 1000
+        occurred = event.occurred_at.timestamp()
+        # Old topics keep no time of the record: -1.
+        recorded = record.timestamp_ms / 1000 if record.timestamp_ms >= 0 else occurred
         return Interaction(
             topic=record.topic_id[:8],
             partition=record.partition,

@@ -40,9 +40,9 @@ def test_a_redis_that_loses_its_last_second_is_told_again(
     kafka: Kafka, namespace: str, tmp_path: Path
 ) -> None:
     with ShopperWorld(tmp_path, kafka.bootstrap_servers, namespace) as world:
-        done = harm(world, ["redis"], seed=3, rounds=2)
+        done = harm(world, ["redis"], seed=3, rounds=1)
     print(done)
-    assert done.rewinds >= 2
+    assert done.rewinds >= 1
     assert done.lost_bytes > 0
     assert done.damage.nothing, f"{done}: {done.damage!r}"
 

@@ -37,6 +37,8 @@ SHOPPERS, ITEMS = 300, 60
 EVENTS_PER_SECOND = 300
 #: Between a batch's shoppers and its items: where most kills and pauses find it.
 WRITE_SECONDS = 0.05
+#: Clients give up after 5 s.
+HANG_SECONDS = 6.0
 #: Redis loses less than commits trail by (3 s), and more than a moment.
 LOST_SECONDS = (1.0, 1.5)
 
@@ -292,6 +294,17 @@ class _Harm:
         load.join()
         return in_hand > 0 and lost > 0
 
+    def hang(self) -> bool:
+        """Redis answers nothing for longer than its clients wait, and then does what it was asked to."""
+        load = self.load(HANG_SECONDS + 3.0)
+        time.sleep(self.draw.uniform(0.5, 1.5))
+        self.world.redis.pause()
+        in_hand = sum(self.world.in_flight(process) for process in self.pair)
+        time.sleep(HANG_SECONDS)
+        self.world.redis.resume()
+        load.join()
+        return in_hand > 0
+
     def _start(self, *processes: ConsumerProcess) -> None:
         for process in processes:
             process.start()
@@ -314,7 +327,7 @@ class _Harm:
 
 
 def harm(world: ShopperWorld, kinds: Sequence[str], *, seed: int, rounds: int, fault: str = "") -> Rounds:
-    """`rounds` rounds that count, of these kinds in turn: kill, pause, move, rewind, redis.
+    """`rounds` rounds that count, of these kinds in turn: kill, pause, move, rewind, redis, hang.
 
     `fault` is a guard that both processes work without (tests/support/behaviour_faults.py).
     """
