@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from schemas.vectors import BEHAVIOUR, CONTENT, Vector
+from schemas.vectors import CONTENT, Vector
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,17 +80,9 @@ def evidence_of(seeds: Sequence[tuple[float, float]], half: float) -> float:
     return sum(abs(weight) * evidence(shoppers, half) for weight, shoppers in seeds) / total
 
 
-def weights_for(asked: Sequence[Asked], shoppers: float, half: float) -> dict[str, float]:
-    """What each dimension counts with for a hit that so many shoppers touched.
-
-    Behaviour counts with the smaller evidence of the two sides: what a pair of items has in common rests on
-    no more shoppers than the colder one has.
-    """
-    weights = {one.dimension: one.weight for one in asked}
-    for one in asked:
-        if one.dimension == BEHAVIOUR:
-            weights[BEHAVIOUR] = one.weight * min(one.evidence, evidence(shoppers, half))
-    return weights
+def weights_for(asked: Sequence[Asked]) -> dict[str, float]:
+    """What each dimension counts with, for every hit of the query: behaviour by the evidence of the seeds."""
+    return {one.dimension: one.weight * one.evidence for one in asked}
 
 
 def fused(scores: Mapping[str, float], weights: Mapping[str, float]) -> float:

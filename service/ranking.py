@@ -15,7 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adapters.index_port import VectorIndex
-from schemas.vectors import CONTENT, SPARSE_DIMENSIONS, Candidate, DimensionQuery, FusedQuery, Where
+from schemas.vectors import (
+    BEHAVIOUR,
+    CONTENT,
+    SPARSE_DIMENSIONS,
+    Candidate,
+    DimensionQuery,
+    FusedQuery,
+    Where,
+)
 from service.catalogue import Target
 from service.filters import Price, narrowed
 from service.fusion import (
@@ -99,7 +107,6 @@ class Ranker:
             DimensionQuery(
                 one.dimension,
                 one.vector,
-                # Candidates come before their evidence is known; the seeds' own is.
                 one.weight * one.evidence / total / one.unit,
                 candidates=max(self._settings.candidates, size),
             )
@@ -111,11 +118,10 @@ class Ranker:
             )
             ids = [candidate.product_id for candidate in found]
             exact = self._index.scores(target.collection, queries, ids) if ids else []
-        half = self._settings.evidence_shoppers
+        weights = weights_for(asked)
         factors = self._factors(query, found)
         scored = []
         for place, (product_id, _, payload) in enumerate(found):
-            weights = weights_for(asked, payload.get("shoppers") or 0, half)
             scores: dict[str, float] = {}
             for one, raw in zip(asked, exact, strict=True):
                 score = raw.get(product_id)
@@ -167,9 +173,13 @@ class Ranker:
 
 
 def _shares_nothing(dimension: str, candidate: Candidate) -> bool:
-    """Whether a candidate without a score has the dimension all the same.
+    """Whether a candidate without a score has 0 in the dimension, and is not without it.
 
     A dense vector is always scored. A sparse one that shares no index may be left out by the engine: that is
-    a true 0, and its fingerprint on the point tells it from a vector that is missing.
+    a true 0, and its fingerprint on the point tells it from a vector that is missing. An item that nobody
+    touched has no shopper in common either. Were it judged by its text alone, it would pass items that share
+    shoppers: texts score several times as high.
     """
-    return dimension in SPARSE_DIMENSIONS and dimension in (candidate.payload.get("fingerprints") or {})
+    return dimension == BEHAVIOUR or (
+        dimension in SPARSE_DIMENSIONS and dimension in (candidate.payload.get("fingerprints") or {})
+    )

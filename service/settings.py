@@ -26,8 +26,8 @@ class ServiceSettings(Frozen):
     }
     #: The same for a shopper's recommendations: what comes next is told by who else was here, the words help.
     recommendation_weights: dict[DimensionName, float] = {
-        "content": 0.2,
-        "lexical": 0.2,
+        "content": 0.1,
+        "lexical": 0.1,
         "behaviour": 1.0,
     }
     #: What the Bayesian mean of an item's rating is drawn towards.
@@ -36,7 +36,7 @@ class ServiceSettings(Frozen):
     candidates: int = Field(default=100, ge=10, le=5_000)
     #: The best candidates whose scores are then computed exactly in every dimension.
     rescored: int = Field(default=50, ge=10, le=1_000)
-    #: Shoppers at which behaviour counts half of its weight: n / (n + this).
+    #: Shoppers of the seeds at which behaviour counts half of its weight: n / (n + this).
     evidence_shoppers: float = Field(default=5.0, gt=0)
     #: Half-life of seeds that say when they were, unless the request says one.
     half_life_seconds: float = Field(default=86_400.0, gt=0)

@@ -48,7 +48,7 @@ def test_every_hit_has_an_exact_score_in_each_dimension_it_has_and_their_weighte
     for hit in answer.items:
         has_reviews, has_shoppers = hit.item_id in REVIEW_TEXTS, hit.item_id in SHOPPERS
         expected = {CONTENT, LEXICAL} | ({REVIEWS} if has_reviews else set())
-        assert set(hit.dimensions) == expected | ({BEHAVIOUR} if has_shoppers else set()), hit.item_id
+        assert set(hit.dimensions) == expected | {BEHAVIOUR}, hit.item_id
         if has_reviews:
             one, other = shop.encoder.encode([REVIEW_TEXTS["s1"], REVIEW_TEXTS[hit.item_id]])
             assert hit.dimensions[REVIEWS].score == pytest.approx(float(np.dot(one, other)), abs=1e-3)
@@ -56,9 +56,10 @@ def test_every_hit_has_an_exact_score_in_each_dimension_it_has_and_their_weighte
             assert hit.dimensions[BEHAVIOUR].score == pytest.approx(
                 min(1.0, shared_score("s1", hit.item_id)), abs=1e-3
             )
-            colder = min(len(SHOPPERS["s1"]), len(SHOPPERS[hit.item_id]))
-            counted = evidence(colder, SETTINGS.evidence_shoppers)
-            assert hit.dimensions[BEHAVIOUR].weight == pytest.approx(counted, abs=1e-5)
+        else:
+            assert hit.dimensions[BEHAVIOUR].score == 0
+        counted = evidence(len(SHOPPERS["s1"]), SETTINGS.evidence_shoppers)
+        assert hit.dimensions[BEHAVIOUR].weight == pytest.approx(counted, abs=1e-5)
         total = sum(one.weight for one in hit.dimensions.values())
         mean = sum(one.weight * one.score for one in hit.dimensions.values()) / total
         if all(one.score < 1 for one in hit.dimensions.values()):
@@ -84,10 +85,10 @@ def test_an_item_scores_one_with_itself_in_every_dimension(shop: Shop) -> None:
     )
 
 
-def test_no_shopper_in_common_is_a_zero_and_no_shopper_at_all_is_no_dimension(shop: Shop) -> None:
+def test_no_shopper_in_common_and_no_shopper_at_all_are_zeros(shop: Shop) -> None:
     answer = ask(shop, "s1", filter={"group": "any"})
     assert hit_of(answer, "s7").dimensions[BEHAVIOUR].score == 0
-    assert BEHAVIOUR not in hit_of(answer, "s2").dimensions
+    assert hit_of(answer, "s2").dimensions[BEHAVIOUR].score == 0
 
 
 def test_a_cold_seed_is_judged_by_its_text(fresh_shop: Shop) -> None:

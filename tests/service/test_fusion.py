@@ -81,21 +81,16 @@ def test_nothing_in_common_is_a_zero_and_a_negative_weight_counts_by_its_size() 
 
 
 @given(text=SCORE, shared=SCORE, one=SHOPPERS, other=SHOPPERS)
-def test_the_more_shoppers_a_hit_has_the_more_it_is_judged_by_them(
+def test_the_more_shoppers_the_seeds_have_the_more_a_hit_is_judged_by_them(
     text: float, shared: float, one: float, other: float
 ) -> None:
-    asked = [Asked(CONTENT, [1.0], 1.0), Asked(BEHAVIOUR, [1.0], 2.0, evidence=0.9)]
-    scores = {CONTENT: text, BEHAVIOUR: shared}
+    def score(shoppers: float) -> float:
+        known = evidence(shoppers, 5)
+        asked = [Asked(CONTENT, [1.0], 1.0), Asked(BEHAVIOUR, [1.0], 2.0, evidence=known)]
+        return fused({CONTENT: text, BEHAVIOUR: shared}, weights_for(asked))
+
     fewer, more = sorted((one, other))
-    colder, warmer = (fused(scores, weights_for(asked, shoppers, 5)) for shoppers in (fewer, more))
-    assert abs(warmer - shared) <= abs(colder - shared) + 1e-9
-
-
-def test_behaviour_counts_with_the_smaller_evidence_of_the_two_sides() -> None:
-    asked = [Asked(CONTENT, [1.0], 1.0), Asked(BEHAVIOUR, [1.0], 2.0, evidence=0.5)]
-    assert weights_for(asked, 0, 5) == {CONTENT: 1.0, BEHAVIOUR: 0.0}
-    assert weights_for(asked, 1, 4) == {CONTENT: 1.0, BEHAVIOUR: pytest.approx(0.4)}
-    assert weights_for(asked, 1e6, 5) == {CONTENT: 1.0, BEHAVIOUR: 1.0}
+    assert abs(score(more) - shared) <= abs(score(fewer) - shared) + 1e-9
 
 
 LEAVES = {("Sport", "Shoes")}

@@ -116,7 +116,7 @@ def test_as_many_recent_items_count_as_the_setting_says(shop: Shop) -> None:
 
 
 def test_each_hit_names_the_items_that_it_came_from(client: TestClient) -> None:
-    answer = recommended(client, "barista", explain=True, limit=20)
+    answer = recommended(client, "barista", explain=True, limit=20, weights="content:1")
     seeds = {
         hit.item_id: hit.explanation.seeds[0].item_id for hit in answer.items if hit.explanation is not None
     }
