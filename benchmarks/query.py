@@ -3,7 +3,8 @@
 The service runs in a process of its own over Qdrant's engine; this process sends queries at fixed times,
 whether or not earlier ones were answered (an open loop), and measures each from the moment it was due. What
 the service adds is latency without the time that its own calls of the index took (Server-Timing). The overlap
-is with every item of the collection scored exactly, in numpy, filters included.
+is with every item of the collection scored exactly, in numpy, in all four dimensions, filters and evidence
+included (benchmarks/query_catalogue.py).
 
 Reads   the synthetic shop
 Writes  a folder that goes away
@@ -14,7 +15,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import math
 import queue
 import socket
 import statistics
@@ -26,39 +26,27 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from adapters.child import GIL_SWITCH_SECONDS
 from adapters.index_edge import EdgeIndex
-from adapters.index_port import LIVE_ALIAS, collection_name
 from adapters.redis_client import RedisSettings, connect
 from adapters.redis_items import ItemStore
-from adapters.releases import ReleaseSettings, ReleaseStore
 from benchmarks.harness import Figure, Report, percentile
-from consumers.assembly import Encoded, assemble
-from model.encoder import TextEncoder
+from benchmarks.query_catalogue import SEED, Catalogue, open_store
 from model.encoder_process import EncoderProcess
-from model.release import LoadedRelease, first_release, load_release, start_release
+from model.release import LoadedRelease, start_release
 from model.settings import ModelSettings
-from producers.shop import Shop
-from schemas.items import ItemState
-from schemas.vectors import SparseVector, item_vectors
 from service.api import create_app
 from service.releases import ReleaseNotLoaded
 from service.settings import ServiceSettings
 
 NAME = "query"
-SEED = 11
 QUERIES_PER_SECOND = 50.0
 CONNECTIONS = 16
 COMPARED = 200
-BATCH = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +84,7 @@ def run(*, small: bool, data: Path | None) -> Report:
             warm = [catalogue.query(draw, limit=10) for _ in range(100)]
             load(host, port, warm, rate=rate)
             timed = load(host, port, bodies, rate=rate)
-            compared = [catalogue.query(draw, limit=10, capped=False) for _ in range(COMPARED)]
+            compared = [catalogue.query(draw, limit=10, ruled=False) for _ in range(COMPARED)]
             overlap = [catalogue.overlap(body, one_by_one(host, port, body)) for body in compared]
             texts = [{"text": catalogue.products[draw.randrange(items)].title} for _ in range(count // 4)]
             search = load(host, port, texts, rate=rate / 5, path="/v1/search")
@@ -151,124 +139,9 @@ def run(*, small: bool, data: Path | None) -> Report:
             "seed": SEED,
             "index": "edge, graph built",
         },
-        data="synthetic shop; seeds are items, filters are stock with category, price ratio or brand cap",
+        data="synthetic shop with reviews and shoppers; seeds are items, filters are stock with category, "
+        "price ratio or brand cap",
     )
-
-
-class Catalogue:
-    """The shop in an index folder, and in memory to score everything exactly."""
-
-    def __init__(self, folder: Path, items: int) -> None:
-        release = load_release(*open_store(folder), ModelSettings())
-        self.collection = collection_name(release.release_id)
-        self.products = list(Shop(SEED, products=items).products())[:items]
-        self.row = {product.product_id: number for number, product in enumerate(self.products)}
-        started = time.monotonic()
-        texts = [release.recipe.content(product) for product in self.products]
-        self.content = encoded(release.encoder, texts)
-        print(f"{len(texts)} texts encoded in {time.monotonic() - started:.0f} s", flush=True)
-        self.lexical = [release.recipe.lexical(product) for product in self.products]
-        index = EdgeIndex(folder / "index")
-        index.ensure_collection(self.collection, item_vectors(release.manifest.dimension))
-        index.set_alias(LIVE_ALIAS, self.collection)
-        for start in range(0, len(self.products), BATCH):
-            rows = range(start, min(start + BATCH, len(self.products)))
-            index.upsert(self.collection, [self._point(row, release) for row in rows], ticket=1)
-        # As the embedded stack does when it starts with so many items, and in small too: the same path.
-        index.optimize(self.collection)
-        index.close()
-        release.encoder.close()
-        self._postings = self._inverted()
-
-    def _point(self, row: int, release: LoadedRelease[TextEncoder]) -> Any:
-        product = self.products[row]
-        state = ItemState(product.product_id, product.order, product.occurred_at, product)
-        vector = Encoded(release.recipe.fingerprint(product), self.content[row].tolist())
-        made = assemble(
-            product.product_id,
-            state,
-            None,
-            recipe=release.recipe,
-            encoded={vector.fingerprint: vector},
-            now=datetime.now(UTC),
-        )
-        return made.point
-
-    def _inverted(self) -> dict[int, tuple[NDArray[np.int64], NDArray[np.float64]]]:
-        rows: dict[int, list[tuple[int, float]]] = {}
-        for number, vector in enumerate(self.lexical):
-            for index, value in zip(vector.indices, vector.values, strict=True):
-                rows.setdefault(index, []).append((number, value))
-        return {
-            index: (np.array([row for row, _ in pairs]), np.array([value for _, value in pairs]))
-            for index, pairs in rows.items()
-        }
-
-    def query(self, draw: Random, *, limit: int, capped: bool = True) -> dict[str, Any]:
-        """A request by item: in stock, and one of: same department, price band, brand cap."""
-        product = self.products[draw.randrange(len(self.products))]
-        wanted: dict[str, Any] = {"in_stock": True}
-        kind = draw.randrange(3 if capped else 2)
-        if kind == 0 and product.category:
-            wanted["category"] = [product.category[0]]
-        elif kind == 1 and product.price is not None:
-            wanted["price_ratio"] = {"min": 0.5, "max": 2.0}
-        elif capped:
-            wanted["brand_cap"] = 3
-        return {"seeds": [{"item_id": product.product_id}], "filter": wanted, "limit": limit}
-
-    def overlap(self, body: dict[str, Any], found: list[str]) -> float:
-        """Share of the truly best that were found; truth is every allowed item, scored exactly."""
-        seed = self.row[body["seeds"][0]["item_id"]]
-        weights = ServiceSettings().weights
-        total = weights["content"] * (self.content @ self.content[seed]) + weights["lexical"] * self._lexical(
-            seed
-        )
-        allowed = np.array([self._allowed(row, seed, body["filter"]) for row in range(len(self.products))])
-        total = np.where(allowed, total, -np.inf)
-        best = [row for row in np.argsort(-total)[: body["limit"]] if total[row] > -np.inf]
-        if not best:
-            return 1.0
-        # Items that tie with the last place are as good as it.
-        bound = total[best[-1]] - 1e-3
-        good = sum(1 for item in found[: len(best)] if total[self.row[item]] >= bound)
-        return good / len(best)
-
-    def _lexical(self, seed: int) -> NDArray[np.float64]:
-        scores = np.zeros(len(self.products))
-        vector: SparseVector = self.lexical[seed]
-        count = len(self.products)
-        for index, value in zip(vector.indices, vector.values, strict=True):
-            rows, values = self._postings[index]
-            idf = math.log((count - len(rows) + 0.5) / (len(rows) + 0.5) + 1)
-            scores[rows] += value * idf * values
-        exact: NDArray[np.float64] = scores / scores[seed]
-        return exact
-
-    def _allowed(self, row: int, seed: int, wanted: dict[str, Any]) -> bool:
-        product, other = self.products[row], self.products[seed]
-        if row == seed or product.in_stock is not True:
-            return False
-        if "category" in wanted and wanted["category"][0] not in product.category:
-            return False
-        if "price_ratio" in wanted:
-            if product.price is None or other.price is None or product.currency != other.currency:
-                return False
-            return 0.5 * float(other.price) <= float(product.price) <= 2.0 * float(other.price)
-        return True
-
-
-def encoded(encoder: TextEncoder, texts: Sequence[str]) -> NDArray[np.float32]:
-    """All vectors, shape (texts, dimension)."""
-    return np.concatenate(
-        [encoder.encode_array(texts[start : start + 2_048]) for start in range(0, len(texts), 2_048)]
-    )
-
-
-def open_store(folder: Path) -> tuple[ReleaseStore, str]:
-    """Where releases are kept in this folder, and the base model's, made if it is not there."""
-    store = ReleaseStore(ReleaseSettings(url=str(folder / "releases")))
-    return store, first_release(ModelSettings(), store, created_at=datetime.now(UTC)).release_id
 
 
 def serve(folder: Path) -> None:

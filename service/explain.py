@@ -129,16 +129,6 @@ def shoppers_in_common(seed: Mapping[str, Vector], hit: Mapping[str, Vector]) ->
     return len(set(one.indices) & set(other.indices))
 
 
-def dot(one: SparseVector, other: SparseVector, weights: Mapping[int, float] | None = None) -> float:
-    """The product of two sparse vectors, each index weighted (1 without weights, 0 where they lack it)."""
-    held = dict(zip(other.indices, other.values, strict=True))
-    return sum(
-        value * held[index] * (1.0 if weights is None else weights.get(index, 0.0))
-        for index, value in zip(one.indices, one.values, strict=True)
-        if index in held
-    )
-
-
 def common_prefix(left: Sequence[str], right: Sequence[str]) -> list[str]:
     """The levels two category paths share from the root."""
     shared = []

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from schemas.api import Applied, Explanation, SeedShare
 from schemas.vectors import BEHAVIOUR, DENSE_DIMENSIONS, LEXICAL, SparseVector, Vector
 from service.catalogue import Catalogue, Target
 from service.errors import Unavailable
-from service.explain import Word, dot, explanation, shared_terms, shoppers_in_common, words_of
+from service.explain import Word, explanation, shared_terms, shoppers_in_common, words_of
 from service.fusion import Asked, Scored
 from service.idf import RememberedIdf
 from service.presets import Wanted
@@ -56,12 +57,13 @@ class Explainer:
             points = self._catalogue.index.fetch(target.collection, ids, vectors=names)
             idf = self._idf_of(queries.get(LEXICAL), target)
         terms = self._terms(queries.get(LEXICAL), target, idf, notes)
+        owing = SeedParts(parts, queries, idf) if several else None
         explained = {}
         for one in ranked:
             product_id = one.scored.product_id
             point = points.get(product_id)
             vectors = point.vectors if point is not None else {}
-            owed = owed_to(parts, one.scored, vectors, queries, idf) if several else [1.0]
+            owed = owing.of(one.scored, vectors) if owing is not None else [1.0]
             nearest = max(
                 (place for place, part in enumerate(parts) if part.weight > 0), key=lambda place: owed[place]
             )
@@ -116,37 +118,56 @@ class Terms:
         return shared_terms(self._words[place], self._query, vector, self._idf)
 
 
-def owed_to(
-    parts: Sequence[Part],
-    hit: Scored,
-    vectors: Mapping[str, Vector],
-    queries: Mapping[str, Asked],
-    idf: Mapping[int, float],
-) -> list[float]:
-    """What each seed adds to the hit's weighted scores, in the order of `parts`.
+class SeedParts:
+    """What each seed adds to a hit's weighted scores.
 
-    A query is the weighted sum of the seeds' vectors over its length, and a score is linear in it; so these
-    add up to the sum of weight * score over the hit's dimensions.
+    A query is the weighted sum of the seeds' vectors over its length, and a score is linear in it; so the
+    parts add up to the sum of weight * score over the hit's dimensions. Prepared once, for many hits.
     """
-    owed = [0.0] * len(parts)
-    for name in hit.dimensions:
-        one, held = queries[name], vectors.get(name)
-        if held is None:
-            continue
-        scale = hit.weights[name] / (one.norm * one.unit)
-        for place, part in enumerate(parts):
-            own = part.vectors.get(name)
-            if own is not None:
-                owed[place] += scale * part.weight * _product(name, own, held, idf)
-    return owed
+
+    def __init__(self, parts: Sequence[Part], queries: Mapping[str, Asked], idf: Mapping[int, float]) -> None:
+        self._count = len(parts)
+        self._dense: dict[str, NDArray[np.float64]] = {}
+        self._sparse: dict[str, list[dict[int, float]]] = {}
+        for name, one in queries.items():
+            scales = [part.weight / (one.norm * one.unit) for part in parts]
+            vectors = [part.vectors.get(name) for part in parts]
+            if name in DENSE_DIMENSIONS:
+                nothing = np.zeros(len(one.vector))
+                rows = [nothing if vector is None else np.asarray(vector) for vector in vectors]
+                self._dense[name] = np.array(rows) * np.array(scales)[:, None]
+            else:
+                weigh = idf if name == LEXICAL else None
+                self._sparse[name] = [
+                    _scaled(vector, scale, weigh) for vector, scale in zip(vectors, scales, strict=True)
+                ]
+
+    def of(self, hit: Scored, vectors: Mapping[str, Vector]) -> list[float]:
+        """The parts of one hit with these vectors, in the order of the seeds."""
+        owed = [0.0] * self._count
+        for name in hit.dimensions:
+            held = vectors.get(name)
+            if isinstance(held, SparseVector):
+                pairs = list(zip(held.indices, held.values, strict=True))
+                products = [
+                    sum(value * own[index] for index, value in pairs if index in own)
+                    for own in self._sparse[name]
+                ]
+            elif held is not None:
+                products = np.einsum("ij,j->i", self._dense[name], np.asarray(held)).tolist()
+            else:
+                continue
+            owed = [sum_ + hit.weights[name] * product for sum_, product in zip(owed, products, strict=True)]
+        return owed
 
 
-def _product(name: str, own: Vector, held: Vector, idf: Mapping[int, float]) -> float:
-    if isinstance(own, SparseVector) and isinstance(held, SparseVector):
-        return dot(own, held, idf if name == LEXICAL else None)
-    if name in DENSE_DIMENSIONS:
-        return float(np.dot(np.asarray(own), np.asarray(held)))
-    return 0.0
+def _scaled(vector: Vector | None, scale: float, weigh: Mapping[int, float] | None) -> dict[int, float]:
+    if not isinstance(vector, SparseVector):
+        return {}
+    return {
+        index: value * scale * (1.0 if weigh is None else weigh.get(index, 0.0))
+        for index, value in zip(vector.indices, vector.values, strict=True)
+    }
 
 
 def _named(parts: Sequence[Part], owed: Sequence[float]) -> list[SeedShare]:

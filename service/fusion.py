@@ -63,8 +63,7 @@ class Scored:
 def evidence(shoppers: float, half: float) -> float:
     """How much `shoppers` shoppers say, from 0 towards 1: n / (n + half), so a half at `half` of them.
 
-    The weight that a posterior mean gives to n observations against a prior worth `half` of them (Gelman et
-    al., Bayesian Data Analysis, section 2.4).
+    The form in which Koren (2008, Factorization meets the neighborhood, section 2.2) shrinks similarities.
     """
     return shoppers / (shoppers + half) if shoppers > 0 else 0.0
 

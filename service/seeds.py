@@ -159,15 +159,15 @@ def combined_dense(parts: Sequence[tuple[float, DenseVector]]) -> tuple[list[flo
 
 def combined_sparse(parts: Sequence[tuple[float, SparseVector]]) -> tuple[SparseVector, float] | None:
     """The unit vector along the weighted sum and the sum's norm, or None where nothing is left."""
-    total: dict[int, float] = {}
-    for weight, vector in parts:
-        for index, value in zip(vector.indices, vector.values, strict=True):
-            total[index] = total.get(index, 0.0) + weight * value
-    norm = math.sqrt(sum(value * value for value in total.values()))
+    scaled = [weight * np.asarray(vector.values) for weight, vector in parts]
+    indices = np.concatenate([np.asarray(vector.indices, dtype=np.int64) for _, vector in parts])
+    unique, places = np.unique(indices, return_inverse=True)
+    total = np.bincount(places, weights=np.concatenate(scaled), minlength=len(unique))
+    norm = float(np.linalg.norm(total))
     if norm < _NOTHING:
         return None
-    indices = tuple(sorted(index for index, value in total.items() if value != 0.0))
-    return SparseVector(indices, tuple(total[index] / norm for index in indices)), norm
+    left = total != 0.0
+    return SparseVector(tuple(unique[left].tolist()), tuple((total[left] / norm).tolist())), norm
 
 
 def length(vector: SparseVector) -> float:

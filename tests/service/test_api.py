@@ -58,6 +58,16 @@ def test_the_short_form_answers_as_the_long_one(client: TestClient) -> None:
     assert len(answers[0].items) == 3
 
 
+def test_a_preset_fills_in_what_the_short_form_leaves_out(client: TestClient) -> None:
+    def ids(query: str) -> set[str]:
+        response = client.get(f"/v1/items/s1/similar?limit=20&{query}")
+        return {hit["item_id"] for hit in response.json()["items"]}
+
+    assert "s2" not in ids("")
+    assert "s2" in ids("preset=same_product")
+    assert "s2" not in ids("preset=same_product&group=collapse")
+
+
 def test_an_answer_says_where_its_time_went(client: TestClient) -> None:
     response = client.get("/v1/items/s1/similar")
     spans = dict(part.split(";dur=") for part in response.headers["server-timing"].split(", "))

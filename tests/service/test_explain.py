@@ -12,7 +12,6 @@ from schemas.vectors import BEHAVIOUR, SparseVector
 from service.explain import (
     category_distance,
     common_prefix,
-    dot,
     explanation,
     shared_terms,
     shares,
@@ -114,9 +113,3 @@ def test_the_distance_of_two_categories_is_counted_from_the_deeper_one(
 ) -> None:
     assert category_distance(left, right) == levels
     assert category_distance(right, left) == levels
-
-
-def test_a_sparse_product_weighs_each_index_and_skips_unknown_ones() -> None:
-    one, other = SparseVector((1, 2, 3), (1.0, 2.0, 3.0)), SparseVector((2, 3, 4), (5.0, 7.0, 9.0))
-    assert dot(one, other) == 31
-    assert dot(one, other, {2: 0.5}) == 5

@@ -149,6 +149,13 @@ def test_ids_with_slashes_and_spaces_are_users_too(client: TestClient) -> None:
     assert ids(answer)[0] == "c1"
 
 
+def test_metrics_count_the_route_and_never_name_the_user(client: TestClient) -> None:
+    recommended(client, "runner")
+    text = client.get("/metrics").text
+    assert 'route="/v1/users/{user_id}/recommendations",status="200"' in text
+    assert "runner" not in text
+
+
 @pytest.mark.parametrize("user", ["nobody", "looked-away", "of-the-past"])
 def test_a_cold_shopper_sees_what_is_trending_and_is_told_so(client: TestClient, user: str) -> None:
     answer = recommended(client, user)
