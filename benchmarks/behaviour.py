@@ -47,7 +47,8 @@ PARTITIONS = 12
 ITEMS, SHOPPERS = 100_000, 200_000
 TYPES = ("view", "click", "cart", "purchase", "share", "rate", "impression")
 SHARES = (0.55, 0.15, 0.08, 0.04, 0.02, 0.02, 0.14)
-WARM_ITEMS = 100
+#: At half of them every bucket of time that an item keeps has been filled: 32 days.
+DAYS = 90
 #: One Redis and a cluster are compared on so much less.
 BESIDE = 10
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -55,7 +56,8 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 def run(*, small: bool, data: Path | None) -> Report:
     """5,000,000 events; 200,000 in small."""
-    count = 200_000 if small else 5_000_000
+    # Of fewer events fewer items are warm by half of them.
+    count, warm = (200_000, 10) if small else (5_000_000, 100)
     reason = missing()
     with ExitStack() as opened:
         folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="simstream-bench-")))
@@ -76,8 +78,10 @@ def run(*, small: bool, data: Path | None) -> Report:
         bare = _child("bare", settings, count, {})
         watched = {"broker": broker.pid, "redis": store.pid}
         memory: list[dict[str, float]] = []
-        found = _child("consume", settings, count, watched, at_half=lambda: memory.append(_memory(store.url)))
-        memory.append(_memory(store.url))
+        found = _child(
+            "consume", settings, count, watched, at_half=lambda: memory.append(_memory(store.url, warm))
+        )
+        memory.append(_memory(store.url, warm))
         beside = _beside(folder, kafka, count // BESIDE)
     rate = count / found["seconds"]
     bare_rate = count / bare["seconds"]
@@ -90,7 +94,7 @@ def run(*, small: bool, data: Path | None) -> Report:
             for name in ("consumer", "broker", "redis")
         ),
         Figure(
-            "memory of a warm item, all its keys, the largest of 100",
+            f"memory of a warm item, all its keys, the largest of {warm}",
             memory[-1]["largest"],
             "bytes",
             6 * 1024,
@@ -98,7 +102,7 @@ def run(*, small: bool, data: Path | None) -> Report:
             kind="count",
         ),
         Figure(
-            "median memory of the 100 warmest items, at the end over at half of the events",
+            f"median memory of the {warm} warmest items, at the end over at half of the events",
             memory[-1]["median"] / memory[0]["median"],
             "x",
             1.1,
@@ -122,7 +126,7 @@ def run(*, small: bool, data: Path | None) -> Report:
             "seed": SEED,
             "broker": "Apache Kafka" if reason is None else "Tansu",
         },
-        data="drawn events: items by Zipf 1.1, shoppers by Zipf 0.8, seven types, over 30 days",
+        data="drawn events: items by Zipf 1.1, shoppers by Zipf 0.8, seven types, over 90 days",
         skipped=[] if reason is None else [f"Apache Kafka: {reason}"],
     )
 
@@ -151,8 +155,8 @@ def _produce(bootstrap: str, topic: str, count: int) -> None:
     items = _zipf(draw, ITEMS, 1.1, count)
     shoppers = _zipf(draw, SHOPPERS, 0.8, count)
     types = draw.choice(len(TYPES), size=count, p=SHARES)
-    seconds = np.sort(draw.integers(0, 30 * 86_400, size=count))
-    start = datetime(2026, 10, 1, tzinfo=UTC)
+    seconds = np.sort(draw.integers(0, DAYS * 86_400, size=count))
+    start = datetime(2026, 8, 1, tzinfo=UTC)
     producer = Producer(
         {
             "bootstrap.servers": bootstrap,
@@ -226,7 +230,7 @@ def _cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
-def _memory(url: str) -> dict[str, float]:
+def _memory(url: str, warm: int) -> dict[str, float]:
     """Bytes of all keys of the warmest items, as Redis counts them."""
     with redis.Redis.from_url(url) as client:
         sizes = [
@@ -234,7 +238,7 @@ def _memory(url: str) -> dict[str, float]:
                 int(client.memory_usage(key, samples=0) or 0)
                 for key in (f"item:{{p{number}}}:behaviour", f"item:{{p{number}}}:sketch")
             )
-            for number in range(WARM_ITEMS)
+            for number in range(warm)
         ]
     return {"largest": max(sizes), "median": statistics.median(sizes)}
 
