@@ -40,7 +40,7 @@ from consumers.reviews import ReviewChange, ReviewsHandler
 from consumers.runner import Runner
 from consumers.shopper_vectors import ShopperVectors
 from consumers.work import Hint
-from schemas.errors import Transient
+from schemas.errors import Halt, Transient
 from schemas.vectors import Encoder, TextRecipe, item_vectors
 from service.releases import ReleaseNotLoaded
 
@@ -180,8 +180,20 @@ def open_live_index(settings: Settings) -> tuple[VectorIndex, str]:
 
 
 def open_live(settings: Settings) -> tuple[VectorIndex, str, LoadedReleases]:
-    """The index, its live collection, and that collection's release loaded."""
+    """The index, its live collection, and that collection's release loaded.
+
+    Raises Halt when the collection was made with other vectors, by an older version.
+    """
     index, collection = open_live_index(settings)
+    dimension = ReleaseStore(settings.releases).manifest(release_of(collection)).dimension
+    try:
+        index.ensure_collection(collection, item_vectors(dimension))
+    except ValueError as error:
+        index.close()
+        raise Halt(
+            f"{error}. An older version made it: remove the collection and its alias (embedded: the folder "
+            "`index` in the data folder) and start again, and it is filled from item state"
+        ) from error
     releases = LoadedReleases(settings)
     releases.load(release_of(collection))
     return index, collection, releases
