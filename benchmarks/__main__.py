@@ -41,7 +41,7 @@ from benchmarks.harness import (
 )
 
 DEFAULT_DATA = ROOT.parent / "shared" / "data"
-TIMEOUT_SECONDS = {"small": 600.0, "full": 5400.0}
+TIMEOUT_SECONDS = {"small": 1200.0, "full": 5400.0}
 #: Exit code of a child that raised Skipped; its reason is in the report file.
 SKIPPED = 77
 

@@ -71,9 +71,12 @@ def run(*, small: bool, data: Path | None) -> Report:
             if not small
             else {}
         )
+    # Of 2,000 shoppers both figures have a standard error of 6 %, and vectors differ a little with when they
+    # were written: in small a figure may be one standard error below what is wanted of all.
+    wanted = (0.105, 0.064) if small else (0.112, 0.068)
     figures = [
-        Figure("HR@10, next item", found[0], "", 0.112, kind="quality", headline=True),
-        Figure("NDCG@10, next item", found[1], "", 0.068, kind="quality", headline=True),
+        Figure("HR@10, next item", found[0], "", wanted[0], kind="quality", headline=True),
+        Figure("NDCG@10, next item", found[1], "", wanted[1], kind="quality", headline=True),
     ]
     for name, (hit_rate, ndcg) in alone.items():
         figures += [
