@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, cast
 
 from pydantic import ValidationError
 
@@ -140,11 +140,11 @@ class RolloutBoard:
         key = self._lease_key(name)
         with self._nodes.calling("reading a lease"):
             node = self._nodes.of(key)
-            holder, until = node.hmget(key, ["holder", "until"])  # type: ignore[misc]
-            seconds, micros = node.time()  # type: ignore[misc]
+            holder, until = cast("list[bytes | None]", node.hmget(key, ["holder", "until"]))
+            seconds, micros = cast("tuple[int, int]", node.time())
         if not holder or int(until or 0) <= seconds * 1000 + micros // 1000:
             return None
-        return str(holder.decode())
+        return holder.decode()
 
     # --- instances of the service --------------------------------------------------------------------
 

@@ -83,10 +83,15 @@ class World:
         self.board = RolloutBoard(client=connect(RedisSettings(url=redis_url)), namespace=namespace)
         self.work = ScriptedWork(self.index)
         self.now = datetime(2026, 11, 25, 12, tzinfo=UTC)
+        self.token = 0
         self.rollouts = self.process("first")
 
     def process(self, name: str, **settings: Any) -> Rollouts:
-        self.token = self.board.take(ROLLOUT_LEASE, name, 0.0) or 0
+        """Another process, once the lease of the one before has run out."""
+        self.board.let_go(ROLLOUT_LEASE, token=self.token)
+        token = self.board.take(ROLLOUT_LEASE, name, 60.0)
+        assert token is not None
+        self.token = token
         return Rollouts(
             board=self.board,
             index=self.index,
@@ -310,6 +315,21 @@ def test_somebody_who_slept_moves_neither_a_record_nor_the_alias(world: World) -
     assert world.live() == LIVE
     world.steps()
     assert world.live() == "items__r-2__1"
+
+
+def test_a_kill_between_the_alias_and_the_records_is_set_right_by_the_alias(world: World) -> None:
+    world.ask()
+    while world.states().get("items__r-2__1") is not State.VERIFIED:
+        world.step()
+    world.index.set_alias(ALIAS, "items__r-2__1")  # and the process is gone
+    assert world.states()[LIVE] is State.LIVE  # the record is wrong
+    world.rollouts = world.process("second")
+    world.step()
+    assert world.states() == {LIVE: State.RETIRED, "items__r-2__1": State.LIVE}
+    # A person moved it back by hand: the records follow.
+    world.index.set_alias(ALIAS, LIVE)
+    world.step()
+    assert world.states() == {LIVE: State.LIVE, "items__r-2__1": State.RETIRED}
 
 
 def killed_at(world: World, effect: int, *, before: bool) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -31,7 +31,7 @@ class Pair:
     def __init__(self, store: ItemStore, index: EdgeIndex) -> None:
         self.store, self.index = store, index
         self.naps = 0
-        self.on_nap = lambda: None
+        self.on_nap: Callable[[], object] = lambda: None
 
     def state(self, product_id: str, revision: int = 1, title: str | None = "a lamp") -> None:
         event = None
