@@ -32,12 +32,11 @@ from app.wiring import (
     embeddings_group,
     embeddings_runner,
     open_board,
-    patiently,
     recipe_of,
 )
 from consumers.rollout import Rollouts
 from consumers.verification import Verified, Verifier
-from schemas.errors import Transient
+from schemas.errors import Halt, Transient
 from schemas.rollouts import ReleaseMoved, Rollout
 from schemas.vectors import item_vectors
 
@@ -145,7 +144,12 @@ class WrittenCollections:
         )
         self._running[collection] = Running(runner).start()
         log.info("collection_written collection=%s", collection)
-        self._at_start(collection)
+        try:
+            self._at_start(collection)
+        except (Transient, Halt) as error:
+            if collection == live:
+                raise
+            log.warning("collection_not_compared collection=%s reason=%s", collection, error)
 
     def _end(self, collection: str, running: Running, *, live: str | None) -> None:
         running.stop()
@@ -315,6 +319,6 @@ class Instance:
     def _load(self, release_id: str) -> None:
         if release_id not in self._releases.ids():
             try:
-                patiently("releases", lambda: self._releases.load(release_id))
+                self._releases.load(release_id)
             except ValueError as error:
                 log.error("release_not_loaded release=%s reason=%s", release_id, error)

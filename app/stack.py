@@ -27,7 +27,7 @@ from app.backfill_process import GRAPH_FROM_POINTS
 from app.consumer_process import ConsumersProcess, registry_of
 from app.discovery import Addresses, announce
 from app.local import LocalRedis, TansuBroker
-from app.rollouts import Instance, WrittenCollections, make_rollouts
+from app.rollouts import Instance, WrittenCollections, make_rollouts, rolling
 from app.settings import Settings
 from app.wiring import (
     LoadedReleases,
@@ -201,9 +201,8 @@ def _start(
         _start_thread(opened, failures, runner.run, runner.stop)
     instance = Instance(settings, index=index, releases=releases, alone=False)
     _start_thread(opened, failures, instance.run, instance.stop)
-    stopped = threading.Event()
     rollouts = make_rollouts(settings, store=store, publisher=publisher, index=index)
-    _start_thread(opened, failures, lambda: rollouts.run(stopped), stopped.set)
+    opened.enter_context(rolling(rollouts))
     service = Service(
         create_app(
             index=index,

@@ -7,7 +7,7 @@ After the run every hit of every answer is scored again, offline, with the relea
 Queries are neighbours by content, one in ten a search by text. They ask for a lot of items whose texts stand
 still, so that their scores are known; prices change everywhere, texts in another lot, and new items come.
 
-The control searches through the alias at every call of the index while the alias moves.
+The control searches through the alias at every call of the index, while the alias moves in each request.
 
 Reads   the synthetic shop
 Writes  an embedded stack in a folder that goes away

@@ -1,7 +1,7 @@
 """A request lives in one collection, whatever the alias does meanwhile; an instance may lag behind the alias.
 
 The second release's vectors are the first one's under a fixed rotation: whoever mixes the two gets other
-scores than either. The alias moves at every single call of the index.
+scores than either. The alias moves in the middle of every request.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def test_scores_are_those_of_one_release_while_the_alias_moves(two: Shop, throug
     for product in PRODUCTS:
         request = SimilarRequest(seeds=[Seed(item_id=product.product_id)], weights={"content": 1.0})
         answers = [asked.similar(request, Timings())]
-        # An odd number of calls between two requests, so that each release is the first one's turn.
+        # Whichever it is now: each release begins a request.
         two.index.set_alias(LIVE_ALIAS, SECOND_COLLECTION)
         answers.append(asked.similar(request, Timings()))
         for answer in answers:

@@ -1,4 +1,4 @@
-"""An index whose alias moves to the other collection with every call that touches points."""
+"""An index whose alias moves to the other collection in every request, once it has its seeds."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ class MovingAlias:
             first, second = self._collections
             live = self._index.resolve(self._alias)
             answer = call(live if self._through_alias else collection, *args, **named)
-            self._index.set_alias(self._alias, second if live == first else first)
+            if name == "fetch":
+                self._index.set_alias(self._alias, second if live == first else first)
             return answer
 
         return moving
