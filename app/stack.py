@@ -27,7 +27,7 @@ from app.backfill_process import GRAPH_FROM_POINTS
 from app.consumer_process import ConsumersProcess, registry_of
 from app.discovery import Addresses, announce
 from app.local import LocalRedis, TansuBroker
-from app.rollouts import Instance, WrittenCollections, make_rollouts, rolling
+from app.rollouts import make_rollouts, rolling
 from app.settings import Settings
 from app.wiring import (
     LoadedReleases,
@@ -41,6 +41,7 @@ from app.wiring import (
     recipe_of,
     reconciler,
 )
+from app.written_collections import Instance, WrittenCollections
 from schemas.errors import Halt
 from service.api import create_app
 

@@ -28,13 +28,14 @@ def ask_for(
     standing: Collection[str],
     wanted: bool = True,
     anew: bool = False,
+    overrule: bool = False,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Rollout:
     """Register a collection for a release, or find the one it has, and ask for it to be made live.
 
     `standing` are the collections that there are, for a name that is free. `anew` asks for a fresh collection
-    of a release that has one (a rebuild). Without `wanted` it is registered and waits for a person. Raises
-    ValueError when the release is live already.
+    of a release that has one (a rebuild). Without `wanted` it is registered and waits for a person;
+    `overrule` asks for it even if the gate said no. Raises ValueError when the release is live already.
     """
     while True:
         own = [one for one in board.all() if one.release_id == release_id]
@@ -51,7 +52,8 @@ def ask_for(
                 newest = open_ones[-1]
                 if newest.wanted or not wanted:
                     return newest
-                return board.change(newest, newest.model_copy(update={"wanted": True, "reason": ""}))
+                update = {"wanted": True, "overruled": overrule, "reason": ""}
+                return board.change(newest, newest.model_copy(update=update))
             taken = {one.collection for one in own} | set(standing)
             number = 1
             while f"{alias}__{release_id}__{number}" in taken:
@@ -62,6 +64,7 @@ def ask_for(
                     release_id=release_id,
                     collection=f"{alias}__{release_id}__{number}",
                     wanted=wanted,
+                    overruled=overrule,
                     since=now(),
                 ),
             )

@@ -52,8 +52,8 @@ class RolloutSettings(Frozen):
 class Work(Protocol):
     """What the steps are made of; app/rollouts.py puts it together."""
 
-    def check(self, release_id: str) -> None:
-        """Load the release and try it. Raises ValueError saying what is wrong with it."""
+    def check(self, rollout: Rollout) -> None:
+        """Ask for the gate's verdict, load the release, try it. Raises ValueError saying what is wrong."""
         ...
 
     def fill(self, rollout: Rollout) -> bool:
@@ -196,7 +196,7 @@ class Rollouts:
         try:
             match rollout.state:
                 case RolloutState.CANDIDATE:
-                    self._work.check(rollout.release_id)
+                    self._work.check(rollout)
                     self._move(rollout, RolloutState.BACKFILLING, token)
                     return True
                 case RolloutState.BACKFILLING:

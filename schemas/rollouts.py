@@ -40,15 +40,16 @@ MOVES: Mapping[RolloutState, frozenset[RolloutState]] = {
 class Rollout(Frozen):
     """One collection on its way.
 
-    `wanted` asks for it to be made live. `filled` says that the backfill has handed it over: from then on
-    it is written as the live one is. `reason` says in a sentence why it stands still. `pruned` collections
-    are written no more and removed.
+    `wanted` asks for it to be made live; `overruled`, even if the gate said no. `filled` says that the
+    backfill has handed it over: from then on it is written as the live one is. `reason` says in a sentence
+    why it stands still. `pruned` collections are written no more and removed.
     """
 
     release_id: ReleaseId
     collection: str
     state: RolloutState = RolloutState.CANDIDATE
     wanted: bool = False
+    overruled: bool = False
     filled: bool = False
     pruned: bool = False
     reason: str = ""

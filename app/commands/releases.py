@@ -88,12 +88,16 @@ def promote(
     data_dir: DataDir = Path("var"),
     wait: Wait = True,
     timeout: Timeout = None,
+    against_the_gate: Annotated[
+        bool, typer.Option("--against-the-gate", help="Even if the gate found it worse than the live one.")
+    ] = False,
 ) -> None:
     """Bring a release live: backfill, verify, one alias change. This is the approval by hand."""
     settings = _settings(data_dir)
     ReleaseStore(settings.releases).manifest(release)
     board = open_board(settings)
-    _follow(board, _asked(settings, board, release), wait=wait, timeout=timeout)
+    asked = _asked(settings, board, release, overrule=against_the_gate)
+    _follow(board, asked, wait=wait, timeout=timeout)
 
 
 @releases.command("rollback")
@@ -131,14 +135,16 @@ def _settings(data_dir: Path) -> Settings:
     return stack_settings(load_settings(), data_dir)
 
 
-def _asked(settings: Settings, board: RolloutBoard, release: str) -> Rollout:
+def _asked(settings: Settings, board: RolloutBoard, release: str, *, overrule: bool) -> Rollout:
     """The request for a release. One that is live by the alias has perhaps no record yet."""
     index = open_index(settings.qdrant)
     try:
         live = index.resolve(alias_of(settings))
         if live is not None and release_of(live) == release:
             raise ValueError(f"release {release!r} is live already")
-        return ask_for(board, release, alias=alias_of(settings), standing=index.collections())
+        return ask_for(
+            board, release, alias=alias_of(settings), standing=index.collections(), overrule=overrule
+        )
     finally:
         index.close()
 

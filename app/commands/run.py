@@ -13,7 +13,7 @@ import typer
 
 from adapters.child import calm_collector
 from app.observability import configure_logging, export_metrics
-from app.rollouts import WrittenCollections, make_rollouts, rolling
+from app.rollouts import make_rollouts, rolling
 from app.settings import load_settings
 from app.stack import running, serve_alone
 from app.wiring import (
@@ -24,6 +24,7 @@ from app.wiring import (
     patiently,
     state_runner,
 )
+from app.written_collections import WrittenCollections
 
 
 class Consumer(StrEnum):

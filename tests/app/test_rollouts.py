@@ -17,7 +17,7 @@ import pytest
 from adapters.index_port import release_of
 from adapters.releases import ReleaseSettings, ReleaseStore
 from app.local import LocalRedis
-from app.rollouts import Instance, WrittenCollections, make_rollouts, rolling
+from app.rollouts import make_rollouts, rolling
 from app.settings import Settings, load_settings
 from app.wiring import (
     make_topics,
@@ -27,6 +27,7 @@ from app.wiring import (
     open_store,
     state_runner,
 )
+from app.written_collections import Instance, WrittenCollections
 from consumers.release_requests import ask_back, ask_removal
 from consumers.rollout import RolloutSettings
 from model.release import first_release

@@ -45,7 +45,7 @@ class ScriptedWork:
         self.fills: list[str] = []
         self.removed: list[str] = []
 
-    def check(self, release_id: str) -> None:
+    def check(self, rollout: Rollout) -> None:
         if self.wrong is not None:
             raise ValueError(self.wrong)
 

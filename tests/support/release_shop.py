@@ -44,7 +44,8 @@ class ReleaseShop:
             revision=revision,
             occurred_at=NOW,
             title=title or f"a lamp of sort {number}",
-            price="1.00",
+            # Another one each time: an event that changes nothing writes nothing.
+            price=f"{revision}.00",
         )
         topic = self.settings.named_topics().products.name
         self.publisher.send(topic, key=event.product_id, value=event.model_dump_json().encode())
