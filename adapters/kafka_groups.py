@@ -108,7 +108,10 @@ class GroupOffsets:
 
 
 def remove_group(settings: KafkaSettings, group: str) -> bool:
-    """Remove a group with its commits; False while it has members. Raises Transient."""
+    """Remove a group with its commits; False while it has members. Raises Transient.
+
+    Tansu removes it under its members as well.
+    """
     admin = AdminClient(settings.client_config("simstream-group-admin"))
     for future in admin.delete_consumer_groups([group], request_timeout=_TIMEOUT_SECONDS).values():
         try:

@@ -141,7 +141,7 @@ class RolloutBoard:
         with self._nodes.calling("reading a lease"):
             node = self._nodes.of(key)
             holder, until = cast("list[bytes | None]", node.hmget(key, ["holder", "until"]))
-            seconds, micros = cast("tuple[int, int]", node.time())
+            seconds, micros = node.time()
         if not holder or int(until or 0) <= seconds * 1000 + micros // 1000:
             return None
         return holder.decode()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from adapters.index_port import VectorIndex
@@ -35,11 +35,22 @@ PROBES = ("a lamp of brass", "running shoes, size 42", "wireless headphones", "g
 
 
 class RolloutWork:
-    """Implements consumers.rollout.Work with the parts of this process."""
+    """Implements consumers.rollout.Work with the parts of this process.
+
+    `writes` says whether this process still writes a collection: not every broker keeps a group whose members
+    are there.
+    """
 
     def __init__(
-        self, settings: Settings, *, store: ItemStore, publisher: Publisher, index: VectorIndex
+        self,
+        settings: Settings,
+        *,
+        store: ItemStore,
+        publisher: Publisher,
+        index: VectorIndex,
+        writes: Callable[[str], bool],
     ) -> None:
+        self._writes = writes
         self._settings = settings
         self._store = store
         self._publisher = publisher
@@ -97,6 +108,8 @@ class RolloutWork:
 
     def remove_group(self, collection: str) -> bool:
         """See Work."""
+        if self._writes(collection):
+            return False
         return remove_group(self._settings.kafka, embeddings_group(self._settings, collection))
 
     def tell(self, moved: ReleaseMoved) -> None:
@@ -121,14 +134,19 @@ def refuse_unless_passed(manifest: Manifest, *, overruled: bool) -> None:
 
 
 def make_rollouts(
-    settings: Settings, *, store: ItemStore, publisher: Publisher, index: VectorIndex
+    settings: Settings,
+    *,
+    store: ItemStore,
+    publisher: Publisher,
+    index: VectorIndex,
+    writes: Callable[[str], bool],
 ) -> Rollouts:
     """Whoever holds the lease works on what is wanted."""
     return Rollouts(
         board=open_board(settings),
         index=index,
         alias=alias_of(settings),
-        work=RolloutWork(settings, store=store, publisher=publisher, index=index),
+        work=RolloutWork(settings, store=store, publisher=publisher, index=index, writes=writes),
         settings=settings.rollout,
         holder=instance_name(),
     )

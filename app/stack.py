@@ -205,7 +205,7 @@ def _start(
         _start_thread(opened, failures, runner.run, runner.stop)
     instance = Instance(settings, index=index, releases=releases, alone=False)
     _start_thread(opened, failures, instance.run, instance.stop)
-    rollouts = make_rollouts(settings, store=store, publisher=publisher, index=index)
+    rollouts = make_rollouts(settings, store=store, publisher=publisher, index=index, writes=writers.writes)
     opened.enter_context(rolling(rollouts))
     service = Service(
         create_app(

@@ -80,6 +80,10 @@ class WrittenCollections:
             for running in self._running.values():
                 running.stop()
 
+    def writes(self, collection: str) -> bool:
+        """Whether this process has a writer of the collection."""
+        return collection in self._running
+
     def stop(self) -> None:
         """End `run`, after the work in hand."""
         self._stopped.set()

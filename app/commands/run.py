@@ -91,7 +91,11 @@ def consume(
             accept_poison=accept_poison,
         )
         run, stop = writers.run, writers.stop
-        opened.enter_context(rolling(make_rollouts(settings, store=store, publisher=publisher, index=index)))
+        opened.enter_context(
+            rolling(
+                make_rollouts(settings, store=store, publisher=publisher, index=index, writes=writers.writes)
+            )
+        )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop())
     with opened:

@@ -11,7 +11,7 @@ from adapters.kafka_reader import GroupReader
 from schemas.errors import Halt
 from schemas.topics import Topics
 from tests.support.draining import quick_settings
-from tests.support.servers import Broker
+from tests.support.servers import Broker, Kafka
 
 PARTITIONS = 3
 
@@ -49,9 +49,9 @@ def test_ends_are_committed_once_read_back_and_what_comes_after_is_the_lag(
     publisher.close()
 
 
-def test_a_group_is_not_removed_under_a_reader(broker: Broker, namespace: str) -> None:
+def test_a_group_is_not_removed_under_a_reader(kafka: Kafka, namespace: str) -> None:
     topics = Topics.named(namespace=namespace)
-    settings = quick_settings(broker)
+    settings = quick_settings(kafka)
     ensure_topics(open_admin(settings), [topics.changed], partitions=2, replication_factor=1)
     reader = GroupReader(settings, group=f"{namespace}read", client_id="test")
     assigned: list[object] = []

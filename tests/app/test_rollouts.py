@@ -85,7 +85,9 @@ def running(settings: Settings) -> Iterator[ReleaseShop]:
         opened.enter_context(thread(writers.run, writers.stop))
         instance = Instance(settings, index=index, releases=releases, alone=False)
         opened.enter_context(thread(instance.run, instance.stop))
-        rollouts = make_rollouts(settings, store=store, publisher=publisher, index=index)
+        rollouts = make_rollouts(
+            settings, store=store, publisher=publisher, index=index, writes=writers.writes
+        )
         opened.enter_context(rolling(rollouts))
         until(writers.assigned.is_set)
         yield ReleaseShop(settings, index, store, publisher, open_board(settings))
