@@ -452,7 +452,7 @@ def _control(
         moving = MovingAlias(index, (first, second), through_alias=True)
         nobody = ItemStore(client=connect(RedisSettings(url="redis://127.0.0.1:1/0", timeout_seconds=0.5)))
         catalogue = Catalogue(
-            index=moving,  # type: ignore[arg-type]
+            index=moving,
             store=nobody,
             releases=_NoEncoder(releases),
             alias=LIVE_ALIAS,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -40,7 +40,7 @@ def list_releases(data_dir: DataDir = Path("var"), as_json: AsJson = False) -> N
     """Every release in the folder and every collection: its state, and why it stands still."""
     settings = _settings(data_dir)
     rollouts = open_board(settings).all()
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "release_id": one.release_id,
             "state": one.state.value,

@@ -152,7 +152,12 @@ def test_kills_at_every_state_end_in_one_live_release_that_shows_everything(
         return owners[-1]
 
     with running(settings) as shop, ExitStack() as ending:
-        ending.callback(lambda: [one.stop() for one in owners])
+
+        def end_owners() -> None:
+            for one in owners:
+                one.stop()
+
+        ending.callback(end_owners)
         first = shop.live()
         for number in range(ITEMS):
             shop.publish(number, 1)
