@@ -28,7 +28,7 @@ from schemas.vectors import item_vectors
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
-#: A writer of a collection that is not live is started again so long after it failed.
+#: A writer of a collection that is not live is started again so long after it failed, a release loaded again.
 RETRY_SECONDS = 10.0
 
 
@@ -168,6 +168,7 @@ class Instance:
         self._releases = releases
         self._board = open_board(settings)
         self._name = f"service-{instance_name()}"
+        self._not_before: dict[str, float] = {}
         self._stopped = threading.Event()
 
     def run(self) -> None:
@@ -201,8 +202,10 @@ class Instance:
         self._board.report(self._name, self._releases.ids())
 
     def _load(self, release_id: str) -> None:
-        if release_id not in self._releases.ids():
-            try:
-                self._releases.load(release_id)
-            except ValueError as error:
-                log.error("release_not_loaded release=%s reason=%s", release_id, error)
+        if release_id in self._releases.ids() or time.monotonic() < self._not_before.get(release_id, 0.0):
+            return
+        try:
+            self._releases.load(release_id)
+        except ValueError as error:
+            log.error("release_not_loaded release=%s reason=%s", release_id, error)
+            self._not_before[release_id] = time.monotonic() + RETRY_SECONDS
