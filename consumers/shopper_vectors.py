@@ -6,12 +6,12 @@ Never   stores a vector: it is made when the point is written, from what the ske
 
 An entry is at hash32(u) for each kept shopper u, so that two items' product counts the shoppers they share:
 
-    value = s_u / p_u^x / sqrt(N * mean(s^2) + shrinkage)
+    value = s_u / p_u^x / (N * mean(s^2) + shrinkage)^e
 
 s_u = 1 / log2(2 + n_u), n_u how many items the shopper touched, in powers of two: who touches everything says
 little about likeness. p_u is the probability with which u was kept. N is how many shoppers the item has, so
 `shrinkage` weighs like that many shoppers nobody else has: two items with one shopper each, the same, are not
-yet alike.
+yet alike. With e = 1/2, two items' product is a cosine; above, popular items are fewer items' neighbours.
 """
 
 from __future__ import annotations
@@ -34,16 +34,18 @@ class VectorSettings(Frozen):
     """How sketches become vectors. A change is written out by `simstream reconcile`; no rebuild.
 
     `inclusion` is x above: 0 takes the kept shoppers as they are, 1 is unbiased and noisy, 0.5 between.
+    `norm_exponent` is e: more of it shows more of the catalogue, and hits less (benchmarks/sketch.py).
     """
 
     shrinkage: float = Field(default=2.0, ge=0)
     inclusion: float = Field(default=0.5, ge=0, le=1)
+    norm_exponent: float = Field(default=0.5, ge=0, le=1)
     weigh_shoppers: bool = True
 
     @property
     def mark(self) -> str:
         """Names these settings in fingerprints."""
-        return digest(self.shrinkage, self.inclusion, self.weigh_shoppers)[:6]
+        return digest(self.shrinkage, self.inclusion, self.norm_exponent, self.weigh_shoppers)[:6]
 
 
 def fingerprint(header: Header, settings_mark: str) -> str:
@@ -104,7 +106,8 @@ def vector_of(
         return SparseVector((), ())
     kept = [weights[member] for member, _ in sketch]
     shoppers = max(len(sketch), round_shoppers(header.shoppers))
-    norm = math.sqrt(shoppers * sum(weight * weight for weight in kept) / len(kept) + settings.shrinkage)
+    squares = shoppers * sum(weight * weight for weight in kept) / len(kept)
+    norm = (squares + settings.shrinkage) ** settings.norm_exponent
     values: dict[int, float] = {}
     for (member, score), weight in zip(sketch, kept, strict=True):
         name = names[member]
