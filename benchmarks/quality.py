@@ -43,16 +43,16 @@ from service.settings import ServiceSettings
 NAME = "quality"
 FUSED = "fused"
 #: Questions of each kind that are asked, drawn by SEED.
-ASKED = 2_000
+ASKED = 1_000
 CACHE = ROOT / "var" / "quality"
 CLIENTS = 2
 SETS: Mapping[str, Callable[[Path], DataSet]] = {
-    "abt-buy": lambda data: pairs(data, "abt-buy"),
-    "amazon-google": lambda data: pairs(data, "amazon-google"),
-    "amazon-beauty": beauty,
-    "amazon-office": office,
     "amazon-magazines": magazines,
+    "amazon-beauty": beauty,
+    "abt-buy": lambda data: pairs(data, "abt-buy"),
     "taobao-zh": taobao,
+    "amazon-google": lambda data: pairs(data, "amazon-google"),
+    "amazon-office": office,
 }
 #: Figures of each kind of question: (metric, k) by what they are called.
 FIGURES: Mapping[str, Mapping[str, tuple[Metric, int]]] = {
@@ -97,6 +97,7 @@ def run(*, small: bool, data: Path | None) -> Report:
                     _encoded_ahead(release, some)
                     counts[f"{name}, {kind}: questions"] = len(some)
                     figures += _figures(name, kind, part, asked, some, small=small)
+            release.encoder.keep()
             counts[f"{name}: items"] = len(part.contents.products)
             print(f"{name}: {time.monotonic() - started:.0f} s", flush=True)
     if not figures:

@@ -73,12 +73,14 @@ class RememberedEncoder:
         """Numbers in a vector."""
         return self._encoder.dimension
 
-    def encode(self, texts: Sequence[str], *, query: bool = False) -> list[list[float]]:
+    def encode(
+        self, texts: Sequence[str], *, query: bool = False, background: bool = False
+    ) -> list[list[float]]:
         """One unit vector per text."""
         keys = [hashlib.blake2b(f"{query}:{text}".encode(), digest_size=16).digest() for text in texts]
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._vectors}
         if missing:
-            made = self._encoder.encode_array(list(missing.values()), query=query)
+            made = self._encoder.encode_array(list(missing.values()), query=query, background=background)
             self._vectors.update(zip(missing, made, strict=True))
             self.encoded += len(missing)
         return [self._vectors[key].tolist() for key in keys]

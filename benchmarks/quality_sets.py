@@ -212,6 +212,6 @@ def _ordered(histories: Mapping[str, Sequence[str]], products: Sequence[ProductU
         items=[product.product_id for product in products],
         shopper=columns[:, 0],
         item=columns[:, 1],
-        at_seconds=NOW.timestamp() + 60.0 * columns[:, 2],
+        at_seconds=(NOW.timestamp() + 60.0 * columns[:, 2]).astype(np.float64),
         session=columns[:, 0],
     )

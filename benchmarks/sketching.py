@@ -170,7 +170,8 @@ class Likeness:
             return np.zeros(len(self._rows))
         items = np.concatenate([self._items[start:end] for start, end in spans])
         parts = [value * self._values[start:end] for value, (start, end) in zip(values, spans, strict=True)]
-        found = np.bincount(items, weights=np.concatenate(parts), minlength=len(self._rows))
+        weights = np.concatenate(parts)
+        found = np.bincount(items, weights=weights, minlength=len(self._rows)).astype(np.float64)
         found[row] = 0.0
         return found
 
@@ -179,7 +180,7 @@ class Likeness:
         found = self.with_all(row)
         if factors is not None:
             found = found * factors
-        best = np.argpartition(-found, k)[:k] if len(found) > k else np.arange(len(found))
+        best: Ints = np.argpartition(-found, k)[:k] if len(found) > k else np.arange(len(found))
         best = best[found[best] > 0]
         ordered: list[int] = best[np.argsort(-found[best], kind="stable")].tolist()
         return ordered

@@ -33,12 +33,12 @@ from schemas.vectors import SparseVector
 class VectorSettings(Frozen):
     """How sketches become vectors. A change is written out by `simstream reconcile`; no rebuild.
 
-    `inclusion` is x above: 0 takes the kept shoppers as they are, 1 is unbiased and noisy, 0.5 between.
+    `inclusion` is x above: 0 takes the kept shoppers as they are, 1 scales them up in full on both sides.
     `norm_exponent` is e: more of it shows more of the catalogue, and hits less (benchmarks/sketch.py).
     """
 
     shrinkage: float = Field(default=2.0, ge=0)
-    inclusion: float = Field(default=0.5, ge=0, le=1)
+    inclusion: float = Field(default=0.75, ge=0, le=1)
     norm_exponent: float = Field(default=0.5, ge=0, le=1)
     weigh_shoppers: bool = True
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from random import Random
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -61,7 +62,9 @@ def test_sketches_made_in_bulk_are_those_of_the_consumer(store: BehaviourStore) 
             zip(events.shopper, events.item, events.at_seconds, strict=True)
         )
     ]
-    handler = BehaviourHandler(topics=TOPICS, settings=SETTINGS, publisher=Publisher(), store=store)
+    handler = BehaviourHandler(
+        topics=TOPICS, settings=SETTINGS, publisher=cast(Any, Publisher()), store=store
+    )
     feed(handler, log)
     handler.close()
     made = sketches_of(events, SKETCH)
