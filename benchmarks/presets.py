@@ -34,7 +34,7 @@ from service.settings import ServiceSettings
 
 DIMENSIONS = ("content", "lexical", "reviews", "behaviour")
 KINDS: Mapping[str, PresetName] = {"also viewed": "substitutes", "also bought": "complements"}
-CATEGORY = (-0.7, -0.4, -0.2, 0.0, 0.1, 0.2, 0.3, 0.5, 0.7)
+CATEGORY = (-0.7, -0.3, 0.0, 0.2, 0.5)
 PROPOSED = 60
 LEANING = 0.001
 
