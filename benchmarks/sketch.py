@@ -40,7 +40,7 @@ SOLD = 5
 #: Baskets that are asked for choosing, drawn by SEED; in a small run of the last tenth.
 QUERIES = 2_000
 SMALL_QUERIES = 500
-#: Of the last tenth in full, and items that ask for coverage.
+#: Of the last tenth in full.
 FULL_QUERIES = 5_000
 CORRECTIONS = {"w": 0.0, "w/sqrt(p)": 0.5, "w/p": 1.0}
 EXPONENTS = (0.4, 0.5, 0.6, 0.7)
@@ -197,7 +197,7 @@ def _hit_rate(
 
 def _of_norms(sketches: Sketches, queries: Sequence[tuple[int, frozenset[int]]]) -> Iterator[Figure]:
     """By the norm's exponent: hit rate, and coverage, the share of items that drawn ones have among ten."""
-    asking = Random(SEED).sample(range(len(sketches.headers)), FULL_QUERIES)
+    asking = Random(SEED).sample(range(len(sketches.headers)), QUERIES)
     for exponent in EXPONENTS:
         likeness = Likeness.of(sketches.vectors(VectorSettings(norm_exponent=exponent)))
         shown = {near for item in asking for near in likeness.nearest(item, K)}
@@ -205,7 +205,7 @@ def _of_norms(sketches: Sketches, queries: Sequence[tuple[int, frozenset[int]]])
         print(f"norm exponent {exponent}: coverage {coverage}, hit@10 {rate}", flush=True)
         note = f"norm exponent {exponent}"
         yield Figure(
-            f"share of items among the ten nearest of {FULL_QUERIES:,}",
+            f"share of items among the ten nearest of {QUERIES:,}",
             coverage,
             "",
             kind="quality",
@@ -267,7 +267,7 @@ def _ages(before: Interactions) -> Mapping[float, NDArray[np.float64]]:
     half_life = ServiceSettings().freshness_half_life_days * 86_400
     return {
         boost: np.array([freshness_factor(boost, seconds, half_life) for seconds in age])
-        for boost in (0.0, 0.1, 0.2, 0.4)
+        for boost in (0.0, 0.2, 0.4)
     }
 
 
