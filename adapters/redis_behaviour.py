@@ -1,11 +1,12 @@
 """Behaviour in Redis: counters, sketches and registers of items; recent and bought items of shoppers; marks.
 
 Reads, writes  `{ns}item:{id}:behaviour` and `{ns}item:{id}:sketch` (an item's state, its sketch),
-               `{ns}shopper:{hash}:recent|bought|seen`, `{ns}trend:{tier}:{bucket}`,
+               `{ns}shopper:{hash}:recent|bought|seen|ids:{topic}:{partition}`, `{ns}trend:{tier}:{bucket}`,
                `{ns}{dirty-N}:due|announcing` (items whose vector is to be written), `{ns}behaviour:epoch`
 Never          sees a user id: shoppers are named by their keyed hash; never lets a key with a guard expire
 
-The scripts are in adapters/behaviour_scripts.py. Every write may be repeated, in any order.
+The scripts are in adapters/behaviour_scripts.py and adapters/shopper_scripts.py. Every write may be repeated,
+in any order.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import math
 import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any, NamedTuple, cast
 
 import msgpack
@@ -22,7 +24,7 @@ from adapters.behaviour_scripts import (
     HEADER,
     HEADER_BYTES,
     ITEMS,
-    SHOPPERS,
+    SPLIT,
     STATE_VERSION,
     TAKE_DUE,
     TIERS,
@@ -31,6 +33,7 @@ from adapters.behaviour_scripts import (
 from adapters.redis_client import glob, item_key, untagged
 from adapters.redis_nodes import RedisNodes
 from adapters.redis_scripts import UnitScript
+from adapters.shopper_scripts import SHOPPERS
 from schemas.errors import Halt
 
 #: Sets of marks; an item is always in the same one, so it is announced once, whoever touched it.
@@ -41,40 +44,73 @@ _READ_CHUNK = 512
 
 
 class ShopperWork:
-    """What one batch does to one shopper, of one partition: flat lists, as SHOPPERS takes them."""
+    """What one batch does to one shopper, of one partition: lists as SHOPPERS takes them."""
 
-    __slots__ = ("bought", "committed", "field", "ids", "recent", "shopper", "touched")
+    __slots__ = ("bought", "committed", "entries", "field", "recent", "shopper", "touched")
 
     def __init__(self, shopper: bytes, field: str, committed: int) -> None:
         self.shopper = shopper
         #: Topic and partition.
         self.field = field
         self.committed = committed
-        self.ids: list[Any] = []
+        #: Of each event 8 bytes of its id's hash and 6 of its offset, in the order of offsets.
+        self.entries: list[bytes] = []
         self.recent: list[Any] = []
         self.bought: list[Any] = []
+        #: One for each pair of `recent`.
         self.touched: list[int] = []
 
+    def keys(self, prefix: str) -> list[str]:
+        """The keys it touches."""
+        keys = [f"{prefix}:ids:{self.field}"]
+        if self.recent:
+            keys += (f"{prefix}:recent", f"{prefix}:seen")
+        if self.bought:
+            keys.append(f"{prefix}:bought")
+        return keys
 
-class ItemWork:
-    """What one batch does to one item, of one topic: flat lists, as ITEMS takes them."""
+    def unit(self) -> list[Any]:
+        """It as SHOPPERS takes it."""
+        return [
+            self.committed,
+            b"".join(self.entries),
+            len(self.recent),
+            len(self.bought),
+            *self.recent,
+            *self.bought,
+            *self.touched,
+        ]
 
-    __slots__ = ("events", "members", "product_id")
 
-    def __init__(self, product_id: str) -> None:
-        self.product_id = product_id
-        self.events: list[int] = []
-        self.members: list[Any] = []
+class ItemWork(NamedTuple):
+    """What one batch does to one item, of one topic: lists as ITEMS takes them."""
+
+    product_id: str
+    #: Member and score, and so on.
+    members: list[Any]
+    #: Of each event five values.
+    events: Sequence[tuple[int, ...]]
+    #: The same events summed up, where they are many; tried first.
+    summed: list[Any] | None = None
+
+    def unit(self, *, singly: bool) -> list[Any]:
+        """It as ITEMS takes it."""
+        if self.summed is None or singly:
+            events: list[Any] = [0, *chain.from_iterable(self.events)]
+        else:
+            events = self.summed
+        return [1 + len(self.members) + len(events), len(self.members), *self.members, *events]
 
 
 class Moved(NamedTuple):
     """What became of an item.
 
-    `much` is how much its sketch moved (0, 1: something, 2: enough); `trend` names the trending buckets that
-    changed: tier, number, registers of its shoppers, and so on.
+    `much` is how much its sketch moved (0, 1: something, 2: enough); `tau` is 0 while the sketch has room;
+    `trend` names the trending buckets that changed: tier, number, registers of its shoppers, and so on.
     """
 
     much: int
+    tau: float
     trend: list[Any]
 
 
@@ -167,7 +203,7 @@ class BehaviourStore:
         return item_key(self._namespace, product_id, "sketch")
 
     def shopper_key(self, shopper: bytes, what: str) -> str:
-        """A key of a shopper: seen (event ids, registers of distinct items), recent or bought."""
+        """A key of a shopper: seen (registers of distinct items), recent, bought, or ids:topic:partition."""
         return f"{self._shopper(shopper)}:{what}"
 
     def _shopper(self, shopper: bytes) -> str:
@@ -198,30 +234,37 @@ class BehaviourStore:
     def apply_shoppers(
         self, works: Sequence[ShopperWork], *, epoch: str | None, recent_kept: int, bought_kept: int
     ) -> list[str]:
-        """Per work a character per event id: '1' if the event counts, '0' if it is a duplicate.
+        """Per work '' if all its events count, else a character each: '1', or '0' for a duplicate.
 
         Here and below: raises Transient, writing nothing, where Redis is not of this `epoch` (its run ids).
         """
-        keys = [
-            [f"{prefix}:seen", f"{prefix}:recent", f"{prefix}:bought"]
-            for prefix in (self._shopper(work.shopper) for work in works)
-        ]
-        units = [
-            [work.field, work.committed, work.ids, work.recent, work.bought, work.touched] for work in works
-        ]
+        keys = [work.keys(self._shopper(work.shopper)) for work in works]
         with self._nodes.calling("writing shoppers"):
-            answers: list[str] = self._shoppers.run([recent_kept, bought_kept], keys, units, epoch=epoch)
-        return answers
+            answers = self._shoppers.run(
+                [recent_kept, bought_kept], keys, [work.unit() for work in works], flat=True, epoch=epoch
+            )
+        return [flags or "" for flags in answers]
 
     def apply_items(self, topic: str, works: Sequence[ItemWork], *, epoch: str | None) -> list[Moved]:
         """Apply events and sketch members; what moved, per work. Events of a partition in offset order."""
+        moved = self._items_of(topic, works, epoch, singly=False)
+        # Some events of these were counted before, by another owner or before a rewind, and some not.
+        split = [place for place, one in enumerate(moved) if one.much == SPLIT]
+        if split:
+            again = self._items_of(topic, [works[place] for place in split], epoch, singly=True)
+            for place, one in zip(split, again, strict=True):
+                moved[place] = one
+        return moved
+
+    def _items_of(
+        self, topic: str, works: Sequence[ItemWork], epoch: str | None, *, singly: bool
+    ) -> list[Moved]:
         keys = [[self.state_key(work.product_id), self.sketch_key(work.product_id)] for work in works]
-        units = [[work.events, work.members] for work in works]
+        units = [work.unit(singly=singly) for work in works]
+        settings = [topic, self._sketch_members, self._enough_share]
         with self._nodes.calling("writing behaviour of items"):
-            answers = self._items.run(
-                [topic, self._sketch_members, self._enough_share], keys, units, raw=True, epoch=epoch
-            )
-        return [Moved(much, trend) for much, trend in answers]
+            answers = self._items.run(settings, keys, units, raw=True, flat=True, epoch=epoch)
+        return [Moved(answer[0], answer[1], answer[2:]) for answer in answers]
 
     def add_trend(self, shoppers: Mapping[tuple[int, int], Mapping[str, float]]) -> None:
         """Raise items' estimated shoppers in trending buckets, keyed by (tier, number)."""

@@ -30,10 +30,11 @@ from adapters.redis_nodes import RedisNodes
 from adapters.redis_reviews import ReviewStore
 from adapters.releases import ReleaseStore
 from app.settings import Settings
-from consumers.behaviour import BehaviourHandler, Interaction
+from consumers.behaviour import BehaviourHandler
 from consumers.dead_letters import DeadLetters
 from consumers.embeddings import EmbeddingsHandler
 from consumers.erasures import Erasures
+from consumers.interactions import Interaction
 from consumers.products import ProductChange, ProductsHandler
 from consumers.reconcile import Reconciler
 from consumers.reviews import ReviewChange, ReviewsHandler

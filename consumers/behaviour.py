@@ -15,7 +15,6 @@ announces what is due (consumers/debounce.py); what it took and could not finish
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -23,13 +22,14 @@ import xxhash
 from pydantic import Field
 
 from adapters.kafka import Publisher, Record
-from adapters.redis_behaviour import BehaviourStore, ItemWork, Moved, ShopperWork
+from adapters.redis_behaviour import BehaviourStore, ItemWork, Moved
 from adapters.registers import distinct_each
 from consumers.debounce import Debounce, DebounceSettings
 from consumers.erasures import Erasures
 from consumers.follower import Follower
+from consumers.interactions import Interaction, duplicates_in, item_works, shopper_works
 from consumers.interest import Scorer, SketchSettings
-from consumers.progress import Delivery
+from consumers.progress import Delivery, settle_all
 from schemas.behaviour import PLACE
 from schemas.errors import PoisonMessage
 from schemas.events import Frozen, InvalidEvent, UserEvent, parse_event
@@ -39,7 +39,8 @@ from schemas.topics import Topics
 COMMIT_DELAY_SECONDS = 3.0
 #: An event's own time counts only up to so much after the record's: a clock ahead must not win for ever.
 MAX_AHEAD_SECONDS = 300.0
-_PURCHASE = PLACE["purchase"]
+#: Items whose tau is remembered, about 150 bytes each.
+_TAUS = 1 << 18
 
 
 class BehaviourSettings(Frozen):
@@ -55,31 +56,12 @@ class BehaviourSettings(Frozen):
     batch_records: int = Field(default=8_000, ge=1)
 
 
-@dataclass(slots=True)
-class Interaction:
-    """One decoded event, as far as the work needs it."""
-
-    topic: str
-    partition: int
-    offset: int
-    user_id: str
-    product_id: str
-    event: bytes
-    #: Of its type in schemas.behaviour.TYPES.
-    place: int
-    second: float
-    #: ln of the weight; None if it is no interaction.
-    log_weight: float | None
-    #: The shopper has asked to be forgotten since.
-    erased: bool = False
-
-
 class _Known(NamedTuple):
     """A batch whose shoppers are done: its topic, its records, which of them are duplicates, Redis' epoch."""
 
     topic: str
     batch: Sequence[Delivery[Interaction]]
-    duplicates: set[tuple[int, int]]
+    duplicates: set[tuple[int, bytes]]
     epoch: str | None
 
 
@@ -108,6 +90,10 @@ class BehaviourHandler:
         self._now = now
         self._claimed = False
         self._epoch: str | None = None
+        # By item as Redis last said, and the epoch it said so in. A tau never rises in one epoch, so what
+        # is not below an old one is not below today's.
+        self._taus: dict[str, float] = {}
+        self._taus_of: str | None = None
         self.topics: Sequence[str] = (topics.events.name,)
         self._behind: Follower[_Known] = Follower(name="behaviour-items", work=self._apply)
         self._debounce = Debounce(
@@ -130,19 +116,19 @@ class BehaviourHandler:
         occurred = event.occurred_at.timestamp()
         # Old topics keep no time of the record: -1.
         recorded = record.timestamp_ms / 1000 if record.timestamp_ms >= 0 else occurred
+        value = event.value
         return Interaction(
-            topic=record.topic_id[:8],
-            partition=record.partition,
-            offset=record.offset,
-            user_id=event.user_id,
-            product_id=event.product_id,
-            event=xxhash.xxh3_64_digest(event.event_id.encode()),
-            place=PLACE[event.type],
-            second=min(occurred, recorded + MAX_AHEAD_SECONDS),
-            log_weight=self._scorer.interest(
-                event.type, float(event.value) if event.value is not None else None
-            ),
-            erased=self._erasures is not None and self._erasures.covers(event.user_id, occurred, recorded),
+            record.topic_id[:8],
+            record.partition,
+            record.offset,
+            self._scorer.shopper(event.user_id),
+            event.product_id,
+            xxhash.xxh3_64_digest(event.event_id.encode()) + record.offset.to_bytes(6, "big"),
+            PLACE[event.type],
+            min(occurred, recorded + MAX_AHEAD_SECONDS),
+            self._scorer.interest(event.type, float(value) if value is not None else None),
+            self._scorer.item_register(event.product_id),
+            self._erasures is not None and self._erasures.covers(event.user_id, occurred, recorded),
         )
 
     def handle(self, deliveries: Sequence[Delivery[Interaction]]) -> None:
@@ -154,14 +140,14 @@ class BehaviourHandler:
         # In this order: what is adopted later has abandoned these before.
         epoch = self._epoch
         deliveries = [delivery for delivery in deliveries if not delivery.abandoned]
-        for delivery in deliveries:
-            if delivery.event.erased:
-                delivery.settle()
-        deliveries = [delivery for delivery in deliveries if not delivery.event.erased]
+        erased = [delivery for delivery in deliveries if delivery.event.erased]
+        if erased:
+            settle_all(erased)
+            deliveries = [delivery for delivery in deliveries if not delivery.event.erased]
         if not self._claimed:
             self._store.claim_epoch(self._settings.sketch.epoch)
             self._claimed = True
-        for topic in dict.fromkeys(delivery.event.topic for delivery in deliveries):
+        for topic in {delivery.event.topic: None for delivery in deliveries}:
             # One but for the minute in which a topic is replaced by another of its name.
             batch = [delivery for delivery in deliveries if delivery.event.topic == topic]
             # 1. Who did it, and which of it is new.
@@ -172,77 +158,45 @@ class BehaviourHandler:
         """The second stage, on its thread."""
         # A batch whose shoppers had to be written again comes twice.
         batch = [delivery for delivery in known.batch if not delivery.abandoned and not delivery.settled]
+        if known.epoch != self._taus_of:
+            self._taus, self._taus_of = {}, known.epoch
         # 2. What it happened to.
-        works = self._items(batch, known.duplicates)
-        moved = self._store.apply_items(known.topic, list(works.values()), epoch=known.epoch)
+        events = [delivery.event for delivery in batch]
+        works = item_works(events, known.duplicates, scorer=self._scorer, taus=self._taus)
+        moved = self._store.apply_items(known.topic, works, epoch=known.epoch)
         # 3. What follows from it later.
-        self._remember(list(works), moved)
-        for delivery in batch:
-            delivery.settle()
+        self._remember(works, moved)
+        settle_all(batch)
 
     def _shoppers(
         self, topic: str, batch: Sequence[Delivery[Interaction]], epoch: str | None
-    ) -> set[tuple[int, int]]:
-        """Remember what shoppers did; the (partition, offset) of events that must not count."""
-        works: dict[tuple[int, str], ShopperWork] = {}
-        shopper, item_register = self._scorer.shopper, self._scorer.item_register
-        for delivery in batch:
-            event = delivery.event
-            key = event.partition, event.user_id
-            work = works.get(key)
-            if work is None:
-                field = f"{topic}:{event.partition}"
-                work = works[key] = ShopperWork(shopper(event.user_id).hash, field, delivery.committed)
-            work.ids += (event.event, event.offset)
-            if event.log_weight is not None:
-                ms = int(event.second * 1000)
-                work.recent += (ms * 8 + event.place, event.product_id)
-                if event.place == _PURCHASE:
-                    work.bought += (ms, event.product_id)
-                work.touched.append(item_register(event.product_id))
-        settings = self._settings
+    ) -> set[tuple[int, bytes]]:
+        """Remember what shoppers did; the (partition, entry) of events that must not count."""
+        works = shopper_works(
+            topic,
+            [delivery.event for delivery in batch],
+            [delivery.committed for delivery in batch],
+        )
         answers = self._store.apply_shoppers(
             list(works.values()),
             epoch=epoch,
-            recent_kept=settings.recent_items,
-            bought_kept=settings.bought_items,
+            recent_kept=self._settings.recent_items,
+            bought_kept=self._settings.bought_items,
         )
-        return {
-            (partition, work.ids[2 * place + 1])
-            for ((partition, _), work), flags in zip(works.items(), answers, strict=True)
-            if "0" in flags
-            for place, flag in enumerate(flags)
-            if flag == "0"
-        }
+        return duplicates_in(works, answers)
 
-    def _items(
-        self, batch: Sequence[Delivery[Interaction]], duplicates: set[tuple[int, int]]
-    ) -> dict[str, ItemWork]:
-        works: dict[str, ItemWork] = {}
-        score = self._scorer.score
-        for delivery in batch:
-            event = delivery.event
-            work = works.get(event.product_id)
-            if work is None:
-                work = works[event.product_id] = ItemWork(event.product_id)
-            shopper = self._scorer.shopper(event.user_id)
-            code = event.place
-            if (event.partition, event.offset) not in duplicates:
-                code += 8
-            if event.log_weight is not None:
-                code += 16
-                work.members += (shopper.member, score(shopper, event.log_weight, event.second))
-            work.events += (event.partition, event.offset, int(event.second), code, shopper.register)
-        return works
-
-    def _remember(self, product_ids: Sequence[str], moved: Sequence[Moved]) -> None:
+    def _remember(self, works: Sequence[ItemWork], moved: Sequence[Moved]) -> None:
         now_ms = int(self._now().timestamp() * 1000)
         soon = now_ms + int(self._settings.debounce.delay_seconds * 1000)
         late = now_ms + int(self._settings.debounce.max_delay_seconds * 1000)
         due: dict[str, int] = {}
         changed: list[tuple[int, int, str]] = []
         sketches: list[bytes] = []
-        for product_id, (much, buckets) in zip(product_ids, moved, strict=True):
+        if len(self._taus) > _TAUS:
+            self._taus.clear()
+        for (product_id, *_), (much, tau, buckets) in zip(works, moved, strict=True):
+            if tau:
+                self._taus[product_id] = tau
             if much:
                 due[product_id] = soon if much == 2 else late
             for place in range(0, len(buckets), 3):

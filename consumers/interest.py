@@ -16,10 +16,13 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, SecretStr, field_validator
 
-from adapters.behaviour_scripts import ITEM_REGISTERS, SHOPPER_REGISTERS
+from adapters.behaviour_scripts import ITEM_REGISTERS
 from adapters.shopper_hash import shopper_hash
+from adapters.shopper_scripts import SHOPPER_REGISTERS
 from schemas.events import Frozen, UserEventType
 
 #: Scores are kept as integers, which a small sorted set stores in 8 bytes: in steps of 2^-28.
@@ -131,7 +134,10 @@ class Scorer:
             return None
         return self._log_weights.get(kind)
 
-    def score(self, shopper: Shopper, log_weight: float, at_seconds: float) -> int:
-        """The score in steps of 2^-28."""
-        decayed = shopper.rank - log_weight - self._decay * (at_seconds - LANDMARK)
-        return round(decayed * SCORE_STEPS)
+    def scores(
+        self, ranks: NDArray[np.float64], log_weights: NDArray[np.float64], seconds: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Scores in whole steps of 2^-28, of ln(-ln h), ln w and seconds of each event; NaN stays NaN."""
+        decayed = ranks - log_weights - self._decay * (seconds - LANDMARK)
+        rounded: NDArray[np.float64] = np.rint(decayed * SCORE_STEPS)
+        return rounded
