@@ -117,6 +117,22 @@ local function opened(packed)
   return bucket
 end
 
+-- A bucket of one event, which is most of those that nothing stood in.
+local ONE, alone = {}, {}
+for kind = 1, 7 do
+  ONE[kind] = string.rep('\\0', 2 * kind - 1) .. '\\1' .. string.rep('\\0', 14 - 2 * kind)
+end
+local function of_one(kind, code)
+  if not code then return ONE[kind] end
+  local registers = alone[code]
+  if not registers then
+    registers = raised('', code, REGISTER_BYTES)
+    alone[code] = registers
+  end
+  if kind == PURCHASE + 1 then return ONE[kind] .. registers .. registers end
+  return ONE[kind] .. registers
+end
+
 local function closed(bucket)
   local most = math.max(unpack(bucket, 1, 7))
   local format = most > 65535 and '>I4I4I4I4I4I4I4' or '>I2I2I2I2I2I2I2'
@@ -164,7 +180,7 @@ for n = 1, #KEYS / 2 do
     newest, guards, totals, tiers = body[1], body[2], body[3], body[4]
     if registers == NONE then registers = '' end
   end
-  local guard = guards[topic] or {}
+  local guard, newest_before = guards[topic] or {}, newest
   guards[topic] = guard
 
   -- Counters, and who was there.
@@ -185,16 +201,22 @@ for n = 1, #KEYS / 2 do
         end
         for tier, width in ipairs(WIDTHS) do
           local number = math.floor(second / width)
-          local bucket = open[tier][number]
-          if not bucket then
-            bucket = opened(tiers[tier][number])
-            open[tier][number] = bucket
-          end
-          if new then bucket[kind] = bucket[kind] + 1 end
-          if interaction then
-            bucket[8], rose = raised(bucket[8], rank, REGISTER_BYTES)
-            bucket[10], bucket[11] = bucket[10] or rose, true
-            if kind == PURCHASE + 1 then bucket[9] = raised(bucket[9], rank, REGISTER_BYTES) end
+          local bucket, standing = open[tier][number], tiers[tier][number]
+          if new and not bucket and not standing then
+            if number > math.floor(newest / width) - KEPT[tier] then
+              tiers[tier][number] = of_one(kind, interaction and rank)
+            end
+          else
+            if not bucket then
+              bucket = opened(standing)
+              open[tier][number] = bucket
+            end
+            if new then bucket[kind] = bucket[kind] + 1 end
+            if interaction then
+              bucket[8], rose = raised(bucket[8], rank, REGISTER_BYTES)
+              bucket[10], bucket[11] = bucket[10] or rose, true
+              if kind == PURCHASE + 1 then bucket[9] = raised(bucket[9], rank, REGISTER_BYTES) end
+            end
           end
         end
       end
@@ -231,18 +253,17 @@ for n = 1, #KEYS / 2 do
   else
     local answer = {0, 0}
     for tier, width in ipairs(WIDTHS) do
-      local oldest, held, fresh = math.floor(newest / width) - KEPT[tier], tiers[tier], false
+      local oldest, held = math.floor(newest / width) - KEPT[tier], tiers[tier]
       for number, bucket in pairs(open[tier]) do
         if number > oldest then
           if bucket[11] and (bucket[10] or again) and several(bucket[8]) then
             local last = #answer
             answer[last + 1], answer[last + 2], answer[last + 3] = tier - 1, number, bucket[8]
           end
-          fresh = fresh or not held[number]
           held[number] = closed(bucket)
         end
       end
-      if fresh then
+      if oldest > math.floor(newest_before / width) - KEPT[tier] then
         for number in pairs(held) do
           if number <= oldest then held[number] = nil end
         end
@@ -254,8 +275,12 @@ for n = 1, #KEYS / 2 do
     for i = members, members_end, 2 do
       local member, score = flat[i], flat[i + 1]
       if card < k or score < tau then
-        local standing = redis.call('ZSCORE', sketch_key, member)
-        if standing then
+        local entered = card < k and redis.call('ZADD', sketch_key, 'NX', score, member) == 1
+        local standing = not entered and redis.call('ZSCORE', sketch_key, member)
+        if entered then
+          digest = (digest + weigh(member, score)) % 2 ^ 52
+          card, moved = card + 1, moved + 1
+        elseif standing then
           standing = tonumber(standing)
           if score < standing then
             redis.call('ZADD', sketch_key, score, member)
@@ -263,33 +288,25 @@ for n = 1, #KEYS / 2 do
             moved, largest = moved + 1, nil
           end
         else
-          local enters = card < k
-          if not enters then
-            if not largest then
-              local last = redis.call('ZRANGE', sketch_key, -1, -1, 'WITHSCORES')
-              largest_member, largest = last[1], tonumber(last[2])
-            end
-            enters = score < largest or (score == largest and member < largest_member)
-            if enters then
-              -- Out before in: one member too many would turn the listpack into a skiplist for ever.
-              redis.call('ZREM', sketch_key, largest_member)
-              digest = (digest - weigh(largest_member, largest)) % 2 ^ 52
-              if largest < tau then tau = largest end
-              card, largest = card - 1, nil
-            elseif score < tau then
-              tau = score
-            end
+          if not largest then
+            local last = redis.call('ZRANGE', sketch_key, -1, -1, 'WITHSCORES')
+            largest_member, largest = last[1], tonumber(last[2])
           end
-          if enters then
+          if score < largest or (score == largest and member < largest_member) then
+            -- Out before in: one member too many would turn the listpack into a skiplist for ever.
+            redis.call('ZREM', sketch_key, largest_member)
             redis.call('ZADD', sketch_key, score, member)
-            digest = (digest + weigh(member, score)) % 2 ^ 52
-            card, moved = card + 1, moved + 1
+            digest = (digest - weigh(largest_member, largest) + weigh(member, score)) % 2 ^ 52
+            if largest < tau then tau = largest end
+            moved, largest = moved + 1, nil
+          elseif score < tau then
+            tau = score
           end
         end
       end
     end
 
-    local before = shoppers
+    local shoppers_before = shoppers
     if tau == math.huge then
       shoppers = card
     elseif more or shoppers <= k then
@@ -299,7 +316,7 @@ for n = 1, #KEYS / 2 do
     moves = math.min(moves + moved, 65535)
     if again or (moved > 0 and moves >= share * card) then
       answer[1], moves = 2, 0
-    elseif moved > 0 or shoppers ~= before then
+    elseif moved > 0 or shoppers ~= shoppers_before then
       answer[1] = 1
     end
     if registers == '' then registers = NONE end

@@ -284,7 +284,7 @@ def behaviour_runner(
         settings=settings.loop.model_copy(
             update={
                 "batch_records": batch,
-                "in_flight_records": max(settings.loop.in_flight_records, 5 * batch),
+                "in_flight_records": max(settings.loop.in_flight_records, 4 * batch),
             }
         ),
         accept_poison=accept_poison,

@@ -32,7 +32,7 @@ from consumers.interest import Scorer, SketchSettings
 from consumers.progress import Delivery, settle_all
 from schemas.behaviour import PLACE
 from schemas.errors import PoisonMessage
-from schemas.events import Frozen, InvalidEvent, UserEvent, parse_event
+from schemas.events import Frozen, InvalidEvent, UserEvent, parser
 from schemas.topics import Topics
 
 #: Redis with AOF everysec may lose its last seconds, so commits trail the effect by more than that.
@@ -53,7 +53,7 @@ class BehaviourSettings(Frozen):
     #: The share of a sketch's members that must move before its vector is written after the debounce; fewer
     #: wait for the maximum delay.
     enough_share: float = Field(default=0.05, gt=0, le=1)
-    batch_records: int = Field(default=8_000, ge=1)
+    batch_records: int = Field(default=20_000, ge=1)
 
 
 class _Known(NamedTuple):
@@ -84,6 +84,7 @@ class BehaviourHandler:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._erasures = erasures
+        self._parse = parser(UserEvent)
         self._store = store
         self._settings = settings
         self._scorer = Scorer(settings.sketch)
@@ -102,33 +103,34 @@ class BehaviourHandler:
 
     def decode(self, record: Record) -> Interaction:
         """Parse one event. Raises PoisonMessage naming the field and what was expected."""
-        if record.value is None:
+        _, topic_id, partition, offset, timestamp_ms, key, value, _ = record
+        if value is None:
             raise PoisonMessage("a user event must not be a null record: publish a user_event")
         try:
-            event = parse_event(record.value, UserEvent)
+            event = self._parse(value)
         except InvalidEvent as error:
             raise PoisonMessage(str(error)) from error
-        if record.key != event.user_id.encode():
+        user_id, product_id, amount = event.user_id, event.product_id, event.value
+        if key != user_id.encode():
             raise PoisonMessage(
                 "the record's key is not its field 'user_id': key records of this topic by user_id, or the "
                 "events of one shopper arrive in any order"
             )
         occurred = event.occurred_at.timestamp()
         # Old topics keep no time of the record: -1.
-        recorded = record.timestamp_ms / 1000 if record.timestamp_ms >= 0 else occurred
-        value = event.value
+        recorded = timestamp_ms / 1000 if timestamp_ms >= 0 else occurred
         return Interaction(
-            record.topic_id[:8],
-            record.partition,
-            record.offset,
-            self._scorer.shopper(event.user_id),
-            event.product_id,
-            xxhash.xxh3_64_digest(event.event_id.encode()) + record.offset.to_bytes(6, "big"),
+            topic_id[:8],
+            partition,
+            offset,
+            self._scorer.shopper(user_id),
+            product_id,
+            xxhash.xxh3_64_digest(event.event_id.encode()) + offset.to_bytes(6, "big"),
             PLACE[event.type],
             min(occurred, recorded + MAX_AHEAD_SECONDS),
-            self._scorer.interest(event.type, float(value) if value is not None else None),
-            self._scorer.item_register(event.product_id),
-            self._erasures is not None and self._erasures.covers(event.user_id, occurred, recorded),
+            self._scorer.interest(event.type, float(amount) if amount is not None else None),
+            self._scorer.item_register(product_id),
+            self._erasures is not None and self._erasures.covers(user_id, occurred, recorded),
         )
 
     def handle(self, deliveries: Sequence[Delivery[Interaction]]) -> None:
@@ -139,20 +141,21 @@ class BehaviourHandler:
         """
         # In this order: what is adopted later has abandoned these before.
         epoch = self._epoch
-        deliveries = [delivery for delivery in deliveries if not delivery.abandoned]
-        erased = [delivery for delivery in deliveries if delivery.event.erased]
-        if erased:
-            settle_all(erased)
-            deliveries = [delivery for delivery in deliveries if not delivery.event.erased]
+        batch = [delivery for delivery in deliveries if not delivery.abandoned]
+        if any(delivery.event.erased for delivery in batch):
+            settle_all([delivery for delivery in batch if delivery.event.erased])
+            batch = [delivery for delivery in batch if not delivery.event.erased]
         if not self._claimed:
             self._store.claim_epoch(self._settings.sketch.epoch)
             self._claimed = True
-        for topic in {delivery.event.topic: None for delivery in deliveries}:
-            # One but for the minute in which a topic is replaced by another of its name.
-            batch = [delivery for delivery in deliveries if delivery.event.topic == topic]
+        topics = {delivery.event.topic: None for delivery in batch}
+        for topic in topics:
+            of_topic = batch
+            if len(topics) > 1:  # in the minute in which a topic is replaced by another of its name
+                of_topic = [delivery for delivery in batch if delivery.event.topic == topic]
             # 1. Who did it, and which of it is new.
-            duplicates = self._shoppers(topic, batch, epoch)
-            self._behind.put(_Known(topic, batch, duplicates, epoch))
+            duplicates = self._shoppers(topic, of_topic, epoch)
+            self._behind.put(_Known(topic, of_topic, duplicates, epoch))
 
     def _apply(self, known: _Known) -> None:
         """The second stage, on its thread."""
@@ -172,11 +175,10 @@ class BehaviourHandler:
         self, topic: str, batch: Sequence[Delivery[Interaction]], epoch: str | None
     ) -> set[tuple[int, bytes]]:
         """Remember what shoppers did; the (partition, entry) of events that must not count."""
-        works = shopper_works(
-            topic,
-            [delivery.event for delivery in batch],
-            [delivery.committed for delivery in batch],
-        )
+        events = [delivery.event for delivery in batch]
+        latest = {event.partition: delivery for event, delivery in zip(events, batch, strict=True)}
+        committed = {partition: delivery.committed for partition, delivery in latest.items()}
+        works = shopper_works(topic, events, committed)
         answers = self._store.apply_shoppers(
             list(works.values()),
             epoch=epoch,

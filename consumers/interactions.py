@@ -48,16 +48,15 @@ class Interaction(NamedTuple):
 
 
 def shopper_works(
-    topic: str, batch: Sequence[Interaction], committed: Sequence[int]
+    topic: str, batch: Sequence[Interaction], committed: Mapping[int, int]
 ) -> dict[tuple[int, bytes], ShopperWork]:
-    """What the batch does to shoppers, by partition and shopper. `committed` is by event."""
+    """What the batch does to shoppers, by partition and shopper. `committed` is by partition."""
     works: dict[tuple[int, bytes], ShopperWork] = {}
-    for event, commit in zip(batch, committed, strict=True):
-        _, partition, _, shopper, product_id, entry, place, second, log_weight, register, _ = event
-        work = works.get((partition, shopper.hash))
+    for _, partition, _, shopper, product_id, entry, place, second, log_weight, register, _ in batch:
+        key = partition, shopper.hash
+        work = works.get(key)
         if work is None:
-            work = ShopperWork(shopper.hash, f"{topic}:{partition}", commit)
-            works[partition, shopper.hash] = work
+            work = works[key] = ShopperWork(shopper.hash, f"{topic}:{partition}", committed[partition])
         work.entries.append(entry)
         if log_weight is not None:
             ms = int(second * 1000)

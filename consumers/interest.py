@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import math
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -120,13 +119,32 @@ class Scorer:
     """Scores events. Remembers shoppers and items, about 300 bytes each; thread-safe."""
 
     def __init__(self, settings: SketchSettings) -> None:
-        key = settings.key
-        self.shopper = lru_cache(_REMEMBERED)(lambda user_id: shopper_of(user_id, key))
-        self.item_register = lru_cache(_REMEMBERED)(item_register)
+        self._key = settings.key
+        # Dictionaries that are emptied when they are full: keeping the latest costs as much as it saves.
+        self._shoppers: dict[str, Shopper] = {}
+        self._item_registers: dict[str, int] = {}
         self._log_weights = {name: math.log(weight) for name, weight in settings.weights.items()}
         half_life = settings.half_life_days
         self._decay = math.log(2) / (half_life * 86_400) if half_life is not None else 0.0
         self._good_rating = settings.good_rating
+
+    def shopper(self, user_id: str) -> Shopper:
+        """The shopper behind a user id."""
+        found = self._shoppers.get(user_id)
+        if found is None:
+            if len(self._shoppers) >= _REMEMBERED:
+                self._shoppers.clear()
+            found = self._shoppers[user_id] = shopper_of(user_id, self._key)
+        return found
+
+    def item_register(self, product_id: str) -> int:
+        """`item_register` of an item."""
+        found = self._item_registers.get(product_id)
+        if found is None:
+            if len(self._item_registers) >= _REMEMBERED:
+                self._item_registers.clear()
+            found = self._item_registers[product_id] = item_register(product_id)
+        return found
 
     def interest(self, kind: UserEventType, value: float | None) -> float | None:
         """ln w of an event; None if it is no interaction."""

@@ -7,6 +7,7 @@ ignored, so a producer may be newer than its reader. A wrong field is named toge
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
 from functools import cache
@@ -307,6 +308,20 @@ def parse_event(body: bytes | str, *models: type[Event]) -> Event:
     except ValidationError as error:
         raise InvalidEvent(explain(error, *models)) from None
     return event
+
+
+def parser(model: type[Event]) -> Callable[[bytes], Event]:
+    """`parse_event` of one model, for those who parse a million: without looking the model up each time."""
+    validate = _adapter((model,)).validator.validate_json
+
+    def parse(body: bytes) -> Event:
+        try:
+            event: Event = validate(body)
+        except ValidationError as error:
+            raise InvalidEvent(explain(error, model)) from None
+        return event
+
+    return parse
 
 
 def explain(error: ValidationError, *models: type[Frozen]) -> str:
