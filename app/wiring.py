@@ -231,7 +231,7 @@ def read_erasures(settings: Settings) -> Erasures:
     topic = settings.named_topics().erasures.name
     erasures.take(patiently("kafka", lambda: list(read_to_end(settings.kafka, topic))))
     # From the beginning once more: the topic is compacted and small, and nothing between the two is missed.
-    erasures.follow(Tail(settings.kafka, topic).poll)
+    erasures.follow(Tail(settings.kafka.unhurried(), topic).poll)
     return erasures
 
 
@@ -249,7 +249,7 @@ def reviews_runner(
     )
     return Runner(
         reader=GroupReader(
-            settings.kafka,
+            settings.kafka.unhurried(),
             group=f"{settings.namespace}simstream-reviews",
             client_id=client_id(settings, "reviews"),
         ),
@@ -274,7 +274,7 @@ def behaviour_runner(
     batch = settings.behaviour.batch_records
     return Runner(
         reader=GroupReader(
-            settings.kafka,
+            settings.kafka.unhurried(),
             group=f"{settings.namespace}simstream-behaviour",
             client_id=client_id(settings, "behaviour"),
         ),
