@@ -32,7 +32,7 @@ from consumers.interest import Scorer, SketchSettings
 from consumers.progress import Delivery, settle_all
 from schemas.behaviour import PLACE
 from schemas.errors import PoisonMessage
-from schemas.events import Frozen, InvalidEvent, UserEvent, parser
+from schemas.events import Frozen, InvalidEvent, UserEvent, fields_parser
 from schemas.topics import Topics
 
 #: Redis with AOF everysec may lose its last seconds, so commits trail the effect by more than that.
@@ -84,7 +84,7 @@ class BehaviourHandler:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._erasures = erasures
-        self._parse = parser(UserEvent)
+        self._parse = fields_parser(UserEvent)
         self._store = store
         self._settings = settings
         self._scorer = Scorer(settings.sketch)
@@ -110,27 +110,28 @@ class BehaviourHandler:
             event = self._parse(value)
         except InvalidEvent as error:
             raise PoisonMessage(str(error)) from error
-        user_id, product_id, amount = event.user_id, event.product_id, event.value
+        user_id, product_id, kind = event["user_id"], event["product_id"], event["type"]
         if key != user_id.encode():
             raise PoisonMessage(
                 "the record's key is not its field 'user_id': key records of this topic by user_id, or the "
                 "events of one shopper arrive in any order"
             )
-        occurred = event.occurred_at.timestamp()
+        occurred = event["occurred_at"].timestamp()
         # Old topics keep no time of the record: -1.
         recorded = timestamp_ms / 1000 if timestamp_ms >= 0 else occurred
+        scorer, erasures = self._scorer, self._erasures
         return Interaction(
             topic_id[:8],
             partition,
             offset,
-            self._scorer.shopper(user_id),
+            scorer.shopper(user_id),
             product_id,
-            xxhash.xxh3_64_digest(event.event_id.encode()) + offset.to_bytes(6, "big"),
-            PLACE[event.type],
-            min(occurred, recorded + MAX_AHEAD_SECONDS),
-            self._scorer.interest(event.type, float(amount) if amount is not None else None),
-            self._scorer.item_register(product_id),
-            self._erasures is not None and self._erasures.covers(user_id, occurred, recorded),
+            xxhash.xxh3_64_digest(event["event_id"].encode()) + offset.to_bytes(6, "big"),
+            PLACE[kind],
+            occurred if occurred <= recorded else min(occurred, recorded + MAX_AHEAD_SECONDS),
+            scorer.interest(kind, event.get("value")),
+            scorer.item_register(product_id),
+            erasures is not None and erasures.covers(user_id, occurred, recorded),
         )
 
     def handle(self, deliveries: Sequence[Delivery[Interaction]]) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import math
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import NamedTuple
 
 import numpy as np
@@ -146,9 +147,9 @@ class Scorer:
             found = self._item_registers[product_id] = item_register(product_id)
         return found
 
-    def interest(self, kind: UserEventType, value: float | None) -> float | None:
+    def interest(self, kind: UserEventType, value: Decimal | None) -> float | None:
         """ln w of an event; None if it is no interaction."""
-        if kind == "rate" and (value is None or value < self._good_rating):
+        if kind == "rate" and (value is None or float(value) < self._good_rating):
             return None
         return self._log_weights.get(kind)
 

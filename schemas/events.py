@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
 from functools import cache
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, NotRequired, Required, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -26,6 +26,7 @@ from pydantic import (
     WithJsonSchema,
 )
 from pydantic_core import ErrorDetails
+from typing_extensions import TypedDict  # pydantic's own, until Python 3.12
 
 MAX_REVISION = 2**53 - 1
 
@@ -310,16 +311,29 @@ def parse_event(body: bytes | str, *models: type[Event]) -> Event:
     return event
 
 
-def parser(model: type[Event]) -> Callable[[bytes], Event]:
-    """`parse_event` of one model, for those who parse a million: without looking the model up each time."""
-    validate = _adapter((model,)).validator.validate_json
+def fields_parser(model: type[Frozen]) -> Callable[[bytes], dict[str, Any]]:
+    """`parse_event` of one model for those who parse a million: its fields as a dict, without an object each.
 
-    def parse(body: bytes) -> Event:
+    Every field is checked by the model's own rules, and what they refuse is explained by the model. Optional
+    fields that the document leaves out are left out.
+    """
+    rules: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        rule: Any = field.annotation
+        for more in field.metadata:
+            rule = Annotated[rule, more]
+        rules[name] = Required[rule] if field.is_required() else NotRequired[rule]
+    typed_dict: Any = TypedDict  # of fields that only the model knows
+    lean = typed_dict(model.__name__, rules)
+    lean.__pydantic_config__ = model.model_config
+    validate = TypeAdapter(lean).validator.validate_json
+
+    def parse(body: bytes) -> dict[str, Any]:
         try:
-            event: Event = validate(body)
-        except ValidationError as error:
-            raise InvalidEvent(explain(error, model)) from None
-        return event
+            fields: dict[str, Any] = validate(body)
+        except ValidationError:
+            return parse_event(body, model).model_dump()
+        return fields
 
     return parse
 

@@ -1,4 +1,4 @@
-"""A batch as work: events of one item summed up come to the same as singly; what cannot matter is left out."""
+"""A batch as work: sums come to the same as single events, and what cannot matter is left out."""
 
 from __future__ import annotations
 
