@@ -231,7 +231,8 @@ def read_erasures(settings: Settings) -> Erasures:
     topic = settings.named_topics().erasures.name
     erasures.take(patiently("kafka", lambda: list(read_to_end(settings.kafka, topic))))
     # From the beginning once more: the topic is compacted and small, and nothing between the two is missed.
-    erasures.follow(Tail(settings.kafka.unhurried(), topic).poll)
+    tail = Tail(settings.kafka.unhurried(), topic)
+    erasures.follow(tail.poll, release=tail.close)
     return erasures
 
 

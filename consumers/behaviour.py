@@ -8,8 +8,9 @@ Never   lets a shopper's id leave this module: Redis and everything behind it kn
 2. items      counters above the guard; sketches and registers, which may be applied again
 3. marks      trending buckets; items that moved become due: then the records settle
 
-A batch's items and marks are written while the shoppers of the next are (consumers/follower.py). A thread
-announces what is due (consumers/debounce.py); what it took and could not finish stays in Redis.
+The items of one batch are written while those of the next are summed up, and the shoppers of a third written
+(consumers/follower.py): neither Redis nor this process waits for the other. A thread announces what is due
+(consumers/debounce.py); what it took and could not finish stays in Redis.
 """
 
 from __future__ import annotations
@@ -65,6 +66,15 @@ class _Known(NamedTuple):
     epoch: str | None
 
 
+class _Summed(NamedTuple):
+    """A batch as work for items: what is left of its records, and where the answers' taus are remembered."""
+
+    known: _Known
+    batch: Sequence[Delivery[Interaction]]
+    works: Sequence[ItemWork]
+    taus: dict[str, float]
+
+
 class BehaviourHandler:
     """Applies user events."""
 
@@ -96,7 +106,8 @@ class BehaviourHandler:
         self._taus: dict[str, float] = {}
         self._taus_of: str | None = None
         self.topics: Sequence[str] = (topics.events.name,)
-        self._behind: Follower[_Known] = Follower(name="behaviour-items", work=self._apply)
+        self._summing: Follower[_Known] = Follower(name="behaviour-sums", work=self._sum_up)
+        self._writing: Follower[_Summed] = Follower(name="behaviour-items", work=self._write)
         self._debounce = Debounce(
             store=store, publisher=publisher, topic=topics.changed.name, settings=settings.debounce, now=now
         )
@@ -156,21 +167,34 @@ class BehaviourHandler:
                 of_topic = [delivery for delivery in batch if delivery.event.topic == topic]
             # 1. Who did it, and which of it is new.
             duplicates = self._shoppers(topic, of_topic, epoch)
-            self._behind.put(_Known(topic, of_topic, duplicates, epoch))
+            self._summing.put(_Known(topic, of_topic, duplicates, epoch))
 
-    def _apply(self, known: _Known) -> None:
+    def _sum_up(self, known: _Known) -> None:
         """The second stage, on its thread."""
+        if known.epoch != self._taus_of:
+            # Another dictionary: answers that are still on their way were given in the epoch before.
+            self._taus, self._taus_of = {}, known.epoch
+        self._writing.put(self._summed(known, self._taus))
+
+    def _summed(self, known: _Known, taus: dict[str, float]) -> _Summed:
         # A batch whose shoppers had to be written again comes twice.
         batch = [delivery for delivery in known.batch if not delivery.abandoned and not delivery.settled]
-        if known.epoch != self._taus_of:
-            self._taus, self._taus_of = {}, known.epoch
-        # 2. What it happened to.
         events = [delivery.event for delivery in batch]
-        works = item_works(events, known.duplicates, scorer=self._scorer, taus=self._taus)
-        moved = self._store.apply_items(known.topic, works, epoch=known.epoch)
+        works = item_works(events, known.duplicates, scorer=self._scorer, taus=taus)
+        return _Summed(known, batch, works, taus)
+
+    def _write(self, summed: _Summed) -> None:
+        """The third stage, on its thread."""
+        if any(delivery.abandoned for delivery in summed.batch):
+            # A partition has gone since. What is written of it from here on would pass what was dropped of it
+            # before: its guards would say that was counted.
+            summed = self._summed(summed.known, summed.taus)
+        # 2. What it happened to.
+        known = summed.known
+        moved = self._store.apply_items(known.topic, summed.works, epoch=known.epoch)
         # 3. What follows from it later.
-        self._remember(works, moved)
-        settle_all(batch)
+        self._remember(summed, moved)
+        settle_all(summed.batch)
 
     def _shoppers(
         self, topic: str, batch: Sequence[Delivery[Interaction]], epoch: str | None
@@ -188,18 +212,18 @@ class BehaviourHandler:
         )
         return duplicates_in(works, answers)
 
-    def _remember(self, works: Sequence[ItemWork], moved: Sequence[Moved]) -> None:
+    def _remember(self, summed: _Summed, moved: Sequence[Moved]) -> None:
         now_ms = int(self._now().timestamp() * 1000)
         soon = now_ms + int(self._settings.debounce.delay_seconds * 1000)
         late = now_ms + int(self._settings.debounce.max_delay_seconds * 1000)
         due: dict[str, int] = {}
         changed: list[tuple[int, int, str]] = []
         sketches: list[bytes] = []
-        if len(self._taus) > _TAUS:
-            self._taus.clear()
-        for (product_id, *_), (much, tau, buckets) in zip(works, moved, strict=True):
+        if len(summed.taus) > _TAUS:
+            summed.taus.clear()
+        for (product_id, *_), (much, tau, buckets) in zip(summed.works, moved, strict=True):
             if tau:
-                self._taus[product_id] = tau
+                summed.taus[product_id] = tau
             if much:
                 due[product_id] = soon if much == 2 else late
             for place in range(0, len(buckets), 3):
@@ -222,9 +246,12 @@ class BehaviourHandler:
 
     def fatal(self) -> BaseException | None:
         """What ended one of the threads, if something did."""
-        return self._behind.fatal or self._debounce.fatal
+        return self._summing.fatal or self._writing.fatal or self._debounce.fatal
 
     def close(self) -> None:
         """Stop the threads; what is due stays marked, what is not applied is read again."""
-        self._behind.close()
+        self._summing.close()
+        self._writing.close()
         self._debounce.close()
+        if self._erasures is not None:
+            self._erasures.close()

@@ -490,3 +490,22 @@ def test_the_latest_erasure_counts_and_what_cannot_be_read_stops_nobody() -> Non
     assert not erasures.covers("u2", 0.0)
     erasures.take([erased("u1", NOW, value=None)])
     assert not erasures.covers("u1", 0.0)
+
+
+def test_a_consumer_that_ends_stops_following_erasures_and_lets_go_of_the_topic(
+    store: BehaviourStore,
+) -> None:
+    erasures, released = Erasures(key=b"k"), list[bool]()
+
+    def poll(_: float) -> list[Record]:
+        time.sleep(0.01)
+        return []
+
+    erasures.follow(poll, release=lambda: released.append(True))
+    publisher: Any = Publisher()
+    handler = BehaviourHandler(
+        store=store, publisher=publisher, topics=TOPICS, settings=SETTINGS, erasures=erasures
+    )
+    assert not released
+    handler.close()
+    assert released == [True]

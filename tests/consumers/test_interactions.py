@@ -51,7 +51,7 @@ class Counting(BehaviourStore):
 @pytest.fixture
 def stores(redis_server: Redis, namespace: str) -> Iterator[Callable[[], Counting]]:
     client = connect(RedisSettings(url=redis_server.url))
-    made = []
+    made: list[str] = []
 
     def one() -> Counting:
         made.append(f"{namespace}{len(made)}.")
@@ -63,7 +63,7 @@ def stores(redis_server: Redis, namespace: str) -> Iterator[Callable[[], Countin
 
 @pytest.fixture
 def handler_on() -> Iterator[Callable[[BehaviourStore], BehaviourHandler]]:
-    made = []
+    made: list[BehaviourHandler] = []
 
     def one(store: BehaviourStore) -> BehaviourHandler:
         publisher: Any = Publisher()
