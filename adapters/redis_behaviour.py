@@ -11,25 +11,14 @@ in any order.
 
 from __future__ import annotations
 
-import math
-import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
-import msgpack
-
-from adapters.behaviour_scripts import (
-    HEADER,
-    HEADER_BYTES,
-    ITEMS,
-    SPLIT,
-    STATE_VERSION,
-    TAKE_DUE,
-    TIERS,
-    UNMARK,
-)
+from adapters.behaviour_scripts import ITEMS, SPLIT, TIERS
+from adapters.behaviour_state import ItemBehaviour, state_of
+from adapters.behaviour_work import ItemWork, Moved, ShopperWork
+from adapters.mark_scripts import TAKE_DUE, UNMARK
 from adapters.redis_client import glob, item_key, untagged
 from adapters.redis_nodes import RedisNodes
 from adapters.redis_scripts import UnitScript
@@ -41,140 +30,6 @@ MARK_SETS = 16
 #: Items that a trending bucket keeps.
 TREND_KEPT = 5_000
 _READ_CHUNK = 512
-
-
-class ShopperWork:
-    """What one batch does to one shopper, of one partition: lists as SHOPPERS takes them."""
-
-    __slots__ = ("bought", "committed", "entries", "field", "recent", "shopper", "touched")
-
-    def __init__(self, shopper: bytes, field: str, committed: int) -> None:
-        self.shopper = shopper
-        #: Topic and partition.
-        self.field = field
-        self.committed = committed
-        #: Of each event 8 bytes of its id's hash and 6 of its offset, in the order of offsets.
-        self.entries: list[bytes] = []
-        self.recent: list[Any] = []
-        self.bought: list[Any] = []
-        #: One for each pair of `recent`.
-        self.touched: list[int] = []
-
-    def keys(self, prefix: str) -> list[str]:
-        """The keys it touches."""
-        keys = [f"{prefix}:ids:{self.field}"]
-        if self.recent:
-            keys += (f"{prefix}:recent", f"{prefix}:seen")
-        if self.bought:
-            keys.append(f"{prefix}:bought")
-        return keys
-
-    def unit(self) -> list[Any]:
-        """It as SHOPPERS takes it."""
-        return [
-            self.committed,
-            b"".join(self.entries),
-            len(self.recent),
-            len(self.bought),
-            *self.recent,
-            *self.bought,
-            *self.touched,
-        ]
-
-
-class ItemWork(NamedTuple):
-    """What one batch does to one item, of one topic: lists as ITEMS takes them."""
-
-    product_id: str
-    #: Member and score, and so on.
-    members: list[Any]
-    #: Of each event five values.
-    events: Sequence[tuple[int, ...]]
-    #: The same events summed up, where they are many; tried first.
-    summed: list[Any] | None = None
-
-    def unit(self, *, singly: bool) -> list[Any]:
-        """It as ITEMS takes it."""
-        if self.summed is None or singly:
-            events: list[Any] = [0, *chain.from_iterable(self.events)]
-        else:
-            events = self.summed
-        return [1 + len(self.members) + len(events), len(self.members), *self.members, *events]
-
-
-class Moved(NamedTuple):
-    """What became of an item.
-
-    `much` is how much its sketch moved (0, 1: something, 2: enough); `tau` is 0 while the sketch has room;
-    `trend` names the trending buckets that changed: tier, number, registers of its shoppers, and so on.
-    """
-
-    much: int
-    tau: float
-    trend: list[Any]
-
-
-class Header(NamedTuple):
-    """The first bytes of an item's state."""
-
-    version: int
-    digest: float
-    tau: float
-    members: int
-    moves: int
-    shoppers: int
-    registers: bytes
-
-    @property
-    def mark(self) -> str:
-        """Names what the vector is made from: the sketch, and in steps of 6 % how many shoppers there are."""
-        return f"{int(self.digest):013x}.{shopper_step(self.shoppers)}"
-
-
-class ItemBehaviour(NamedTuple):
-    """All of an item's state but its sketch."""
-
-    header: Header
-    newest: int
-    guards: Mapping[str, Any]
-    totals: list[int]
-    tiers: list[dict[int, list[Any]]]
-
-
-def shopper_step(shoppers: int) -> int:
-    """The number of shoppers in steps of 6 %, so that a vector need not move with each one of a thousand."""
-    return round(16 * math.log(shoppers)) if shoppers > 0 else -1
-
-
-def header_of(raw: bytes | None) -> Header | None:
-    """The header of an item's state, or of its first `HEADER_BYTES`. Raises Halt for another version."""
-    if not raw:
-        return None
-    header = Header(*struct.unpack(HEADER, raw[:HEADER_BYTES]))
-    if header.version != STATE_VERSION:
-        raise Halt(f"behaviour state of version {header.version} in Redis; this code reads {STATE_VERSION}")
-    return header
-
-
-def state_of(raw: bytes | None) -> ItemBehaviour | None:
-    """An item's state from its bytes."""
-    header = header_of(raw)
-    if header is None or raw is None:
-        return None
-    newest, guards, totals, tiers = msgpack.unpackb(raw[HEADER_BYTES:], strict_map_key=False, raw=True)
-    maps = [
-        {number: _bucket(packed) for number, packed in tier.items()} if isinstance(tier, dict) else {}
-        for tier in tiers
-    ]
-    return ItemBehaviour(header, newest, guards, totals, maps)
-
-
-def _bucket(packed: bytes) -> list[Any]:
-    """Seven counts, the registers of shoppers, the registers of buyers."""
-    wide = len(packed) in (28, 60, 92)
-    head = 28 if wide else 14
-    counts = struct.unpack(">7I" if wide else ">7H", packed[:head])
-    return [*counts, packed[head : head + 32], packed[head + 32 :]]
 
 
 class BehaviourStore:

@@ -22,8 +22,9 @@ from typing import NamedTuple
 import xxhash
 from pydantic import Field
 
+from adapters.behaviour_work import ItemWork, Moved
 from adapters.kafka import Publisher, Record
-from adapters.redis_behaviour import BehaviourStore, ItemWork, Moved
+from adapters.redis_behaviour import BehaviourStore
 from adapters.registers import distinct_each
 from consumers.debounce import Debounce, DebounceSettings
 from consumers.erasures import Erasures

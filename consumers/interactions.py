@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adapters.behaviour_scripts import ITEM_REGISTERS, TIERS
-from adapters.redis_behaviour import ItemWork, ShopperWork
+from adapters.behaviour_work import ItemWork, ShopperWork
 from consumers.interest import Scorer, Shopper
 from schemas.behaviour import PLACE, TYPES
 

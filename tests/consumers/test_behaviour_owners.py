@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from adapters.redis_behaviour import BehaviourStore, ItemWork, Moved, ShopperWork
+from adapters.behaviour_work import ItemWork, Moved, ShopperWork
+from adapters.redis_behaviour import BehaviourStore
 from adapters.redis_client import RedisSettings, connect
 from adapters.redis_nodes import RedisNodes
 from consumers import follower

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from random import Random
 from typing import Any
 
 import pytest
 
 from adapters.behaviour_scripts import SPLIT
-from adapters.redis_behaviour import BehaviourStore, ItemWork, Moved
+from adapters.behaviour_work import ItemWork, Moved
+from adapters.redis_behaviour import BehaviourStore
 from adapters.redis_client import RedisSettings, connect
 from adapters.redis_nodes import RedisNodes
 from consumers import interactions
 from consumers.behaviour import BehaviourHandler
 from consumers.interactions import shopper_works
+from consumers.progress import Delivery, Progress
+from schemas.errors import Transient
 from tests.consumers.test_behaviour import (
     SETTINGS,
     SKETCH,
@@ -24,6 +29,7 @@ from tests.consumers.test_behaviour import (
     feed,
     in_batches,
     record,
+    settle,
     view,
 )
 from tests.support.behaviour_oracle import Logged, expected_items, items_in
@@ -137,6 +143,46 @@ def test_an_event_that_cannot_enter_the_sketch_is_left_out_until_redis_is_anothe
     feed(handler, log)
     # The negative control: in the same epoch nobody may lose anything.
     assert (items_in(store) == expected_items(log, SKETCH)) is restarted
+
+
+class Away(Counting):
+    """Takes no items while it is away."""
+
+    away = True
+
+    def apply_items(self, topic: str, works: Sequence[ItemWork], *, epoch: str | None) -> list[Moved]:
+        if self.away and works:
+            raise Transient("Redis is away")
+        return super().apply_items(topic, works, epoch=epoch)
+
+
+def test_a_partition_that_goes_while_its_items_wait_leaves_no_gap_behind_its_guard(
+    redis_server: Redis, namespace: str, handler_on: HandlerOn
+) -> None:
+    """The second batch is summed up already, and holds records of another partition that stays."""
+    client = connect(RedisSettings(url=redis_server.url))
+    store = Away(nodes=RedisNodes(client), namespace=namespace, sketch_members=SKETCH.members)
+    handler = handler_on(store)
+    goes = [view(number, f"u{number}") for number in range(20)]
+    stays = [replace(view(number, f"v{number}"), partition=1) for number in range(20)]
+    gone, standing = Progress(None), Progress(None)
+    batches = [
+        [Delivery(handler.decode(record(one)), one.offset, gone) for one in goes[:10]],
+        [
+            Delivery(handler.decode(record(one)), one.offset, gone if one.partition == 0 else standing)
+            for one in [*goes[10:], *stays]
+        ],
+    ]
+    for batch in batches:
+        handler.handle(batch)
+    time.sleep(0.05)  # the second batch comes as far as it can
+    gone.abandon()
+    store.away = False
+    settle(batches[1][10:])
+    assert items_in(store) == expected_items(stays, SKETCH)
+    feed(handler, goes)  # its next owner
+    assert items_in(store) == expected_items([*goes, *stays], SKETCH)
+    client.close()
 
 
 def test_what_shoppers_did_is_by_shopper_and_partition(handler_on: HandlerOn, stores: Stores) -> None:

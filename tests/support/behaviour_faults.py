@@ -19,8 +19,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from adapters.behaviour_scripts import ITEMS
+from adapters.behaviour_work import ItemWork, Moved, ShopperWork
 from adapters.kafka import Publisher
-from adapters.redis_behaviour import BehaviourStore, ItemWork, Moved, ShopperWork
+from adapters.redis_behaviour import BehaviourStore
 from adapters.redis_nodes import RedisNodes
 from adapters.redis_scripts import UnitScript
 from consumers.behaviour import BehaviourHandler, BehaviourSettings
