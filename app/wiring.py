@@ -30,10 +30,11 @@ from adapters.redis_nodes import RedisNodes
 from adapters.redis_reviews import ReviewStore
 from adapters.releases import ReleaseStore
 from app.settings import Settings
-from consumers.behaviour import BehaviourHandler, Interaction
+from consumers.behaviour import BehaviourHandler
 from consumers.dead_letters import DeadLetters
 from consumers.embeddings import EmbeddingsHandler
 from consumers.erasures import Erasures
+from consumers.interactions import Interaction
 from consumers.products import ProductChange, ProductsHandler
 from consumers.reconcile import Reconciler
 from consumers.reviews import ReviewChange, ReviewsHandler
@@ -230,7 +231,8 @@ def read_erasures(settings: Settings) -> Erasures:
     topic = settings.named_topics().erasures.name
     erasures.take(patiently("kafka", lambda: list(read_to_end(settings.kafka, topic))))
     # From the beginning once more: the topic is compacted and small, and nothing between the two is missed.
-    erasures.follow(Tail(settings.kafka.unhurried(), topic).poll)
+    tail = Tail(settings.kafka.unhurried(), topic)
+    erasures.follow(tail.poll, release=tail.close)
     return erasures
 
 
@@ -283,7 +285,7 @@ def behaviour_runner(
         settings=settings.loop.model_copy(
             update={
                 "batch_records": batch,
-                "in_flight_records": max(settings.loop.in_flight_records, 5 * batch),
+                "in_flight_records": max(settings.loop.in_flight_records, 4 * batch),
             }
         ),
         accept_poison=accept_poison,

@@ -21,7 +21,8 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import Field
 
-from adapters.redis_behaviour import BehaviourStore, Header
+from adapters.behaviour_state import Header
+from adapters.redis_behaviour import BehaviourStore
 from adapters.registers import distinct
 from consumers.assembly import Shoppers
 from consumers.interest import SCORE_STEPS, shopper_from
