@@ -73,7 +73,11 @@ class Erasures:
         """Whether this shopper's event is to be ignored: one of its times is not later than the erasure."""
         if not self._latest:
             return False
-        at = self._latest.get(erasure_key(user_id, self._key))
+        return self.covers_name(erasure_key(user_id, self._key), *seconds)
+
+    def covers_name(self, name: str, *seconds: float) -> bool:
+        """As `covers`, for a shopper by the name that `erasure_key` gives."""
+        at = self._latest.get(name)
         return at is not None and min(seconds) <= at
 
     def follow(self, poll: Poll, *, release: Callable[[], None] = lambda: None) -> None:
