@@ -215,12 +215,7 @@ def split_items(beauty: Beauty, seed: int = SEED) -> Split:
     Random(seed).shuffle(rows)
     cold = sorted(rows[: int(COLD * len(rows))])
     validation = sorted(rows[len(cold) : len(cold) + int(VALIDATION * len(rows))])
-    steps = [
-        (one, other)
-        for history in beauty.histories
-        for one, other in pairwise(history)
-        if one != other
-    ]
+    steps = [(one, other) for history in beauty.histories for one, other in pairwise(history) if one != other]
     chosen, other = set(cold), set(validation)
     return Split(
         cold,
