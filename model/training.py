@@ -98,6 +98,8 @@ def train(
     checkpoints = run / "checkpoints"
     resumed_at = _keep_whole(checkpoints)
     evaluator = _evaluator(examples.validation) if examples.validation is not None else None
+    # The library's callback takes its folder from here alone, when it is made.
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(run / "tensorboard")
     trainer = trainer_class()(
         model=model,
         args=_arguments(recipe, run, where, precision, steps_total, evaluates=evaluator is not None),
@@ -108,7 +110,6 @@ def train(
     )
     trainer.pull = (recipe.l2_sp, parent)
     trainer.remove_callback(PrinterCallback)
-    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(run / "tensorboard"))
     trainer.train(resume_from_checkpoint=bool(resumed_at) or None)
     if recipe.interpolate < 1 and recipe.method in ("full", "top"):
         interpolate(parent, model, recipe.interpolate)
