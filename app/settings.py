@@ -34,6 +34,7 @@ from consumers.behaviour import BehaviourSettings
 from consumers.embeddings import EmbeddingsSettings
 from consumers.erasures import ErasureSettings
 from consumers.reviews import ReviewsSettings
+from consumers.rollout import RolloutSettings
 from consumers.runner import RunnerSettings
 from consumers.shopper_vectors import VectorSettings
 from model.learning_settings import GateSettings, PairSettings, TrainingSettings
@@ -89,6 +90,7 @@ class Settings(Frozen):
     behaviour: BehaviourSettings = BehaviourSettings()
     shopper_vectors: VectorSettings = VectorSettings()
     erasures: ErasureSettings = ErasureSettings()
+    rollout: RolloutSettings = RolloutSettings()
     archive: ArchiveSettings = ArchiveSettings()
     training: TrainingSettings = TrainingSettings()
     pairs: PairSettings = PairSettings()

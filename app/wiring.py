@@ -12,7 +12,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -28,12 +28,14 @@ from adapters.redis_client import connect
 from adapters.redis_items import ItemStore
 from adapters.redis_nodes import RedisNodes
 from adapters.redis_reviews import ReviewStore
+from adapters.redis_rollouts import RolloutBoard
 from adapters.releases import ReleaseStore
 from app.settings import Settings
-from consumers.behaviour import BehaviourHandler, Interaction
+from consumers.behaviour import BehaviourHandler
 from consumers.dead_letters import DeadLetters
 from consumers.embeddings import EmbeddingsHandler
 from consumers.erasures import Erasures
+from consumers.interactions import Interaction
 from consumers.products import ProductChange, ProductsHandler
 from consumers.reconcile import Reconciler
 from consumers.reviews import ReviewChange, ReviewsHandler
@@ -116,6 +118,16 @@ def open_publisher(settings: Settings, role: str) -> Publisher:
     return Publisher(settings.kafka, client_id=client_id(settings, role))
 
 
+def open_board(settings: Settings) -> RolloutBoard:
+    """Records of the rollout of releases, and the leases."""
+    return RolloutBoard(client=connect(settings.redis), namespace=settings.namespace)
+
+
+def embeddings_group(settings: Settings, collection: str) -> str:
+    """The consumer group that fills a collection: one each."""
+    return f"{settings.namespace}simstream-embeddings-{collection.removeprefix(settings.namespace)}"
+
+
 def alias_of(settings: Settings) -> str:
     """The alias of the live collection."""
     return settings.namespace + LIVE_ALIAS
@@ -145,6 +157,16 @@ class LoadedReleases:
                 store = ReleaseStore(self._settings.releases)
                 self._loaded[release_id] = start_release(store, release_id, self._settings.model)
             return self._loaded[release_id]
+
+    def ids(self) -> set[str]:
+        """Which releases are loaded here."""
+        return set(self._loaded)
+
+    def keep(self, release_ids: Collection[str]) -> None:
+        """Let go of every other release."""
+        with self._lock:
+            for release_id in set(self._loaded) - set(release_ids):
+                self._loaded.pop(release_id).encoder.close()
 
     def close(self) -> None:
         """End the encoders' processes."""
@@ -230,7 +252,8 @@ def read_erasures(settings: Settings) -> Erasures:
     topic = settings.named_topics().erasures.name
     erasures.take(patiently("kafka", lambda: list(read_to_end(settings.kafka, topic))))
     # From the beginning once more: the topic is compacted and small, and nothing between the two is missed.
-    erasures.follow(Tail(settings.kafka, topic).poll)
+    tail = Tail(settings.kafka.unhurried(), topic)
+    erasures.follow(tail.poll, release=tail.close)
     return erasures
 
 
@@ -248,7 +271,7 @@ def reviews_runner(
     )
     return Runner(
         reader=GroupReader(
-            settings.kafka,
+            settings.kafka.unhurried(),
             group=f"{settings.namespace}simstream-reviews",
             client_id=client_id(settings, "reviews"),
         ),
@@ -273,7 +296,7 @@ def behaviour_runner(
     batch = settings.behaviour.batch_records
     return Runner(
         reader=GroupReader(
-            settings.kafka,
+            settings.kafka.unhurried(),
             group=f"{settings.namespace}simstream-behaviour",
             client_id=client_id(settings, "behaviour"),
         ),
@@ -283,7 +306,7 @@ def behaviour_runner(
         settings=settings.loop.model_copy(
             update={
                 "batch_records": batch,
-                "in_flight_records": max(settings.loop.in_flight_records, 5 * batch),
+                "in_flight_records": max(settings.loop.in_flight_records, 4 * batch),
             }
         ),
         accept_poison=accept_poison,
@@ -331,7 +354,7 @@ def embeddings_runner(
     return Runner(
         reader=GroupReader(
             settings.kafka,
-            group=f"{settings.namespace}simstream-embeddings-{collection.removeprefix(settings.namespace)}",
+            group=embeddings_group(settings, collection),
             client_id=client_id(settings, "embeddings"),
         ),
         handler=handler,
