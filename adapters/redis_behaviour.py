@@ -31,6 +31,7 @@ from adapters.behaviour_scripts import (
 from adapters.redis_client import glob, item_key, untagged
 from adapters.redis_nodes import RedisNodes
 from adapters.redis_scripts import UnitScript
+from adapters.state_generation import FIRST, state_prefix
 from schemas.errors import Halt
 
 #: Sets of marks; an item is always in the same one, so it is announced once, whoever touched it.
@@ -91,8 +92,9 @@ class Header(NamedTuple):
 
     @property
     def mark(self) -> str:
-        """Names what the vector is made from: the sketch, and in steps of 6 % how many shoppers there are."""
-        return f"{int(self.digest):013x}.{shopper_step(self.shoppers)}"
+        """Names what the item gives to its vector: the sketch, tau, in steps of 6 % how many shoppers."""
+        tau = "-" if self.tau == math.inf else f"{int(self.tau):x}"
+        return f"{int(self.digest):013x}.{tau}.{shopper_step(self.shoppers)}"
 
 
 class ItemBehaviour(NamedTuple):
@@ -145,10 +147,16 @@ class BehaviourStore:
     """Applies batches and answers what they come to. Thread-safe; raises Transient when Redis is away."""
 
     def __init__(
-        self, *, nodes: RedisNodes, namespace: str = "", sketch_members: int = 128, enough_share: float = 0.05
+        self,
+        *,
+        nodes: RedisNodes,
+        namespace: str = "",
+        generation: int = FIRST,
+        sketch_members: int = 128,
+        enough_share: float = 0.05,
     ) -> None:
         self._nodes = nodes
-        self._namespace = namespace
+        self._namespace = state_prefix(namespace, generation)
         self._sketch_members = sketch_members
         self._enough_share = enough_share
         self._shoppers = UnitScript(nodes, SHOPPERS)

@@ -30,8 +30,8 @@ from app.settings import Settings
 from app.wiring import (
     LoadedReleases,
     alias_of,
-    behaviour_reader,
     embeddings_runner,
+    live_state,
     make_topics,
     open_live,
     open_publisher,
@@ -52,7 +52,7 @@ GRAPH_FROM_POINTS = 5_000
 #: first must be the client, or its next request meets a reset.
 KEEP_ALIVE_SECONDS = 75
 #: They parse and touch Redis alone; app/consumer_process.py runs them.
-STATE_CONSUMERS = (("products", "reviews"), ("behaviour",))
+CHILDREN = (("products", "reviews"), ("behaviour",))
 #: Tansu keeps a group's first member waiting for half its session timeout (45 s by default), and looks for
 #: new records only after half of what a fetch may wait (500 ms by default); Apache Kafka answers at once.
 _TANSU_OPTIONS = {
@@ -178,7 +178,7 @@ def _start(
         index.optimize(collection)
 
     failures = Failures()
-    children = [ConsumersProcess(settings, consumers) for consumers in STATE_CONSUMERS]
+    children = [ConsumersProcess(settings, consumers) for consumers in CHILDREN]
     runners: list[Runner[Any] | ConsumersProcess] = [
         *children,
         embeddings_runner(
@@ -204,14 +204,15 @@ def _start(
         )
         found = walk.run()
         say(f"reconciled: {found.items} items, {found.points} points, {found.announced} announced")
+    state = live_state(settings)
     service = Service(
         create_app(
             index=index,
-            store=store,
+            store=state,
             releases=releases,
             settings=settings.service,
             alias=alias_of(settings),
-            behaviour=behaviour_reader(settings),
+            behaviour=state,
             registry=registry_of([child.metrics for child in children]),
         ),
         host=settings.service.host,
@@ -256,14 +257,15 @@ def serve_alone(settings: Settings, *, port: int | None = None) -> None:
 
     watcher = threading.Thread(target=failures.watch, args=(follow_alias,), daemon=True)
     watcher.start()
+    state = live_state(settings)
     service = Service(
         create_app(
             index=index,
-            store=open_store(settings),
+            store=state,
             releases=releases,
             settings=settings.service,
             alias=alias_of(settings),
-            behaviour=behaviour_reader(settings),
+            behaviour=state,
         ),
         host=settings.service.host,
         port=settings.service.port if port is None else port,

@@ -271,3 +271,5 @@ class BehaviourHandler:
         """Stop the threads; what is due stays marked, what is not applied is read again."""
         self._behind.close()
         self._debounce.close()
+        if self._erasures is not None:
+            self._erasures.close()

@@ -76,8 +76,8 @@ class Erasures:
         at = self._latest.get(erasure_key(user_id, self._key))
         return at is not None and min(seconds) <= at
 
-    def follow(self, poll: Poll) -> None:
-        """Go on learning on a thread of its own, until `close`."""
+    def follow(self, poll: Poll, *, let_go: Callable[[], None] = lambda: None) -> None:
+        """Go on learning on a thread of its own, until `close`; it lets go of the topic then."""
 
         def run() -> None:
             while not self._stop.is_set():
@@ -86,6 +86,7 @@ class Erasures:
                 except Transient as error:
                     log.warning("consumer_waits consumer=erasures reason=%s", error)
                     self._stop.wait(1.0)
+            let_go()
 
         self._follower = threading.Thread(target=run, name="erasures", daemon=True)
         self._follower.start()

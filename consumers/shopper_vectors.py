@@ -26,7 +26,7 @@ from adapters.registers import distinct
 from consumers.assembly import Shoppers
 from consumers.interest import SCORE_STEPS, shopper_from
 from schemas.events import Frozen
-from schemas.items import digest
+from schemas.items import SHOPPERS_WEIGHED, digest
 from schemas.vectors import SparseVector
 
 
@@ -46,9 +46,12 @@ class VectorSettings(Frozen):
         return digest(self.shrinkage, self.inclusion, self.weigh_shoppers)[:6]
 
 
-def fingerprint(header: Header, settings_mark: str) -> str:
-    """Names what an item's vector is made from."""
-    return f"{header.mark}.{settings_mark}"
+def fingerprint(header: Header, weights: Sequence[float], settings_mark: str) -> str:
+    """Names all that an item's vector is made from; `weights` in the order of the sketch.
+
+    Its first part is the fingerprint of schemas.items.BehaviourState, which is read with every state.
+    """
+    return f"{header.mark}.{settings_mark}{SHOPPERS_WEIGHED}{digest(*weights)[:8]}"
 
 
 class ShopperVectors:
@@ -67,7 +70,7 @@ class ShopperVectors:
         weights = self._weights(names) if self._settings.weigh_shoppers else dict.fromkeys(names, 1.0)
         return {
             product_id: Shoppers(
-                fingerprint(state.header, self._settings.mark),
+                fingerprint(state.header, [weights[member] for member, _ in sketch], self._settings.mark),
                 vector_of(state.header, sketch, names, weights, self._settings),
             )
             for product_id, state, sketch in zip(product_ids, states, sketches, strict=True)

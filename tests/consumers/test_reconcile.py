@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 import pytest
 
 from adapters.index_edge import EdgeIndex
-from consumers.assembly import Encoded, assemble
+from adapters.redis_behaviour import BehaviourStore, ItemWork
+from consumers.assembly import Encoded, Shoppers, assemble
+from consumers.embeddings import BehaviourVectors
 from consumers.reconcile import FREE_DELETES, Reconciled, Reconciler
 from model.text import ProductText, TextSettings
 from schemas.errors import Halt, Transient
 from schemas.events import ItemChanged
 from schemas.topics import Topics
-from schemas.vectors import Point, TextRecipe
+from schemas.vectors import BEHAVIOUR, Point, SparseVector, TextRecipe
 from tests.consumers.conftest import COLLECTION
 from tests.consumers.state import NOW, State
 from tests.producers.doubles import Answers, RecordingPublisher
@@ -31,7 +34,14 @@ class Walk:
         self.state, self.index = state, index
         self.publisher = RecordingPublisher()
 
-    def run(self, *, accept_deletes: int = 0, recipe: TextRecipe = RECIPE, batch: int = 7) -> Reconciled:
+    def run(
+        self,
+        *,
+        accept_deletes: int = 0,
+        recipe: TextRecipe = RECIPE,
+        batch: int = 7,
+        behaviour: BehaviourVectors | None = None,
+    ) -> Reconciled:
         """Pages are small, so that every walk needs several."""
         return Reconciler(
             store=self.state.store,
@@ -40,6 +50,7 @@ class Walk:
             recipe=recipe,
             publisher=self.publisher,
             topics=TOPICS,
+            behaviour=behaviour,
             now=lambda: LATER,
             batch=batch,
         ).run(accept_deletes=accept_deletes)
@@ -225,3 +236,41 @@ def test_an_id_that_the_walk_over_redis_gives_twice_counts_once(
     found = walk.run()
     assert (found.items, found.missing) == (5, 5)
     assert sorted(walk.announced()) == named("p", 5)
+
+
+class Weighed:
+    """Implements BehaviourVectors: every sketch's shoppers weigh the same, which is said by a name."""
+
+    def __init__(self, state: State, name: str) -> None:
+        self._state, self._name = state, name
+
+    def read(self, product_ids: Sequence[str]) -> dict[str, Shoppers]:
+        found = self._state.store.read(product_ids)
+        sketches = {one: state.behaviour for one, state in found.items() if state.behaviour is not None}
+        vector = SparseVector((7,), (0.5,))
+        return {one: Shoppers(f"{known.fingerprint}/{self._name}", vector) for one, known in sketches.items()}
+
+
+def test_a_walk_that_weighs_shoppers_finds_the_points_whose_shoppers_weigh_something_else(
+    walk: Walk, namespace: str
+) -> None:
+    ids = named("p", 9)
+    walk.state.put_all(ids)
+    walk.bring_up_to_date(*ids)
+    work = ItemWork("p001")
+    work.events += (0, 0, 1_000, 8 + 16, 17)
+    work.members += ("5", 100)
+    nodes = walk.state.store._nodes  # noqa: SLF001
+    BehaviourStore(nodes=nodes, namespace=namespace).apply_items("topic", [work], epoch=None)
+    light, heavy = Weighed(walk.state, "light"), Weighed(walk.state, "heavy")
+    known = walk.state.store.read(["p001"])["p001"]
+    point = walk.index.fetch(COLLECTION, ["p001"], vectors=True)["p001"]
+    shoppers = light.read(["p001"])["p001"]
+    made = assemble("p001", known, point, recipe=RECIPE, encoded={}, now=NOW, shoppers=shoppers)
+    assert made.point is not None
+    walk.index.upsert(COLLECTION, [made.point], ticket=walk.state.store.draw_ticket())
+    assert walk.run().announced == 0
+    assert walk.run(behaviour=light).announced == 0
+    assert walk.run(behaviour=heavy).outdated == 1
+    (sent,) = walk.publisher.sent
+    assert ItemChanged.model_validate_json(sent.value).dimensions == [BEHAVIOUR]

@@ -1,0 +1,134 @@
+"""A consumer group seen from outside: its commits, how far it lags, its end.
+
+Reads   ends of partitions, commits of a group
+Writes  commits of a group that has no member yet; removes a group
+Never   joins a group
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from adapters.kafka import KafkaSettings
+from adapters.kafka_reader import Partition
+from schemas.errors import Halt, Transient
+
+_TIMEOUT_SECONDS = 15.0
+_NO_GROUP = (KafkaError.GROUP_ID_NOT_FOUND, KafkaError.UNKNOWN_TOPIC_OR_PART)
+_HAS_MEMBERS = KafkaError.NON_EMPTY_GROUP
+
+
+class GroupOffsets:
+    """Commits and lag of one group on some topics. Not thread-safe. `close` it."""
+
+    def __init__(self, settings: KafkaSettings, *, group: str, topics: Sequence[str]) -> None:
+        self._group = group
+        self._topics = list(topics)
+        self._consumer = Consumer(
+            {
+                **settings.client_config("simstream-group-offsets", consumes=True),
+                "group.id": group,
+                "enable.auto.commit": False,
+            }
+        )
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._consumer.close()
+
+    def __enter__(self) -> GroupOffsets:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def partitions(self) -> list[Partition]:
+        """Every partition of the topics. Raises Halt for a topic that does not exist."""
+        found = []
+        for topic in self._topics:
+            with _calling(f"describing {topic}"):
+                described = self._consumer.list_topics(topic, timeout=_TIMEOUT_SECONDS).topics[topic]
+            if described.error is not None:
+                raise Halt(f"topic {topic} does not exist: create it with `simstream topics`")
+            found += [Partition(topic, number) for number in sorted(described.partitions)]
+        return found
+
+    def ends(self) -> dict[Partition, int]:
+        """One past the last record of each partition. (Tansu says: one past the first of its last batch.)"""
+        found = {}
+        for part in self.partitions():
+            with _calling(f"asking for the end of {part.topic}[{part.number}]"):
+                _, found[part] = self._consumer.get_watermark_offsets(
+                    TopicPartition(part.topic, part.number), timeout=_TIMEOUT_SECONDS
+                )
+        return found
+
+    def commits(self) -> dict[Partition, int | None]:
+        """The group's commit on each partition, None where there is none."""
+        asked = [TopicPartition(part.topic, part.number) for part in self.partitions()]
+        with _calling(f"reading the commits of {self._group}"):
+            answers = self._consumer.committed(asked, timeout=_TIMEOUT_SECONDS)
+        for answer in answers:
+            if answer.error is not None:
+                raise Transient(f"no commit of {answer.topic}[{answer.partition}]: {answer.error.str()}")
+        return {
+            Partition(answer.topic, answer.partition): answer.offset if answer.offset >= 0 else None
+            for answer in answers
+        }
+
+    def start_at_ends(self) -> dict[Partition, int]:
+        """Commit the end of every partition that has no commit, and read them all back; the commits.
+
+        The group must have no member. Whatever was announced before is left to a walk over all items, which
+        has to begin after this returns. Raises Transient; repeating it moves no commit that stands.
+        """
+        standing = self.commits()
+        missing = [part for part, offset in standing.items() if offset is None]
+        if missing:
+            ends = self.ends()
+            asked = [TopicPartition(part.topic, part.number, ends[part]) for part in missing]
+            with _calling(f"committing ends for {self._group}"):
+                for answer in self._consumer.commit(offsets=asked, asynchronous=False) or []:
+                    if answer.error is not None:
+                        raise Transient(f"{answer.topic}[{answer.partition}]: {answer.error.str()}")
+            standing = self.commits()
+        lost = [part for part, offset in standing.items() if offset is None]
+        if lost:
+            raise Transient(f"the broker took {len(lost)} commits of {self._group} and does not show them")
+        return {part: offset for part, offset in standing.items() if offset is not None}
+
+    def lag(self) -> int:
+        """How many records the group has not committed, over all partitions; without a commit all of them."""
+        commits, ends = self.commits(), self.ends()
+        return sum(max(0, end - (commits[part] or 0)) for part, end in ends.items())
+
+
+def remove_group(settings: KafkaSettings, group: str) -> bool:
+    """Remove a group with its commits; False while it has members. Raises Transient."""
+    admin = AdminClient(settings.client_config("simstream-group-admin"))
+    for future in admin.delete_consumer_groups([group], request_timeout=_TIMEOUT_SECONDS).values():
+        try:
+            future.result(_TIMEOUT_SECONDS + 1.0)
+        except TimeoutError as error:
+            raise Transient(f"group {group} was not removed: the broker does not answer") from error
+        except KafkaException as error:
+            reason: KafkaError = error.args[0]
+            if reason.code() == _HAS_MEMBERS:
+                return False
+            if reason.code() not in _NO_GROUP:
+                raise Transient(f"group {group} was not removed: {reason.str()}") from error
+    return True
+
+
+@contextmanager
+def _calling(what: str) -> Iterator[None]:
+    try:
+        yield
+    except KafkaException as error:
+        raise Transient(f"the broker failed while {what}: {error.args[0].str()}") from error
+
+
