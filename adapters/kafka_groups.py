@@ -130,5 +130,3 @@ def _calling(what: str) -> Iterator[None]:
         yield
     except KafkaException as error:
         raise Transient(f"the broker failed while {what}: {error.args[0].str()}") from error
-
-

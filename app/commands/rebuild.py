@@ -13,11 +13,11 @@ from adapters.index_port import release_of
 from adapters.redis_client import connect
 from adapters.redis_nodes import RedisNodes
 from adapters.state_export import export_state
-from app.filling import Filling, Working, next_collection
+from app.filling import fresh_collection
 from app.observability import configure_logging
 from app.rebuild import FromLog, remove_retired
 from app.settings import load_settings
-from app.wiring import alias_of, live_generation, open_live, open_publisher, open_store
+from app.wiring import live_generation, open_live, open_publisher, open_store
 from schemas.errors import Halt
 
 _EMBEDDED = (
@@ -75,24 +75,15 @@ def rebuild(
             for sentence in done.sentences():
                 print(sentence)
             return
-        collection = next_collection(index, release_of(live), namespace=settings.namespace)
-        working = Working()
-        opened.callback(working.stop)
-        filling = Filling(
+        collection, found = fresh_collection(
             settings,
             store=open_store(settings),
             index=index,
-            collection=collection,
+            release_id=release_of(live),
             encoder=release.encoder,
             recipe=release.recipe,
             publisher=publisher,
-            working=working,
         )
-        filling.begin()
-        filling.write()
-        _say(f"filling {collection}")
-        found = filling.equal()
-        index.set_alias(alias_of(settings), collection)
         print(f"collection {collection} is live: {found.items} items. Restart `simstream consume embeddings`")
 
 
