@@ -35,6 +35,7 @@ from app.wiring import (
     alias_of,
     open_generations,
     open_store,
+    patiently,
     state_group,
     state_runner,
 )
@@ -118,8 +119,7 @@ class FromLog:
         collection = next_collection(self._index, self._release_id, namespace=self._settings.namespace)
         done = Rebuilt(generation, collection)
         self._say(f"generation {generation} of the state beside generation {old.generation}; {collection}")
-        with ExitStack() as opened:
-            opened.callback(self._working.stop)
+        with self._left_clean(collection):
             gate = self._replay(old.generation, done)
             new = open_store(self._settings, generation)
             self._compare(old, new, done, accept_missing=accept_missing)
@@ -143,9 +143,24 @@ class FromLog:
             filling.until_written()
             # The pointer first: should we end here, whoever writes the old collection writes it from the new
             # state, and nothing is stale.
-            self._generations.take_over(generation)
-            self._index.set_alias(alias_of(self._settings), collection)
+            patiently("redis", lambda: self._generations.take_over(generation))
+            patiently("qdrant", lambda: self._index.set_alias(alias_of(self._settings), collection))
         return done
+
+    @contextmanager
+    def _left_clean(self, collection: str) -> Iterator[None]:
+        """In the end nothing of this runs. After a failure the collection that nobody reads is removed.
+
+        The state stays, for whoever wants to know what was wrong with it: `remove_retired`.
+        """
+        try:
+            yield
+        except BaseException:
+            self._working.stop()
+            if self._index.resolve(alias_of(self._settings)) != collection:
+                self._index.drop_collection(collection)
+            raise
+        self._working.stop()
 
     def _replay(self, old: int, done: Rebuilt) -> GatedPublisher:
         settings = self._settings

@@ -16,7 +16,7 @@ from fastapi.testclient import TestClient
 from adapters.index_edge import EdgeIndex
 from adapters.redis_client import connect
 from adapters.state_generation import state_prefix
-from app.filling import fresh_collection
+from app.filling import Filling, fresh_collection
 from app.local import LocalRedis
 from app.rebuild import remove_retired
 from app.wiring import alias_of, open_generations, open_store
@@ -295,8 +295,18 @@ def test_what_retention_has_removed_is_said_and_too_much_of_it_switches_nothing(
     assert open_generations(shop.settings).live() == 1
     assert shop.index.resolve(alias_of(shop.settings)) == shop.collection
 
+    def broken(self: Filling) -> None:
+        raise Halt("the index is full")
+
+    with monkeypatch.context() as broke:
+        broke.setattr(Filling, "until_written", broken)
+        with pytest.raises(Halt, match="the index is full"):
+            shop.rebuild().run(accept_missing=2)
+    assert open_generations(shop.settings).live() == 1
+    assert shop.index.collections() == [shop.collection]
+
     done = shop.rebuild().run(accept_missing=2)
-    assert (done.generation, done.items, done.missing) == (3, 1, 2)
+    assert (done.generation, done.items, done.missing) == (4, 1, 2)
     assert done.since.keys() == {events}
     since = done.since[events]
     assert since is not None
@@ -305,9 +315,9 @@ def test_what_retention_has_removed_is_said_and_too_much_of_it_switches_nothing(
     assert f"{events} begins at {since.isoformat()}: retention has removed what was before" in said
     assert "2 items of the old state are not on the topics any more" in said
     shop.stop()
-    state = shop.export(3)
+    state = shop.export(4)
     assert remove_retired(shop.settings) > 0
-    assert (shop.export(1), shop.export(2), shop.export(3)) == ([], [], state)
+    assert [shop.export(number) for number in (1, 2, 3, 4)] == [[], [], [], state]
 
 
 def wait_until(reached: Callable[[], object], timeout_seconds: float = 30.0) -> None:
