@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from pydantic import Field, field_validator
@@ -53,16 +53,20 @@ _CONSUMER_OPTIONS = ("session.", "heartbeat.", "fetch.", "max.poll.", "group.", 
 
 
 class KafkaSettings(Frozen):
-    """Where Kafka is, and how to speak to it. `options` go to librdkafka as they are: TLS, SASL, timeouts."""
+    """Where Kafka is, and how to speak to it. `options` go to librdkafka as they are: TLS, SASL, timeouts.
+
+    `unhurried_options` are added for consumers whose effect is debounced anyway.
+    """
 
     bootstrap_servers: str = "127.0.0.1:9092"
     options: Mapping[str, str] = {}
+    unhurried_options: Mapping[str, str] = {}
     partitions: int = Field(default=12, ge=1, le=10_000)
     replication_factor: int = Field(default=-1, ge=-1)
     delivery_timeout_seconds: float = Field(default=120.0, gt=0)
     linger_ms: float = Field(default=2.0, ge=0)
 
-    @field_validator("options", mode="before")
+    @field_validator("options", "unhurried_options", mode="before")
     @classmethod
     def _plain(cls, value: Any) -> Any:
         """Numbers and booleans of the JSON object become the text librdkafka wants."""
@@ -77,6 +81,10 @@ class KafkaSettings(Frozen):
             str(name): str(inner).lower() if isinstance(inner, bool) else str(inner)
             for name, inner in value.items()
         }
+
+    def unhurried(self) -> Self:
+        """The same for a consumer that nobody waits for."""
+        return self.model_copy(update={"options": {**self.options, **self.unhurried_options}})
 
     def client_config(self, client_id: str, *, consumes: bool = False) -> dict[str, Any]:
         """What every client has in common; options that only consumers know go to consumers only."""

@@ -253,7 +253,7 @@ def read_erasures(settings: Settings) -> Erasures:
     topic = settings.named_topics().erasures.name
     erasures.take(patiently("kafka", lambda: list(read_to_end(settings.kafka, topic))))
     # From the beginning once more: the topic is compacted and small, and nothing between the two is missed.
-    tail = Tail(settings.kafka, topic)
+    tail = Tail(settings.kafka.unhurried(), topic)
     erasures.follow(tail.poll, let_go=tail.close)
     return erasures
 
@@ -313,7 +313,8 @@ def state_runner(
         loop = loop.model_copy(update={"batch_records": batch, "in_flight_records": room})
     return Runner(
         reader=GroupReader(
-            settings.kafka,
+            # Prices are waited for; reviews and what shoppers do are seen after a debounce at best.
+            settings.kafka if consumer == "products" else settings.kafka.unhurried(),
             group=state_group(settings, consumer, written),
             client_id=client_id(settings, consumer),
         ),

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -29,6 +30,9 @@ from rich.table import Table
 from benchmarks.harness import (
     RESULTS,
     ROOT,
+    SMALL_RUNS,
+    TIMED,
+    Figure,
     Report,
     Result,
     Skipped,
@@ -109,6 +113,11 @@ def _kill_group(child: subprocess.Popen[bytes]) -> None:
     child.wait()
 
 
+def worth_another_run(missed: Sequence[Figure]) -> bool:
+    """Whether something was missed, and all of it rests on a clock."""
+    return bool(missed) and all(figure.kind in TIMED for figure in missed)
+
+
 def show(console: Console, report: Report, *, small: bool, seconds: float) -> None:
     """Print a report as a table, one figure a line."""
     table = Table(title=f"{report.benchmark} ({seconds:.0f} s) on {report.data}", title_justify="left")
@@ -128,7 +137,7 @@ def show(console: Console, report: Report, *, small: bool, seconds: float) -> No
 
 
 def keep(report: Report, *, seconds: float) -> Path:
-    """Write benchmarks/results/NAME.json, whole or not at all."""
+    """Write benchmarks/results/NAME.json (NAME-gpu.json of a run on a GPU), whole or not at all."""
     result = Result(
         report=report,
         command=f"python -m benchmarks --full {report.benchmark}",
@@ -139,7 +148,8 @@ def keep(report: Report, *, seconds: float) -> Path:
         wall_seconds=round(seconds, 1),
     )
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{report.benchmark}.json"
+    on_gpu = str(report.settings.get("device", "")).startswith("cuda")
+    path = RESULTS / f"{report.benchmark}{'-gpu' if on_gpu else ''}.json"
     aside = path.with_suffix(".tmp")
     aside.write_bytes(result_json.dump_json(result, indent=1) + b"\n")
     aside.replace(path)
@@ -197,18 +207,24 @@ def main() -> int:
     failures: list[str] = []
     for name in names:
         console.rule(name)
-        started = time.monotonic()
-        outcome = run_apart(name, small=options.small, data=data, timeout_seconds=timeout)
-        seconds = time.monotonic() - started
-        if outcome is None:
-            failures.append(f"{name} failed")
-        elif isinstance(outcome, str):
-            console.print(f"[yellow]skipped[/] {name}: {outcome}")
-        else:
-            show(console, outcome, small=options.small, seconds=seconds)
-            failures += [f"{name}: {figure.name} missed" for figure in outcome.missed(small=options.small)]
-            if options.full:
-                console.print(f"kept in {keep(outcome, seconds=seconds).relative_to(ROOT)}")
+        for remaining in reversed(range(SMALL_RUNS if options.small else 1)):
+            started = time.monotonic()
+            outcome = run_apart(name, small=options.small, data=data, timeout_seconds=timeout)
+            seconds = time.monotonic() - started
+            if outcome is None:
+                failures.append(f"{name} failed")
+            elif isinstance(outcome, str):
+                console.print(f"[yellow]skipped[/] {name}: {outcome}")
+            else:
+                show(console, outcome, small=options.small, seconds=seconds)
+                missed = outcome.missed(small=options.small)
+                if remaining and worth_another_run(missed):
+                    console.print(f"{name}: measured again, for a busy machine misses these too")
+                    continue
+                failures += [f"{name}: {figure.name} missed" for figure in missed]
+                if options.full:
+                    console.print(f"kept in {keep(outcome, seconds=seconds).relative_to(ROOT)}")
+            break
     for failure in failures:
         console.print(f"[bold red]{failure}[/]")
     console.print(f"{len(names)} benchmarks, {len(failures)} failures")

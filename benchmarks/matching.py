@@ -148,6 +148,7 @@ def published(products: Mapping[str, Product]) -> Iterator[Callable[[dict[str, A
         updates = Updates(stack)
         import_catalogue(stack, publisher, updates, events)
         updates.close()
+        publisher.close()
 
         def ask(body: dict[str, Any]) -> Answer:
             response = client.post("/v1/similar", json=body)

@@ -111,6 +111,16 @@ _ABSENT = (
     "from benchmarks.harness import Skipped\n"
     'NAME = "absent-one"\ndef run(*, small, data):\n    raise Skipped("abt-buy is not there")\n'
 )
+_SLOW_AT_FIRST = """
+from benchmarks.harness import Figure, Report
+NAME = "slow-at-first"
+def run(*, small, data):
+    runs = data / "runs"
+    runs.write_text((runs.read_text() if runs.exists() else "") + "x")
+    measured = len(runs.read_text())
+    figure = Figure("speed", measured, "x", target=int((data / "wanted").read_text()), kind=KIND)
+    return Report(NAME, [figure], {}, "none")
+"""
 _HANGING = (
     'import os, subprocess, time\nNAME = "hanging-one"\ndef run(*, small, data):\n'
     '    child = subprocess.Popen(["sleep", "60"])\n'
@@ -150,6 +160,24 @@ def test_a_small_run_gives_clocks_slack_and_keeps_nothing(tree: Path) -> None:
     assert f"data is {tree}" in done.stdout
     assert "at most 5 (in full: 1)" in done.stdout
     assert not (tree / "benchmarks" / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "wanted", "mode", "runs", "code"),
+    [
+        ("ratio", 3, "--small", 3, 0),
+        ("ratio", 4, "--small", 3, 1),
+        ("count", 2, "--small", 1, 1),
+        ("ratio", 2, "--full", 1, 1),
+    ],
+)
+def test_a_small_run_measures_again_what_a_busy_machine_may_have_spoiled(
+    tree: Path, kind: str, wanted: int, mode: str, runs: int, code: int
+) -> None:
+    (tree / "benchmarks" / "slow_at_first.py").write_text(_SLOW_AT_FIRST.replace("KIND", repr(kind)))
+    (tree / "wanted").write_text(str(wanted))
+    done = run(tree, mode, "slow-at-first")
+    assert (done.returncode, len((tree / "runs").read_text())) == (code, runs), done.stdout + done.stderr
 
 
 def test_a_full_run_fails_on_a_missed_target_and_keeps_where_it_was_measured(tree: Path) -> None:
