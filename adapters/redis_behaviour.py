@@ -297,6 +297,11 @@ class BehaviourStore:
         """State by position."""
         return [state_of(raw) for raw in self._read("get", [self.state_key(one) for one in product_ids])]
 
+    def headers(self, product_ids: Sequence[str]) -> list[Header | None]:
+        """The header of each item's state, by position: what its vector is made from beside its sketch."""
+        keys = [self.state_key(one) for one in product_ids]
+        return [header_of(raw) for raw in self._read("getrange", keys, 0, HEADER_BYTES - 1)]
+
     def sketches(self, product_ids: Sequence[str]) -> list[list[tuple[bytes, float]]]:
         """Members and scores by position, the smallest score first."""
         return self._read("zrange", [self.sketch_key(one) for one in product_ids], 0, -1, withscores=True)

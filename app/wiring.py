@@ -396,5 +396,5 @@ def reconciler(
         recipe=recipe,
         publisher=publisher,
         topics=settings.named_topics(),
-        behaviour=shopper_vectors(settings, store.generation) if weigh else None,
+        weigh=shopper_vectors(settings, store.generation).walk if weigh else None,
     )

@@ -16,12 +16,12 @@ from adapters.index_port import VectorIndex
 from adapters.kafka import Publisher
 from adapters.redis_items import ItemStore
 from consumers.assembly import Assembly, Shoppers, assemble
-from consumers.embeddings import BehaviourVectors
+from consumers.shopper_vectors import Fingerprints
 from schemas.errors import Halt, Transient
 from schemas.events import ItemChanged
 from schemas.items import ItemState
 from schemas.topics import Topics
-from schemas.vectors import Point, TextRecipe
+from schemas.vectors import Point, SparseVector, TextRecipe
 
 #: More deletions than this many, and than this share of the points, need a person's word.
 FREE_DELETES = 100
@@ -48,7 +48,7 @@ class Reconciled:
 class Reconciler:
     """Compares item state with one collection.
 
-    With `behaviour` the weights of every item's shoppers too, which takes the longest part of the walk.
+    With `weigh` the weights of every item's shoppers too, which takes the longest part of the walk.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Reconciler:
         recipe: TextRecipe,
         publisher: Publisher,
         topics: Topics,
-        behaviour: BehaviourVectors | None = None,
+        weigh: Callable[[], Fingerprints] | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         batch: int = 500,
     ) -> None:
@@ -70,7 +70,7 @@ class Reconciler:
         self._recipe = recipe
         self._publisher = publisher
         self._topic = topics.changed_bulk.name
-        self._behaviour = behaviour
+        self._weigh = weigh
         self._now = now
         self._batch = batch
 
@@ -103,15 +103,16 @@ class Reconciler:
         count = 0
         outdated: dict[str, Sequence[str]] = {}
         surplus: list[str] = []
+        weigh = self._weigh() if self._weigh is not None else None
         for page in self._index.scan(self._collection, batch=self._batch):
             states = self._store.read([point.product_id for point in page])
             warm = [one for one, state in states.items() if state.behaviour is not None]
-            shoppers = self._behaviour.read(warm) if self._behaviour is not None and warm else {}
+            vectors = weigh(warm) if weigh is not None and warm else {}
             for point in page:
                 deleted = bool(point.payload.get("deleted"))
                 count += not deleted
                 state = states.get(point.product_id)
-                found = self._compared(point, state, shoppers.get(point.product_id))
+                found = self._compared(point, state, vectors.get(point.product_id))
                 if not found.differs:
                     continue
                 if state is None or state.deleted:
@@ -134,8 +135,8 @@ class Reconciler:
             missing += [product_id for product_id in live if product_id not in known]
         return items, missing
 
-    def _compared(self, point: Point, state: ItemState | None, shoppers: Shoppers | None) -> Assembly:
-        """What would become of the point."""
+    def _compared(self, point: Point, state: ItemState | None, vector: str | None) -> Assembly:
+        """What would become of the point, if its behaviour were of that fingerprint; it is not written."""
         return assemble(
             point.product_id,
             state,
@@ -143,7 +144,7 @@ class Reconciler:
             recipe=self._recipe,
             encoded={},
             now=self._now(),
-            shoppers=shoppers,
+            shoppers=Shoppers(vector, SparseVector((), ())) if vector is not None else None,
         )
 
     def _announce(self, items: Mapping[str, Sequence[str]], refusals: list[Exception]) -> None:

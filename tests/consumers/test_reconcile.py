@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -10,8 +10,8 @@ import pytest
 from adapters.index_edge import EdgeIndex
 from adapters.redis_behaviour import BehaviourStore, ItemWork
 from consumers.assembly import Encoded, Shoppers, assemble
-from consumers.embeddings import BehaviourVectors
 from consumers.reconcile import FREE_DELETES, Reconciled, Reconciler
+from consumers.shopper_vectors import Fingerprints
 from model.text import ProductText, TextSettings
 from schemas.errors import Halt, Transient
 from schemas.events import ItemChanged
@@ -40,7 +40,7 @@ class Walk:
         accept_deletes: int = 0,
         recipe: TextRecipe = RECIPE,
         batch: int = 7,
-        behaviour: BehaviourVectors | None = None,
+        weigh: Callable[[], Fingerprints] | None = None,
     ) -> Reconciled:
         """Pages are small, so that every walk needs several."""
         return Reconciler(
@@ -50,7 +50,7 @@ class Walk:
             recipe=recipe,
             publisher=self.publisher,
             topics=TOPICS,
-            behaviour=behaviour,
+            weigh=weigh,
             now=lambda: LATER,
             batch=batch,
         ).run(accept_deletes=accept_deletes)
@@ -238,19 +238,6 @@ def test_an_id_that_the_walk_over_redis_gives_twice_counts_once(
     assert sorted(walk.announced()) == named("p", 5)
 
 
-class Weighed:
-    """Implements BehaviourVectors: every sketch's shoppers weigh the same, which is said by a name."""
-
-    def __init__(self, state: State, name: str) -> None:
-        self._state, self._name = state, name
-
-    def read(self, product_ids: Sequence[str]) -> dict[str, Shoppers]:
-        found = self._state.store.read(product_ids)
-        sketches = {one: state.behaviour for one, state in found.items() if state.behaviour is not None}
-        vector = SparseVector((7,), (0.5,))
-        return {one: Shoppers(f"{known.fingerprint}/{self._name}", vector) for one, known in sketches.items()}
-
-
 def test_a_walk_that_weighs_shoppers_finds_the_points_whose_shoppers_weigh_something_else(
     walk: Walk, namespace: str
 ) -> None:
@@ -262,15 +249,20 @@ def test_a_walk_that_weighs_shoppers_finds_the_points_whose_shoppers_weigh_somet
     work.members += ("5", 100)
     nodes = walk.state.store._nodes  # noqa: SLF001
     BehaviourStore(nodes=nodes, namespace=namespace).apply_items("topic", [work], epoch=None)
-    light, heavy = Weighed(walk.state, "light"), Weighed(walk.state, "heavy")
     known = walk.state.store.read(["p001"])["p001"]
+    assert known.behaviour is not None
+    sketch = known.behaviour.fingerprint
     point = walk.index.fetch(COLLECTION, ["p001"], vectors=True)["p001"]
-    shoppers = light.read(["p001"])["p001"]
+    shoppers = Shoppers(f"{sketch}/light", SparseVector((7,), (0.5,)))
     made = assemble("p001", known, point, recipe=RECIPE, encoded={}, now=NOW, shoppers=shoppers)
     assert made.point is not None
     walk.index.upsert(COLLECTION, [made.point], ticket=walk.state.store.draw_ticket())
     assert walk.run().announced == 0
-    assert walk.run(behaviour=light).announced == 0
-    assert walk.run(behaviour=heavy).outdated == 1
+
+    def weighed(name: str) -> Callable[[], Fingerprints]:
+        return lambda: lambda product_ids: {one: f"{sketch}/{name}" for one in product_ids}
+
+    assert walk.run(weigh=weighed("light")).announced == 0
+    assert walk.run(weigh=weighed("heavy")).outdated == 1
     (sent,) = walk.publisher.sent
     assert ItemChanged.model_validate_json(sent.value).dimensions == [BEHAVIOUR]
