@@ -102,13 +102,16 @@ class GroupOffsets:
         return {part: offset for part, offset in standing.items() if offset is not None}
 
     def lag(self) -> int:
-        """How many records the group has not committed, over all partitions; without a commit all of them."""
+        """Records that the group has not committed, over all partitions; without a commit, all of them."""
         commits, ends = self.commits(), self.ends()
         return sum(max(0, end - (commits[part] or 0)) for part, end in ends.items())
 
 
 def remove_group(settings: KafkaSettings, group: str) -> bool:
-    """Remove a group with its commits; False while it has members. Raises Transient."""
+    """Remove a group with its commits; False while it has members. Raises Transient.
+
+    Tansu removes it under its members as well.
+    """
     admin = AdminClient(settings.client_config("simstream-group-admin"))
     for future in admin.delete_consumer_groups([group], request_timeout=_TIMEOUT_SECONDS).values():
         try:

@@ -45,6 +45,24 @@ def find_stack(data_dir: Path) -> Addresses | None:
         return None
 
 
+def stack_settings(settings: Settings, data_dir: Path) -> Settings:
+    """The settings, and where they name nothing, the parts of the embedded stack that runs in `data_dir`.
+
+    Its index may be listed but not opened: it has an owner.
+    """
+    stack = find_stack(data_dir)
+    if stack is None or not (data_dir / "index").is_dir():
+        return settings
+    update: dict[str, object] = {"kafka": kafka_settings(settings, data_dir)}
+    if "url" not in settings.redis.model_fields_set:
+        update["redis"] = settings.redis.model_copy(update={"url": stack.redis})
+    if "url" not in settings.qdrant.model_fields_set:
+        update["qdrant"] = settings.qdrant.model_copy(update={"url": f"edge:{data_dir / 'index'}"})
+    if "url" not in settings.releases.model_fields_set:
+        update["releases"] = settings.releases.model_copy(update={"url": str(data_dir / "releases")})
+    return settings.model_copy(update=update)
+
+
 def kafka_settings(settings: Settings, data_dir: Path) -> KafkaSettings:
     """The settings' Kafka; where they name none, the broker of the embedded stack in `data_dir`."""
     stack = find_stack(data_dir)

@@ -33,6 +33,7 @@ from consumers.behaviour import BehaviourSettings
 from consumers.embeddings import EmbeddingsSettings
 from consumers.erasures import ErasureSettings
 from consumers.reviews import ReviewsSettings
+from consumers.rollout import RolloutSettings
 from consumers.runner import RunnerSettings
 from consumers.shopper_vectors import VectorSettings
 from model.settings import ModelSettings
@@ -87,6 +88,7 @@ class Settings(Frozen):
     behaviour: BehaviourSettings = BehaviourSettings()
     shopper_vectors: VectorSettings = VectorSettings()
     erasures: ErasureSettings = ErasureSettings()
+    rollout: RolloutSettings = RolloutSettings()
     metrics: MetricsSettings = MetricsSettings()
     log: LogSettings = LogSettings()
 

@@ -23,31 +23,30 @@ from typing import Any
 import uvicorn
 
 from adapters.index_port import release_of
+from app.backfill_process import GRAPH_FROM_POINTS
 from app.consumer_process import ConsumersProcess, registry_of
 from app.discovery import Addresses, announce
 from app.local import LocalRedis, TansuBroker
+from app.rollouts import make_rollouts, rolling
 from app.settings import Settings
 from app.wiring import (
     LoadedReleases,
     alias_of,
-    embeddings_runner,
     live_state,
     make_topics,
     open_live,
     open_publisher,
     open_store,
     patiently,
+    recipe_of,
     reconciler,
 )
-from consumers.runner import Runner
+from app.written_collections import Instance, WrittenCollections
 from schemas.errors import Halt
 from service.api import create_app
 
 log = logging.getLogger(__name__)
 
-#: From here on the start builds a search graph, which holds everything for about 0.6 s per 1,000 points. With
-#: filters a plain scan of 20,000 points takes 9 ms, the graph 1.5 ms (docs/decisions.md).
-GRAPH_FROM_POINTS = 5_000
 #: Longer than the minute for which load balancers and clients usually keep an idle connection: whoever closes
 #: first must be the client, or its next request meets a reset.
 KEEP_ALIVE_SECONDS = 75
@@ -173,40 +172,41 @@ def _start(
     index, collection, releases = open_live(settings)
     opened.callback(releases.close)
     opened.callback(index.close)
-    release = releases.loaded(release_of(collection))
     points = index.count(collection)
     say(f"release {release_of(collection)}, collection {collection}, {points} points")
     if embedded and points > GRAPH_FROM_POINTS:
         say("building the search graph (nothing else runs meanwhile)")
         index.optimize(collection)
 
+    def reconcile(written: str) -> None:
+        """The embedded broker forgets hints when it ends, those of every collection."""
+        found = reconciler(
+            settings,
+            store=store,
+            publisher=publisher,
+            index=index,
+            collection=written,
+            recipe=recipe_of(settings, written),
+        ).run()
+        say(f"reconciled: {found.items} items, {found.points} points, {found.announced} announced")
+
     failures = Failures()
     children = [ConsumersProcess(settings, consumers) for consumers in CHILDREN]
-    runners: list[Runner[Any] | ConsumersProcess] = [
-        *children,
-        embeddings_runner(
-            settings,
-            store=store,
-            publisher=publisher,
-            index=index,
-            collection=collection,
-            encoder=release.encoder,
-            recipe=release.recipe,
-        ),
-    ]
+    writers = WrittenCollections(
+        settings,
+        store=store,
+        publisher=publisher,
+        index=index,
+        releases=releases,
+        at_start=reconcile if embedded else lambda written: None,
+    )
+    runners: list[WrittenCollections | ConsumersProcess] = [*children, writers]
     for runner in runners:
         _start_thread(opened, failures, runner.run, runner.stop)
-    if embedded:
-        walk = reconciler(
-            settings,
-            store=store,
-            publisher=publisher,
-            index=index,
-            collection=collection,
-            recipe=release.recipe,
-        )
-        found = walk.run()
-        say(f"reconciled: {found.items} items, {found.points} points, {found.announced} announced")
+    instance = Instance(settings, index=index, releases=releases, alone=False)
+    _start_thread(opened, failures, instance.run, instance.stop)
+    rollouts = make_rollouts(settings, store=store, publisher=publisher, index=index, writes=writers.writes)
+    opened.enter_context(rolling(rollouts))
     state = live_state(settings)
     service = Service(
         create_app(
@@ -247,18 +247,10 @@ def serve_alone(settings: Settings, *, port: int | None = None) -> None:
 
     index = open_index(settings.qdrant)
     releases = LoadedReleases(settings)
-    stopping = threading.Event()
     failures = Failures()
-
-    def follow_alias() -> None:
-        """Load the release of whatever is live; until then the service says that it is not ready."""
-        while not stopping.is_set():
-            collection = patiently("qdrant", lambda: index.resolve(alias_of(settings)))
-            if collection is not None:
-                releases.load(release_of(collection))
-            stopping.wait(2.0)
-
-    watcher = threading.Thread(target=failures.watch, args=(follow_alias,), daemon=True)
+    # Until the release of what is live is loaded, the service says that it is not ready.
+    instance = Instance(settings, index=index, releases=releases, alone=True)
+    watcher = threading.Thread(target=failures.watch, args=(instance.run,), daemon=True)
     watcher.start()
     state = live_state(settings)
     service = Service(
@@ -277,7 +269,7 @@ def serve_alone(settings: Settings, *, port: int | None = None) -> None:
     try:
         service.run()
     finally:
-        stopping.set()
+        instance.stop()
         watcher.join(30.0)
         releases.close()
         index.close()

@@ -12,7 +12,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -28,6 +28,7 @@ from adapters.redis_client import connect
 from adapters.redis_items import ItemStore
 from adapters.redis_nodes import RedisNodes
 from adapters.redis_reviews import ReviewStore
+from adapters.redis_rollouts import RolloutBoard
 from adapters.releases import ReleaseStore
 from adapters.state_generation import Generations, group_suffix
 from app.live_state import LiveState, State
@@ -140,6 +141,11 @@ def open_publisher(settings: Settings, role: str) -> Publisher:
     return Publisher(settings.kafka, client_id=client_id(settings, role))
 
 
+def open_board(settings: Settings) -> RolloutBoard:
+    """Records of the rollout of releases, and the leases."""
+    return RolloutBoard(client=connect(settings.redis), namespace=settings.namespace)
+
+
 def embeddings_group(settings: Settings, collection: str) -> str:
     """The consumer group that fills a collection: one each."""
     return f"{settings.namespace}simstream-embeddings-{collection.removeprefix(settings.namespace)}"
@@ -174,6 +180,16 @@ class LoadedReleases:
                 store = ReleaseStore(self._settings.releases)
                 self._loaded[release_id] = start_release(store, release_id, self._settings.model)
             return self._loaded[release_id]
+
+    def ids(self) -> set[str]:
+        """Which releases are loaded here."""
+        return set(self._loaded)
+
+    def keep(self, release_ids: Collection[str]) -> None:
+        """Let go of every other release."""
+        with self._lock:
+            for release_id in set(self._loaded) - set(release_ids):
+                self._loaded.pop(release_id).encoder.close()
 
     def close(self) -> None:
         """End the encoders' processes."""

@@ -359,5 +359,7 @@ def _tokenizer(folder: Path) -> Tokenizer:
 def _use_threads(threads: int, nice: int) -> None:
     """Set up an encoder's thread; torch's helpers of it are started by it and inherit its priority."""
     if nice and sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
+        # Never above the process's own: a backfill is nicer than this, and may not raise itself.
+        own = os.getpriority(os.PRIO_PROCESS, os.getpid())
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), max(nice, own))
     torch.set_num_threads(threads)

@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+import numpy as np
 from pydantic import ValidationError
 
 from adapters.releases import InvalidRelease, ReleaseStore, entry_of
@@ -47,6 +48,9 @@ _TAKEN = (
     "*_Pooling/config.json",
 )
 
+
+#: Vectors of different texts that are nowhere further apart than this are one vector.
+_ALIKE = 1e-4
 
 EncoderT = TypeVar("EncoderT", "TextEncoder", EncoderProcess)
 
@@ -99,6 +103,31 @@ def start_release(
 ) -> LoadedRelease[EncoderProcess]:
     """As `load_release`, the encoder in a process of its own."""
     return _loaded(store, release_id, lambda folder, config: EncoderProcess.load(folder, config, settings))
+
+
+def try_release(
+    store: ReleaseStore, release_id: str, settings: ModelSettings, *, probes: Sequence[str]
+) -> Manifest:
+    """Load a release as it would be loaded for good, encode a few texts, let go of it again.
+
+    Raises InvalidRelease or UnusableModel saying what is wrong: a file, a weight that is not finite, vectors
+    of another length than the manifest's, vectors that are not finite or the same for every text.
+    """
+    loaded = start_release(store, release_id, settings)
+    try:
+        vectors = loaded.encoder.encode_array(probes)
+    finally:
+        loaded.encoder.close()
+    if not bool(np.isfinite(vectors).all()):
+        raise UnusableModel(
+            f"release {release_id!r} makes vectors that are not finite; it would poison the index"
+        )
+    if len(probes) > 1 and float(np.ptp(vectors, axis=0).max()) < _ALIKE:
+        raise UnusableModel(
+            f"release {release_id!r} makes the same vector of {len(probes)} different texts: it "
+            "has collapsed in training, and everything would be similar to everything"
+        )
+    return loaded.manifest
 
 
 def release_recipe(store: ReleaseStore, release_id: str) -> ProductText:

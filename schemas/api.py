@@ -333,6 +333,9 @@ class ReleaseView(Frozen):
     dimension: int
     points: int
     created_at: AwareDatetime | None = None
+    parent: str | None = None
+    #: What was measured when it was made.
+    figures: dict[str, float] = {}
 
 
 class Problem(Frozen):

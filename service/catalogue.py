@@ -40,7 +40,7 @@ class Target:
 
 
 class Catalogue:
-    """Look-ups of the service. Thread-safe as its collaborators are; keeps no state of its own."""
+    """Look-ups of the service. Thread-safe; remembers which collection it answers from."""
 
     def __init__(
         self,
@@ -58,6 +58,8 @@ class Catalogue:
         self._store = store
         self._releases = releases
         self._alias = alias
+        # The last collection that was live and whose encoder was loaded here.
+        self._previous: str | None = None
 
     def target(self, release_id: str | None, timings: Timings) -> Target:
         """The live collection, or that of the release named. Raises Unavailable, UnknownRelease."""
@@ -68,7 +70,8 @@ class Catalogue:
                 raise Unavailable(
                     INDEX, f"no collection is live yet: the alias {self._alias!r} points nowhere"
                 )
-            return Target(live, release_of(live))
+            answering = self._answering(live, timings)
+            return Target(answering, release_of(answering))
         if live is not None and release_of(live) == release_id:
             return Target(live, release_id)
         with timings.asking(INDEX):
@@ -83,6 +86,21 @@ class Catalogue:
         if not own:
             raise UnknownRelease(f"no collection holds vectors of release {shown(release_id)}")
         return Target(max(own, key=_generation), release_id)
+
+    def _answering(self, live: str, timings: Timings) -> str:
+        """The live collection; the one before, by its real name, until this process has the live encoder."""
+        previous = self._previous
+        if previous == live:
+            return live
+        try:
+            self._releases.loaded(release_of(live))
+        except ReleaseNotLoaded:
+            if previous is None:
+                return live  # queries by item need no encoder
+            with timings.asking(INDEX):
+                return previous if previous in self.index.collections() else live
+        self._previous = live
+        return live
 
     def loaded(self, release_id: str) -> LoadedRelease:
         """The release's encoder and recipe. Raises Unavailable where this process has not loaded it."""
@@ -126,7 +144,8 @@ class Catalogue:
             raise DeletedItem(f"item {shown(item_id)} has left the catalogue")
         with timings.asking(INDEX):
             live = self.index.resolve(self._alias)
-            points = self.index.fetch(live, [item_id], vectors=False) if live is not None else {}
+            answering = self._answering(live, timings) if live is not None else None
+            points = self.index.fetch(answering, [item_id], vectors=False) if answering is not None else {}
         payload = points[item_id].payload if item_id in points else {}
         if payload.get("deleted"):
             payload = {}
@@ -164,6 +183,8 @@ class Catalogue:
             dimension=manifest.dimension,
             points=points,
             created_at=manifest.created_at,
+            parent=manifest.parent,
+            figures=dict(manifest.figures),
         )
 
     def missing(self) -> list[dict[str, str]]:

@@ -7,17 +7,16 @@ import sys
 from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from adapters.child import calm_collector
-from adapters.index_port import release_of
 from app.observability import configure_logging, export_metrics
+from app.rollouts import make_rollouts, rolling
 from app.settings import load_settings
 from app.stack import running, serve_alone
 from app.wiring import (
-    embeddings_runner,
     make_topics,
     open_live,
     open_publisher,
@@ -25,7 +24,7 @@ from app.wiring import (
     patiently,
     state_runner,
 )
-from consumers.runner import Runner
+from app.written_collections import WrittenCollections
 
 
 class Consumer(StrEnum):
@@ -74,30 +73,33 @@ def consume(
     store = open_store(settings)
     patiently("redis", store.ping)
     publisher = open_publisher(settings, consumer.value)
-    runner: Runner[Any]
     opened = ExitStack()
     opened.callback(publisher.close)
     if consumer is not Consumer.EMBEDDINGS:
         runner = state_runner(consumer.value, settings, publisher=publisher, accept_poison=accept_poison)
+        run, stop = runner.run, runner.stop
     else:
-        index, collection, releases = open_live(settings)
+        index, _, releases = open_live(settings)
         opened.callback(releases.close)
         opened.callback(index.close)
-        release = releases.loaded(release_of(collection))
-        runner = embeddings_runner(
+        writers = WrittenCollections(
             settings,
             store=store,
             publisher=publisher,
             index=index,
-            collection=collection,
-            encoder=release.encoder,
-            recipe=release.recipe,
+            releases=releases,
             accept_poison=accept_poison,
         )
+        run, stop = writers.run, writers.stop
+        opened.enter_context(
+            rolling(
+                make_rollouts(settings, store=store, publisher=publisher, index=index, writes=writers.writes)
+            )
+        )
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: runner.stop())
+        signal.signal(number, lambda *_: stop())
     with opened:
-        runner.run()
+        run()
 
 
 def serve(
