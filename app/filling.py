@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from adapters.index_port import VectorIndex, collection_name
@@ -25,7 +25,7 @@ from adapters.kafka_reader import Partition
 from adapters.kafka_spans import Span, behind, first_records, spans
 from adapters.redis_items import ItemStore
 from app.settings import Settings
-from app.wiring import alias_of, embeddings_group, embeddings_runner, patiently, reconciler
+from app.wiring import embeddings_group, embeddings_runner, patiently, reconciler
 from consumers.reconcile import FREE_DELETES, FREE_DELETES_SHARE, Reconciled
 from consumers.runner import Runner
 from schemas.errors import Halt
@@ -174,42 +174,9 @@ class Filling:
             self._working.until_read(self._settings.kafka, offsets.commits, wanted)
 
 
-def fresh_collection(
-    settings: Settings,
-    *,
-    store: ItemStore,
-    index: VectorIndex,
-    release_id: str,
-    encoder: Encoder,
-    recipe: TextRecipe,
-    publisher: Publisher,
-) -> tuple[str, Reconciled]:
-    """Another collection of a release from the state there is, made live; its name, and the last look."""
-    collection = next_collection(index, release_id, namespace=settings.namespace)
-    working = Working()
-    try:
-        filling = Filling(
-            settings,
-            store=store,
-            index=index,
-            collection=collection,
-            encoder=encoder,
-            recipe=recipe,
-            publisher=publisher,
-            working=working,
-        )
-        filling.begin()
-        filling.write()
-        found = filling.equal()
-        index.set_alias(alias_of(settings), collection)
-    finally:
-        working.stop()
-    return collection, found
-
-
-def next_collection(index: VectorIndex, release_id: str, *, namespace: str = "") -> str:
-    """The name of another collection of a release."""
+def next_collection(release_id: str, taken: Iterable[str], *, namespace: str = "") -> str:
+    """The name of another collection of a release, beside those there are and those that are asked for."""
     stem = collection_name(release_id, 1, namespace=namespace).removesuffix("1")
-    numbers = [name.removeprefix(stem) for name in index.collections() if name.startswith(stem)]
+    numbers = [name.removeprefix(stem) for name in taken if name.startswith(stem)]
     newest = max((int(number) for number in numbers if number.isdigit()), default=0)
     return collection_name(release_id, newest + 1, namespace=namespace)

@@ -33,6 +33,7 @@ from app.settings import Settings
 from app.wiring import (
     STATE_CONSUMERS,
     alias_of,
+    open_board,
     open_generations,
     open_store,
     patiently,
@@ -116,7 +117,10 @@ class FromLog:
         """Rebuild and switch. Raises Halt, and switches nothing, where what it made is not whole."""
         old = open_store(self._settings)
         generation = self._generations.make()
-        collection = next_collection(self._index, self._release_id, namespace=self._settings.namespace)
+        asked_for = [one.collection for one in open_board(self._settings).all()]
+        collection = next_collection(
+            self._release_id, [*self._index.collections(), *asked_for], namespace=self._settings.namespace
+        )
         done = Rebuilt(generation, collection)
         self._say(f"generation {generation} of the state beside generation {old.generation}; {collection}")
         with self._left_clean(collection):

@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from adapters.index import EDGE
+from adapters.index import EDGE, open_index
 from adapters.index_port import release_of
 from adapters.redis_client import connect
 from adapters.redis_nodes import RedisNodes
 from adapters.state_export import export_state
-from app.filling import fresh_collection
+from app.commands.releases import DataDir, Timeout, Wait, follow
+from app.discovery import stack_settings
 from app.observability import configure_logging
 from app.rebuild import FromLog, remove_retired
-from app.settings import load_settings
-from app.wiring import live_generation, open_live, open_publisher, open_store
+from app.settings import Settings, load_settings
+from app.wiring import alias_of, live_generation, open_board, open_live, open_publisher
+from consumers.release_requests import ask_for
 from schemas.errors import Halt
 
 _EMBEDDED = (
-    "the embedded stack cannot be rebuilt: its index has one owner, and its broker keeps nothing across a "
-    "restart, so there is no log to read. Its item state is on disk: stop the stack, remove the folder "
-    "`index` in its data folder, and start it again: the index is filled from item state. To rebuild from "
-    "the log, keep the topics on Apache Kafka and the index on a Qdrant server"
+    "the embedded stack cannot be rebuilt from the log: its broker keeps nothing across a restart, and its "
+    "index has one owner. Item state is on disk, and `simstream rebuild` without --from-log makes the index "
+    "anew from it. To rebuild from the log, keep the topics on Apache Kafka and the index on a Qdrant server"
 )
 
 
@@ -41,18 +43,43 @@ def rebuild(
         bool,
         typer.Option("--drop-retired", help="Rebuild nothing: remove the state that rebuilds have replaced."),
     ] = False,
+    data_dir: DataDir = Path("var"),
+    wait: Wait = True,
+    timeout: Timeout = None,
 ) -> None:
     """Make a fresh collection of the live release and switch to it; queries are answered all the while.
 
-    With --from-log products, reviews and behaviour are read from the beginning of their topics into fresh
-    state beside the live one. The consumers of the old state stop at the switch, and go on with the new one
-    when they are started again.
+    Without --from-log the processes of `consume embeddings` or `up` do it, as they bring a release live; this
+    command asks them, and follows it.
+
+    With --from-log this process does it: products, reviews and behaviour are read from the beginning of their
+    topics into fresh state beside the live one. The consumers of the old state stop at the switch, and go on
+    with the new one when they are started again.
     """
     settings = load_settings()
     configure_logging(settings.log)
     if drop_retired:
         print(f"{remove_retired(settings)} keys of retired state removed")
-        return
+    elif from_log:
+        _from_log(settings, accept_missing=accept_missing)
+    else:
+        _ask(stack_settings(settings, data_dir), wait=wait, timeout=timeout)
+
+
+def _ask(settings: Settings, *, wait: bool, timeout: float | None) -> None:
+    board, alias = open_board(settings), alias_of(settings)
+    index = open_index(settings.qdrant)
+    try:
+        live = index.resolve(alias)
+        if live is None:
+            raise Halt("nothing is live yet: start `simstream up` or `simstream consume embeddings`")
+        asked = ask_for(board, release_of(live), alias=alias, standing=index.collections(), anew=True)
+    finally:
+        index.close()
+    follow(board, asked, wait=wait, timeout=timeout)
+
+
+def _from_log(settings: Settings, *, accept_missing: int) -> None:
     if settings.qdrant.url.startswith(EDGE):
         raise Halt(_EMBEDDED)
     with ExitStack() as opened:
@@ -62,29 +89,17 @@ def rebuild(
         release = releases.loaded(release_of(live))
         publisher = open_publisher(settings, "rebuild")
         opened.callback(publisher.close)
-        if from_log:
-            done = FromLog(
-                settings,
-                index=index,
-                release_id=release_of(live),
-                encoder=release.encoder,
-                recipe=release.recipe,
-                publisher=publisher,
-                say=_say,
-            ).run(accept_missing=accept_missing)
-            for sentence in done.sentences():
-                print(sentence)
-            return
-        collection, found = fresh_collection(
+        done = FromLog(
             settings,
-            store=open_store(settings),
             index=index,
             release_id=release_of(live),
             encoder=release.encoder,
             recipe=release.recipe,
             publisher=publisher,
-        )
-        print(f"collection {collection} is live: {found.items} items. Restart `simstream consume embeddings`")
+            say=_say,
+        ).run(accept_missing=accept_missing)
+    for sentence in done.sentences():
+        print(sentence)
 
 
 def export(

@@ -16,7 +16,7 @@ from fastapi.testclient import TestClient
 from adapters.index_edge import EdgeIndex
 from adapters.redis_client import connect
 from adapters.state_generation import state_prefix
-from app.filling import Filling, fresh_collection
+from app.filling import Filling
 from app.local import LocalRedis
 from app.rebuild import remove_retired
 from app.wiring import alias_of, open_generations, open_store
@@ -24,14 +24,13 @@ from consumers.behaviour import BehaviourHandler
 from consumers.products import ProductsHandler
 from consumers.reviews import ReviewsHandler
 from schemas.errors import Halt
-from schemas.events import ProductDeleted, ProductUpserted, UserEvent
+from schemas.events import ProductUpserted, UserEvent
 from schemas.vectors import BEHAVIOUR, CONTENT, LEXICAL, REVIEWS
 from tests.consumers.state import State
 from tests.support.draining import quick_settings
 from tests.support.rebuilding import (
     FORGOTTEN,
     PARTITIONS,
-    RELEASE,
     LivingShop,
     erase,
     living,
@@ -238,29 +237,6 @@ def test_queries_are_answered_all_through_the_switch_and_no_event_is_lost(shop: 
     with TestClient(shop.app()) as client:
         expected = 6 + sent[0]
         wait_until(lambda: client.get("/v1/items/p1").json()["counters"]["view"] == expected)
-
-
-def test_a_fresh_collection_from_the_state_there_is_has_the_same_points(shop: LivingShop) -> None:
-    shop.start()
-    shop.shop.publish([lamp(f"p{number}") for number in range(5)])
-    shop.shop.publish([view(f"u{user}", f"p{item}") for user in range(5) for item in range(user, 5)])
-    shop.shop.publish([ProductDeleted(product_id="p4", revision=20_000, occurred_at=NOW)])
-    shop.drain()
-    shop.reconcile()
-    shop.drain()
-    collection, found = fresh_collection(
-        shop.settings,
-        store=open_store(shop.settings),
-        index=shop.index,
-        release_id=RELEASE,
-        encoder=shop.encoder,
-        recipe=shop.recipe,
-        publisher=shop.publisher,
-    )
-    assert (found.items, found.announced) == (4, 0)
-    assert shop.index.resolve(alias_of(shop.settings)) == collection != shop.collection
-    assert unlike(shop.points(shop.collection), shop.points(collection)) == []
-    assert open_generations(shop.settings).live() == 1
 
 
 def test_without_erased_events_a_rebuild_forgets_what_the_live_state_still_knows(shop: LivingShop) -> None:
