@@ -104,7 +104,7 @@ class Handler(Protocol[E]):
 class Runner(Generic[E]):
     """Runs one handler as one member of its group until `stop` is called or a Halt is raised.
 
-    `standing` is asked before each commit; it raises Halt when the handler's work is wanted no more.
+    `standing` is asked at the start and before each commit; it raises Halt when the work is wanted no more.
     """
 
     def __init__(
@@ -163,12 +163,16 @@ class Runner(Generic[E]):
             self._reader.close()
 
     def _first_epoch(self) -> str | None:
-        """Which incarnation of the store the effects will go to; waits until it can say."""
+        """Which incarnation of the store the effects will go to; waits until it can say.
+
+        Raises Halt, before it joins the group, when the work is wanted no more.
+        """
         pause = self._settings.backoff_seconds
         while not self._stop.is_set():
             try:
                 epoch = self._handler.store_epoch()
                 self._handler.adopt(epoch)
+                self._standing()
                 return epoch
             except Transient as error:
                 log.warning("consumer_waits consumer=%s reason=%s", self._handler.name, error)

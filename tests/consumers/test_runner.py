@@ -555,7 +555,18 @@ def test_whether_work_is_wanted_is_asked_again_while_nobody_can_say() -> None:
 
     def standing() -> None:
         asked[0] += 1
-        raise Transient("Redis is away")
+        if asked[0] != 2:
+            raise Transient("Redis is away")
 
     with running(Reader(P0), standing=standing) as started:
-        started.until(lambda: asked[0] > 2)
+        started.until(lambda: asked[0] > 4)
+        assert started.reader.polls > 0
+
+
+def test_work_that_is_not_wanted_from_the_start_never_joins_the_group() -> None:
+    def standing() -> None:
+        raise Halt("another generation has taken over")
+
+    started = Running(Reader(P0), Worker(), Letters(), standing=standing)
+    assert isinstance(started.ended(), Halt)
+    assert started.reader.polls == 0
