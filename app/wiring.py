@@ -88,7 +88,7 @@ def open_generations(settings: Settings) -> Generations:
 
 def live_generation(settings: Settings) -> int:
     """The generation that a process works on from its start to its end; waits while Redis is away."""
-    return patiently("redis", open_generations(settings).live)
+    return patiently("redis", lambda: open_generations(settings).live())
 
 
 def open_store(settings: Settings, generation: int | None = None) -> ItemStore:
