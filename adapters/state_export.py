@@ -18,7 +18,7 @@ trend:*        lists of trending items: made from the registers of items, which 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import orjson
@@ -33,7 +33,9 @@ from schemas.errors import Halt
 _REGISTERS_FIELD = b"n"
 _HASHES = ("product", "reviews", "reviews:texts", "reviews:summary")
 _SORTED_SETS = ("reviews:kept", "reviews:slots", "sketch", "recent", "bought")
+_PATTERNS = ("item:*", "shopper:*", "behaviour:*")
 _SCAN_KEYS = 1_000
+_PAGE_KEYS = 500
 
 
 def export_state(*, nodes: RedisNodes, namespace: str = "", generation: int = FIRST) -> Iterator[bytes]:
@@ -42,19 +44,19 @@ def export_state(*, nodes: RedisNodes, namespace: str = "", generation: int = FI
     While somebody writes, it is no snapshot: keys are read one page after another.
     """
     prefix = state_prefix(namespace, generation)
-    for node, keys in _pages(nodes, prefix):
-        with nodes.calling("exporting state"):
-            for key in keys:
-                value = _value(node, key, key.decode()[len(prefix) :])
-                if value is not None:
-                    yield orjson.dumps([key.decode()[len(prefix) :], value]) + b"\n"
+    keys = sorted(_keys(nodes, prefix))
+    for start in range(0, len(keys), _PAGE_KEYS):
+        page = keys[start : start + _PAGE_KEYS]
+        names = [key[len(prefix) :] for key in page]
+        for name, value in zip(names, _values(nodes, page, names), strict=True):
+            if value is not None:
+                yield orjson.dumps([name, value]) + b"\n"
 
 
-def _pages(nodes: RedisNodes, prefix: str) -> Iterator[tuple[Any, list[bytes]]]:
-    """All keys in order, in pages, each with the node that has them."""
-    found: list[tuple[bytes, Any]] = []
+def _keys(nodes: RedisNodes, prefix: str) -> set[str]:
+    found: set[str] = set()
     for node in nodes.primaries():
-        for pattern in ("item:*", "shopper:*", "behaviour:*"):
+        for pattern in _PATTERNS:
             cursor = 0
             while True:
                 with nodes.calling("walking state"):
@@ -62,35 +64,46 @@ def _pages(nodes: RedisNodes, prefix: str) -> Iterator[tuple[Any, list[bytes]]]:
                         "tuple[int, list[bytes]]",
                         node.scan(cursor, match=glob(prefix) + pattern, count=_SCAN_KEYS),
                     )
-                found += [(key, node) for key in keys]
+                found.update(key.decode() for key in keys)
                 if cursor == 0:
                     break
-    for key, node in sorted(dict(found).items()):
-        yield node, [key]
+    return found
 
 
-def _value(node: Any, key: bytes, name: str) -> Any:
-    """What a key holds, in canonical form; None where it is not state."""
+def _values(nodes: RedisNodes, keys: Sequence[str], names: Sequence[str]) -> list[Any]:
+    """What keys hold, in canonical form and their order; None where it is not state, or has gone."""
+    values: list[Any] = [None] * len(keys)
+    with nodes.calling("exporting state"):
+        for node, positions in nodes.by_node(keys):
+            pipe = node.pipeline(transaction=False)
+            read = [_asked(pipe, keys[position], names[position]) for position in positions]
+            for position, canonical, answer in zip(positions, read, pipe.execute(), strict=True):
+                values[position] = canonical(answer) if answer else None
+    return values
+
+
+def _asked(pipe: Any, key: str, name: str) -> Callable[[Any], Any]:
+    """Ask for a key; what makes the answer canonical."""
     kind, _, rest = name.partition(":")
-    part = rest.rpartition("}:")[2] if kind in ("item", "shopper") else rest
+    part = rest.rpartition("}:")[2] if kind in ("item", "shopper") else ""
     if kind == "item" and part == "behaviour":
-        return _behaviour(node.get(key))
-    if kind == "shopper" and part == "seen":
-        registers = node.hget(key, _REGISTERS_FIELD)
-        return _plain(registers) if registers else None
+        pipe.get(key)
+        return _behaviour
+    if (kind == "shopper" and part == "seen") or name == "behaviour:epoch":
+        pipe.hget(key, _REGISTERS_FIELD) if part else pipe.get(key)
+        return _plain
     if part in _HASHES:
-        return {_plain(field): _plain(value) for field, value in sorted(node.hgetall(key).items())}
+        pipe.hgetall(key)
+        return lambda row: {_plain(field): _plain(value) for field, value in sorted(row.items())}
     if part in _SORTED_SETS:
-        return sorted([_plain(member), score] for member, score in node.zrange(key, 0, -1, withscores=True))
-    if name == "behaviour:epoch":
-        return _plain(node.get(key))
+        pipe.zrange(key, 0, -1, withscores=True)
+        return lambda members: sorted([_plain(member), score] for member, score in members)
     raise Halt(f"the export of state does not know what {key!r} is: say so in adapters/state_export.py")
 
 
-def _behaviour(raw: bytes | None) -> Any:
+def _behaviour(raw: bytes) -> Any:
     state = state_of(raw)
-    if state is None:
-        return None
+    assert state is not None  # noqa: S101  there are bytes
     header = state.header
     return {
         "version": header.version,
