@@ -20,7 +20,7 @@ import redis
 from redis.exceptions import NoScriptError
 
 from adapters.behaviour_scripts import HEADER_BYTES
-from adapters.redis_behaviour import header_of
+from adapters.behaviour_state import header_of
 from adapters.redis_client import Client, Outcome, glob, item_key, untagged
 from adapters.redis_nodes import RedisNodes
 from adapters.redis_reviews import SUMMARY, SUMMARY_FIELDS, review_state

@@ -9,7 +9,7 @@ hexadecimal. What is not state is left out, because it says how events arrived a
 
 guards         of counters, inside an item's behaviour: offsets up to which it has counted
 moves          in the same place: how much of a sketch has moved since it was last announced
-id windows     of shoppers: recent event ids with the offsets where they first appeared
+id windows     of shoppers (`ids:*`): recent event ids with the offsets where they first appeared
 marks          `{dirty-N}:*`: items still to be announced; and write tickets, which are no generation's
 trend:*        lists of trending items: made from the registers of items, which are here, and removed by
                Redis' clock, so that they depend on when they were written
@@ -18,19 +18,21 @@ trend:*        lists of trending items: made from the registers of items, which 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import orjson
 
-from adapters.redis_behaviour import state_of
+from adapters.behaviour_state import state_of
 from adapters.redis_client import glob
 from adapters.redis_nodes import RedisNodes
 from adapters.state_generation import FIRST, state_prefix
 from schemas.errors import Halt
 
-#: The hash of a shopper's event ids also holds the registers of the items they touched.
+#: The registers of the items that a shopper touched.
 _REGISTERS_FIELD = b"n"
+_IDS = re.compile(r"shopper:\{\w+\}:ids:")
 _HASHES = ("product", "reviews", "reviews:texts", "reviews:summary")
 _SORTED_SETS = ("reviews:kept", "reviews:slots", "sketch", "recent", "bought")
 _PATTERNS = ("item:*", "shopper:*", "behaviour:*")
@@ -44,7 +46,7 @@ def export_state(*, nodes: RedisNodes, namespace: str = "", generation: int = FI
     While somebody writes, it is no snapshot: keys are read one page after another.
     """
     prefix = state_prefix(namespace, generation)
-    keys = sorted(_keys(nodes, prefix))
+    keys = sorted(key for key in _keys(nodes, prefix) if not _IDS.match(key, len(prefix)))
     for start in range(0, len(keys), _PAGE_KEYS):
         page = keys[start : start + _PAGE_KEYS]
         names = [key[len(prefix) :] for key in page]

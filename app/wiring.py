@@ -270,7 +270,7 @@ def read_erasures(settings: Settings) -> Erasures:
     erasures.take(patiently("kafka", lambda: list(read_to_end(settings.kafka, topic))))
     # From the beginning once more: the topic is compacted and small, and nothing between the two is missed.
     tail = Tail(settings.kafka.unhurried(), topic)
-    erasures.follow(tail.poll, let_go=tail.close)
+    erasures.follow(tail.poll, release=tail.close)
     return erasures
 
 
@@ -325,7 +325,7 @@ def state_runner(
     if consumer == "behaviour":
         # An event is small work: large batches find more events of one item together.
         batch = settings.behaviour.batch_records
-        room = max(loop.in_flight_records, 5 * batch)
+        room = max(loop.in_flight_records, 4 * batch)
         loop = loop.model_copy(update={"batch_records": batch, "in_flight_records": room})
     return Runner(
         reader=GroupReader(

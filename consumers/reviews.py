@@ -194,7 +194,7 @@ class ReviewsHandler:
         return None
 
     def close(self) -> None:
-        """Follow erasures no more."""
+        """Stop following erasures; other collaborators belong to whoever made them."""
         if self._erasures is not None:
             self._erasures.close()
 

@@ -6,12 +6,12 @@ Never   stores a vector: it is made when the point is written, from what the ske
 
 An entry is at hash32(u) for each kept shopper u, so that two items' product counts the shoppers they share:
 
-    value = s_u / p_u^x / sqrt(N * mean(s^2) + shrinkage)
+    value = s_u / max(p_u, least)^x / (N * mean(s^2) + shrinkage)^e
 
 s_u = 1 / log2(2 + n_u), n_u how many items the shopper touched, in powers of two: who touches everything says
 little about likeness. p_u is the probability with which u was kept. N is how many shoppers the item has, so
 `shrinkage` weighs like that many shoppers nobody else has: two items with one shopper each, the same, are not
-yet alike.
+yet alike. With e = 1/2, two items' product is a cosine; above, popular items are fewer items' neighbours.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from pydantic import Field
 
-from adapters.redis_behaviour import BehaviourStore, Header
+from adapters.behaviour_state import Header
+from adapters.redis_behaviour import BehaviourStore
 from adapters.registers import distinct
 from consumers.assembly import Shoppers
 from consumers.interest import SCORE_STEPS, shopper_from
@@ -37,17 +38,22 @@ Fingerprints = Callable[[Sequence[str]], Mapping[str, str]]
 class VectorSettings(Frozen):
     """How sketches become vectors. A change is written out by `simstream reconcile`; no rebuild.
 
-    `inclusion` is x above: 0 takes the kept shoppers as they are, 1 is unbiased and noisy, 0.5 between.
+    `inclusion` is x above: 0 takes the kept shoppers as they are, 1 scales them up in full on both sides, but
+    none more than 1 / `least_kept` times: beyond that one shopper would stand for more than a sample can say.
+    `norm_exponent` is e: more of it shows more of the catalogue, and hits less (benchmarks/sketch.py).
     """
 
     shrinkage: float = Field(default=2.0, ge=0)
-    inclusion: float = Field(default=0.5, ge=0, le=1)
+    inclusion: float = Field(default=1.0, ge=0, le=1)
+    least_kept: float = Field(default=0.05, gt=0, le=1)
+    norm_exponent: float = Field(default=0.5, ge=0, le=1)
     weigh_shoppers: bool = True
 
     @property
     def mark(self) -> str:
         """Names these settings in fingerprints."""
-        return digest(self.shrinkage, self.inclusion, self.weigh_shoppers)[:6]
+        given = (self.shrinkage, self.inclusion, self.least_kept, self.norm_exponent, self.weigh_shoppers)
+        return digest(*given)[:6]
 
 
 def fingerprint(header: Header, weights: Sequence[float], settings_mark: str) -> str:
@@ -141,13 +147,15 @@ def vector_of(
         return SparseVector((), ())
     kept = [weights[member] for member, _ in sketch]
     shoppers = max(len(sketch), round_shoppers(header.shoppers))
-    norm = math.sqrt(shoppers * sum(weight * weight for weight in kept) / len(kept) + settings.shrinkage)
+    squares = shoppers * sum(weight * weight for weight in kept) / len(kept)
+    norm = (squares + settings.shrinkage) ** settings.norm_exponent
     values: dict[int, float] = {}
     for (member, score), weight in zip(sketch, kept, strict=True):
         name = names[member]
         corrected = weight / norm
         if settings.inclusion and header.tau != math.inf:
-            corrected *= inclusion(shopper_from(name).rank, score, header.tau) ** -settings.inclusion
+            kept_with = inclusion(shopper_from(name).rank, score, header.tau)
+            corrected *= max(kept_with, settings.least_kept) ** -settings.inclusion
         index = int.from_bytes(name[4:], "big")
         values[index] = values.get(index, 0.0) + corrected
     ordered = sorted(values.items())

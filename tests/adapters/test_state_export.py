@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from adapters.redis_behaviour import BehaviourStore, ItemWork, ShopperWork
+from adapters.behaviour_work import ItemWork, ShopperWork
+from adapters.redis_behaviour import BehaviourStore
 from adapters.redis_client import RedisSettings, connect
 from adapters.redis_items import ItemStore
 from adapters.redis_nodes import RedisNodes
@@ -31,14 +32,13 @@ def behave(client: redis.Redis, namespace: str, generation: int, *, offset: int,
     store = BehaviourStore(nodes=RedisNodes(client), namespace=namespace, generation=generation)
     store.claim_epoch("e1")
     work = ShopperWork(b"\x80234567\xff", "topic:0", 0)
-    work.ids += (b"event-id", offset)
+    work.entries.append(b"event-id" + offset.to_bytes(6, "big"))
     work.recent += (8_000, "p1")
     work.touched.append(17)
     store.apply_shoppers([work], epoch=None, recent_kept=5, bought_kept=5)
-    item = ItemWork("p1")
-    for number in range(views):
-        item.events += (0, offset + number, 1_000, 8 + 16, 17 + 16 * number)
-        item.members += (str(number), 100 + number)
+    members = [part for number in range(views) for part in (str(number), 100 + number)]
+    events = [(0, offset + number, 1_000, 8 + 16, 17 + 16 * number) for number in range(views)]
+    item = ItemWork("p1", members, events)
     store.apply_items("topic", [item], epoch=None)
     store.mark({"p1": offset})
     store.add_trend({(0, offset): {"p1": 2.0}})

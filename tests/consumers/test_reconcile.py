@@ -7,8 +7,9 @@ from datetime import timedelta
 
 import pytest
 
+from adapters.behaviour_work import ItemWork
 from adapters.index_edge import EdgeIndex
-from adapters.redis_behaviour import BehaviourStore, ItemWork
+from adapters.redis_behaviour import BehaviourStore
 from consumers.assembly import Encoded, Shoppers, assemble
 from consumers.reconcile import FREE_DELETES, Reconciled, Reconciler
 from consumers.shopper_vectors import Fingerprints
@@ -244,9 +245,7 @@ def test_a_walk_that_weighs_shoppers_finds_the_points_whose_shoppers_weigh_somet
     ids = named("p", 9)
     walk.state.put_all(ids)
     walk.bring_up_to_date(*ids)
-    work = ItemWork("p001")
-    work.events += (0, 0, 1_000, 8 + 16, 17)
-    work.members += ("5", 100)
+    work = ItemWork("p001", ["5", 100], [(0, 0, 1_000, 8 + 16, 17)])
     nodes = walk.state.store._nodes  # noqa: SLF001
     BehaviourStore(nodes=nodes, namespace=namespace).apply_items("topic", [work], epoch=None)
     known = walk.state.store.read(["p001"])["p001"]
