@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adapters.behaviour_scripts import ITEM_REGISTERS, SHOPPER_REGISTERS, STATE_VERSION
-from adapters.redis_behaviour import Header
+from adapters.behaviour_state import Header
 from adapters.registers import distinct, distinct_each
 from consumers.interest import Scorer, SketchSettings
 from consumers.shopper_vectors import VectorSettings, shopper_weight, vector_of
