@@ -33,7 +33,7 @@ $(STAMP): pyproject.toml constraints.txt
 	if [ "`cat $(STAMP) 2>/dev/null`" != "$$wanted" ]; then \
 	  echo "installing into $(VENV) (torch is large: a few minutes the first time)"; \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-	    --editable '.[embedded,dev]' && echo "$$wanted" > $(STAMP); \
+	    --editable '.[embedded,train,dev,bench]' && echo "$$wanted" > $(STAMP); \
 	else touch $(STAMP); fi
 
 demo: $(STAMP)

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from adapters.behaviour_scripts import TIERS
-from adapters.redis_behaviour import BehaviourStore, ItemBehaviour
+from adapters.behaviour_state import ItemBehaviour
+from adapters.redis_behaviour import BehaviourStore
 from adapters.registers import distinct_of
 from adapters.shopper_hash import shopper_hash
 from schemas.behaviour import TYPES, Interaction, ItemFigures, Trending, Window

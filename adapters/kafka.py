@@ -122,15 +122,16 @@ class Record(NamedTuple):
 
 def as_record(message: Message, topic_id: str) -> Record:
     """A message of the client as a record."""
+    headers = _headers(message)
     return Record(
-        topic=message.topic() or "",
-        topic_id=topic_id,
-        partition=message.partition() or 0,
-        offset=message.offset() or 0,
-        timestamp_ms=message.timestamp()[1],
-        key=_bytes(message.key()),
-        value=_bytes(message.value()),
-        headers=tuple((str(name), _bytes(value) or b"") for name, value in _headers(message)),
+        message.topic() or "",
+        topic_id,
+        message.partition() or 0,
+        message.offset() or 0,
+        message.timestamp()[1],
+        _bytes(message.key()),
+        _bytes(message.value()),
+        tuple((str(name), _bytes(value) or b"") for name, value in headers) if headers else (),
     )
 
 

@@ -7,9 +7,10 @@ Never   commits offsets: it leaves no trace on the broker
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from confluent_kafka import (
@@ -23,6 +24,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient
 
 from adapters.kafka import (
+    AUTO_OFFSET_RESET,
     CLIENT_MAX_BYTES,
     END_OF_PARTITION,
     Headers,
@@ -34,7 +36,27 @@ from adapters.kafka import (
 from adapters.kafka_admin import topic_ids
 from schemas.errors import Halt, Transient
 
+log = logging.getLogger(__name__)
+
 _TIMEOUT_SECONDS = 30.0
+
+
+class TopicLog:
+    """One topic, to be read from given offsets to its present end, without a group."""
+
+    def __init__(self, settings: KafkaSettings, topic: str) -> None:
+        self._settings = settings
+        self._topic = topic
+        admin = AdminClient(settings.client_config("simstream-log-admin"))
+        #: A topic made anew under the same name has another.
+        self.topic_id = topic_ids(admin, [topic])[topic]
+
+    def read_on(self, starts: Mapping[int, int]) -> Iterator[Record]:
+        """Records from each partition's offset on, from the beginning for a partition that is not named.
+
+        Records that retention took before they were read are said and passed over.
+        """
+        return _read(self._settings, self._topic, self.topic_id, starts)
 
 
 def read_to_end(settings: KafkaSettings, topic: str) -> Iterator[Record]:
@@ -42,11 +64,19 @@ def read_to_end(settings: KafkaSettings, topic: str) -> Iterator[Record]:
 
     Raises Halt when the topic does not exist, Transient when the broker falls silent for half a minute.
     """
-    identity = topic_ids(AdminClient(settings.client_config("simstream-log-admin")), [topic])[topic]
-    consumer = _groupless(settings, "simstream-log", **{"enable.partition.eof": True})
+    return TopicLog(settings, topic).read_on({})
+
+
+def _read(settings: KafkaSettings, topic: str, identity: str, starts: Mapping[int, int]) -> Iterator[Record]:
+    consumer = groupless(settings, "simstream-log", **{"enable.partition.eof": True})
     try:
         open_partitions = _partitions(consumer, topic)
-        consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in open_partitions])
+        consumer.assign(
+            [
+                TopicPartition(topic, number, starts.get(number, OFFSET_BEGINNING))
+                for number in open_partitions
+            ]
+        )
         quiet_since = time.monotonic()
         while open_partitions:
             for message in consumer.consume(1_000, 0.2):
@@ -56,6 +86,16 @@ def read_to_end(settings: KafkaSettings, topic: str) -> Iterator[Record]:
                     yield as_record(message, identity)
                 elif reason.code() == END_OF_PARTITION:
                     open_partitions.discard(message.partition() or 0)
+                elif reason.code() in (AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
+                    number = message.partition() or 0
+                    log.warning(
+                        "log_gap topic=%s partition=%d wanted=%s reason=%s",
+                        topic,
+                        number,
+                        starts.get(number),
+                        reason.str(),
+                    )
+                    consumer.seek(TopicPartition(topic, number, OFFSET_BEGINNING))
                 elif reason.fatal() or not reason.retriable():
                     raise Halt(f"{topic} cannot be read: {reason.str()}")
             if time.monotonic() - quiet_since > _TIMEOUT_SECONDS:
@@ -71,7 +111,7 @@ class Tail:
         self._identity = topic_ids(AdminClient(settings.client_config("simstream-tail-admin")), [topic])[
             topic
         ]
-        self._consumer = _groupless(settings, "simstream-tail")
+        self._consumer = groupless(settings, "simstream-tail")
         numbers = _partitions(self._consumer, topic)
         self._consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in numbers])
 
@@ -91,7 +131,8 @@ class Tail:
         self._consumer.close()
 
 
-def _groupless(settings: KafkaSettings, client_id: str, **options: bool) -> Consumer:
+def groupless(settings: KafkaSettings, client_id: str, **options: bool) -> Consumer:
+    """A consumer that commits nothing; it reads what it is assigned."""
     return Consumer(
         {
             **settings.client_config(client_id, consumes=True),

@@ -1,36 +1,29 @@
 """Behaviour in Redis: counters, sketches and registers of items; recent and bought items of shoppers; marks.
 
 Reads, writes  `{ns}item:{id}:behaviour` and `{ns}item:{id}:sketch` (an item's state, its sketch),
-               `{ns}shopper:{hash}:recent|bought|seen`, `{ns}trend:{tier}:{bucket}`,
+               `{ns}shopper:{hash}:recent|bought|seen|ids:{topic}:{partition}`, `{ns}trend:{tier}:{bucket}`,
                `{ns}{dirty-N}:due|announcing` (items whose vector is to be written), `{ns}behaviour:epoch`
 Never          sees a user id: shoppers are named by their keyed hash; never lets a key with a guard expire
 
-The scripts are in adapters/behaviour_scripts.py. Every write may be repeated, in any order.
+The scripts are in adapters/behaviour_scripts.py and adapters/shopper_scripts.py. Every write may be repeated,
+in any order.
 """
 
 from __future__ import annotations
 
-import math
-import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
-import msgpack
-
-from adapters.behaviour_scripts import (
-    HEADER,
-    HEADER_BYTES,
-    ITEMS,
-    SHOPPERS,
-    STATE_VERSION,
-    TAKE_DUE,
-    TIERS,
-    UNMARK,
-)
+from adapters.behaviour_scripts import HEADER_BYTES, ITEMS, SPLIT, TIERS
+from adapters.behaviour_state import Header, ItemBehaviour, header_of, state_of
+from adapters.behaviour_work import ItemWork, Moved, ShopperWork
+from adapters.mark_scripts import TAKE_DUE, UNMARK
 from adapters.redis_client import glob, item_key, untagged
 from adapters.redis_nodes import RedisNodes
 from adapters.redis_scripts import UnitScript
+from adapters.shopper_scripts import SHOPPERS
+from adapters.state_generation import FIRST, state_prefix
 from schemas.errors import Halt
 
 #: Sets of marks; an item is always in the same one, so it is announced once, whoever touched it.
@@ -40,115 +33,20 @@ TREND_KEPT = 5_000
 _READ_CHUNK = 512
 
 
-class ShopperWork:
-    """What one batch does to one shopper, of one partition: flat lists, as SHOPPERS takes them."""
-
-    __slots__ = ("bought", "committed", "field", "ids", "recent", "shopper", "touched")
-
-    def __init__(self, shopper: bytes, field: str, committed: int) -> None:
-        self.shopper = shopper
-        #: Topic and partition.
-        self.field = field
-        self.committed = committed
-        self.ids: list[Any] = []
-        self.recent: list[Any] = []
-        self.bought: list[Any] = []
-        self.touched: list[int] = []
-
-
-class ItemWork:
-    """What one batch does to one item, of one topic: flat lists, as ITEMS takes them."""
-
-    __slots__ = ("events", "members", "product_id")
-
-    def __init__(self, product_id: str) -> None:
-        self.product_id = product_id
-        self.events: list[int] = []
-        self.members: list[Any] = []
-
-
-class Moved(NamedTuple):
-    """What became of an item.
-
-    `much` is how much its sketch moved (0, 1: something, 2: enough); `trend` names the trending buckets that
-    changed: tier, number, registers of its shoppers, and so on.
-    """
-
-    much: int
-    trend: list[Any]
-
-
-class Header(NamedTuple):
-    """The first bytes of an item's state."""
-
-    version: int
-    digest: float
-    tau: float
-    members: int
-    moves: int
-    shoppers: int
-    registers: bytes
-
-    @property
-    def mark(self) -> str:
-        """Names what the vector is made from: the sketch, and in steps of 6 % how many shoppers there are."""
-        return f"{int(self.digest):013x}.{shopper_step(self.shoppers)}"
-
-
-class ItemBehaviour(NamedTuple):
-    """All of an item's state but its sketch."""
-
-    header: Header
-    newest: int
-    guards: Mapping[str, Any]
-    totals: list[int]
-    tiers: list[dict[int, list[Any]]]
-
-
-def shopper_step(shoppers: int) -> int:
-    """The number of shoppers in steps of 6 %, so that a vector need not move with each one of a thousand."""
-    return round(16 * math.log(shoppers)) if shoppers > 0 else -1
-
-
-def header_of(raw: bytes | None) -> Header | None:
-    """The header of an item's state, or of its first `HEADER_BYTES`. Raises Halt for another version."""
-    if not raw:
-        return None
-    header = Header(*struct.unpack(HEADER, raw[:HEADER_BYTES]))
-    if header.version != STATE_VERSION:
-        raise Halt(f"behaviour state of version {header.version} in Redis; this code reads {STATE_VERSION}")
-    return header
-
-
-def state_of(raw: bytes | None) -> ItemBehaviour | None:
-    """An item's state from its bytes."""
-    header = header_of(raw)
-    if header is None or raw is None:
-        return None
-    newest, guards, totals, tiers = msgpack.unpackb(raw[HEADER_BYTES:], strict_map_key=False, raw=True)
-    maps = [
-        {number: _bucket(packed) for number, packed in tier.items()} if isinstance(tier, dict) else {}
-        for tier in tiers
-    ]
-    return ItemBehaviour(header, newest, guards, totals, maps)
-
-
-def _bucket(packed: bytes) -> list[Any]:
-    """Seven counts, the registers of shoppers, the registers of buyers."""
-    wide = len(packed) in (28, 60, 92)
-    head = 28 if wide else 14
-    counts = struct.unpack(">7I" if wide else ">7H", packed[:head])
-    return [*counts, packed[head : head + 32], packed[head + 32 :]]
-
-
 class BehaviourStore:
     """Applies batches and answers what they come to. Thread-safe; raises Transient when Redis is away."""
 
     def __init__(
-        self, *, nodes: RedisNodes, namespace: str = "", sketch_members: int = 128, enough_share: float = 0.05
+        self,
+        *,
+        nodes: RedisNodes,
+        namespace: str = "",
+        generation: int = FIRST,
+        sketch_members: int = 128,
+        enough_share: float = 0.05,
     ) -> None:
         self._nodes = nodes
-        self._namespace = namespace
+        self._namespace = state_prefix(namespace, generation)
         self._sketch_members = sketch_members
         self._enough_share = enough_share
         self._shoppers = UnitScript(nodes, SHOPPERS)
@@ -167,7 +65,7 @@ class BehaviourStore:
         return item_key(self._namespace, product_id, "sketch")
 
     def shopper_key(self, shopper: bytes, what: str) -> str:
-        """A key of a shopper: seen (event ids, registers of distinct items), recent or bought."""
+        """A key of a shopper: seen (registers of distinct items), recent, bought, or ids:topic:partition."""
         return f"{self._shopper(shopper)}:{what}"
 
     def _shopper(self, shopper: bytes) -> str:
@@ -198,30 +96,37 @@ class BehaviourStore:
     def apply_shoppers(
         self, works: Sequence[ShopperWork], *, epoch: str | None, recent_kept: int, bought_kept: int
     ) -> list[str]:
-        """Per work a character per event id: '1' if the event counts, '0' if it is a duplicate.
+        """Per work '' if all its events count, else a character each: '1', or '0' for a duplicate.
 
         Here and below: raises Transient, writing nothing, where Redis is not of this `epoch` (its run ids).
         """
-        keys = [
-            [f"{prefix}:seen", f"{prefix}:recent", f"{prefix}:bought"]
-            for prefix in (self._shopper(work.shopper) for work in works)
-        ]
-        units = [
-            [work.field, work.committed, work.ids, work.recent, work.bought, work.touched] for work in works
-        ]
+        keys = [work.keys(self._shopper(work.shopper)) for work in works]
         with self._nodes.calling("writing shoppers"):
-            answers: list[str] = self._shoppers.run([recent_kept, bought_kept], keys, units, epoch=epoch)
-        return answers
+            answers = self._shoppers.run(
+                [recent_kept, bought_kept], keys, [work.unit() for work in works], flat=True, epoch=epoch
+            )
+        return [flags or "" for flags in answers]
 
     def apply_items(self, topic: str, works: Sequence[ItemWork], *, epoch: str | None) -> list[Moved]:
         """Apply events and sketch members; what moved, per work. Events of a partition in offset order."""
+        moved = self._items_of(topic, works, epoch, singly=False)
+        # Some events of these were counted before, by another owner or before a rewind, and some not.
+        split = [place for place, one in enumerate(moved) if one.much == SPLIT]
+        if split:
+            again = self._items_of(topic, [works[place] for place in split], epoch, singly=True)
+            for place, one in zip(split, again, strict=True):
+                moved[place] = one
+        return moved
+
+    def _items_of(
+        self, topic: str, works: Sequence[ItemWork], epoch: str | None, *, singly: bool
+    ) -> list[Moved]:
         keys = [[self.state_key(work.product_id), self.sketch_key(work.product_id)] for work in works]
-        units = [[work.events, work.members] for work in works]
+        units = [work.unit(singly=singly) for work in works]
+        settings = [topic, self._sketch_members, self._enough_share]
         with self._nodes.calling("writing behaviour of items"):
-            answers = self._items.run(
-                [topic, self._sketch_members, self._enough_share], keys, units, raw=True, epoch=epoch
-            )
-        return [Moved(much, trend) for much, trend in answers]
+            answers = self._items.run(settings, keys, units, raw=True, flat=True, epoch=epoch)
+        return [Moved(answer[0], answer[1], answer[2:]) for answer in answers]
 
     def add_trend(self, shoppers: Mapping[tuple[int, int], Mapping[str, float]]) -> None:
         """Raise items' estimated shoppers in trending buckets, keyed by (tier, number)."""
@@ -288,6 +193,11 @@ class BehaviourStore:
     def states(self, product_ids: Sequence[str]) -> list[ItemBehaviour | None]:
         """State by position."""
         return [state_of(raw) for raw in self._read("get", [self.state_key(one) for one in product_ids])]
+
+    def headers(self, product_ids: Sequence[str]) -> list[Header | None]:
+        """The header of each item's state, by position: what its vector is made from beside its sketch."""
+        keys = [self.state_key(one) for one in product_ids]
+        return [header_of(raw) for raw in self._read("getrange", keys, 0, HEADER_BYTES - 1)]
 
     def sketches(self, product_ids: Sequence[str]) -> list[list[tuple[bytes, float]]]:
         """Members and scores by position, the smallest score first."""

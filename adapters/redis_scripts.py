@@ -1,14 +1,16 @@
 """A Lua script that works on many units (items, shoppers) in one call, on one Redis or on a cluster.
 
 The script's contract: KEYS are those of the units in a row, ARGV[1] is MessagePack [settings..., [unit,
-...]], and it answers one MessagePack list with an answer per unit. On a cluster a call holds one unit, for a
-script may touch the keys of one slot only; there the calls are pipelined per node.
+...]], and it answers one MessagePack list with an answer per unit. Units may be flat: their values then stand
+behind each other in that one list. On a cluster a call holds one unit, for a script may touch the keys of one
+slot only; there the calls are pipelined per node.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import msgpack
@@ -46,6 +48,7 @@ class UnitScript:
         units: Sequence[Any],
         *,
         raw: bool = False,
+        flat: bool = False,
         epoch: str | None = None,
     ) -> list[Any]:
         """An answer per unit, in their order; text as bytes if `raw`. Raises what redis-py raises.
@@ -56,14 +59,13 @@ class UnitScript:
         per_call = 1 if self._nodes.clustered else UNITS_PER_CALL
         for node, positions in self._nodes.by_node([of_unit[0] for of_unit in keys]):
             chunks = [positions[start : start + per_call] for start in range(0, len(positions), per_call)]
-            calls = [
-                (
-                    [key for position in chunk for key in keys[position]],
-                    # Redis' MessagePack is older than the type `bin`.
-                    msgpack.packb([*settings, [units[position] for position in chunk]], use_bin_type=False),
-                )
-                for chunk in chunks
-            ]
+            calls = []
+            for chunk in chunks:
+                asked = [units[position] for position in chunk]
+                values = list(chain.from_iterable(asked)) if flat else asked
+                # Redis' MessagePack is older than the type `bin`.
+                argument = msgpack.packb([*settings, values], use_bin_type=False)
+                calls.append(([key for position in chunk for key in keys[position]], argument))
             for chunk, answer in zip(chunks, self._called(node, calls, epoch), strict=True):
                 for position, one in zip(chunk, msgpack.unpackb(answer, raw=raw), strict=True):
                     answers[position] = one

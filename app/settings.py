@@ -29,6 +29,7 @@ from adapters.kafka import KafkaSettings
 from adapters.redis_client import RedisSettings
 from adapters.releases import ReleaseSettings
 from app.observability import LogSettings, MetricsSettings
+from consumers.archive_settings import ArchiveSettings
 from consumers.behaviour import BehaviourSettings
 from consumers.embeddings import EmbeddingsSettings
 from consumers.erasures import ErasureSettings
@@ -36,6 +37,7 @@ from consumers.reviews import ReviewsSettings
 from consumers.rollout import RolloutSettings
 from consumers.runner import RunnerSettings
 from consumers.shopper_vectors import VectorSettings
+from model.learning_settings import GateSettings, PairSettings, TrainingSettings
 from model.settings import ModelSettings
 from schemas.events import Frozen
 from schemas.topics import Topics
@@ -89,6 +91,10 @@ class Settings(Frozen):
     shopper_vectors: VectorSettings = VectorSettings()
     erasures: ErasureSettings = ErasureSettings()
     rollout: RolloutSettings = RolloutSettings()
+    archive: ArchiveSettings = ArchiveSettings()
+    training: TrainingSettings = TrainingSettings()
+    pairs: PairSettings = PairSettings()
+    gate: GateSettings = GateSettings()
     metrics: MetricsSettings = MetricsSettings()
     log: LogSettings = LogSettings()
 

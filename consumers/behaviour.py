@@ -8,38 +8,42 @@ Never   lets a shopper's id leave this module: Redis and everything behind it kn
 2. items      counters above the guard; sketches and registers, which may be applied again
 3. marks      trending buckets; items that moved become due: then the records settle
 
-A batch's items and marks are written while the shoppers of the next are (consumers/follower.py). A thread
-announces what is due (consumers/debounce.py); what it took and could not finish stays in Redis.
+The items of one batch are written while those of the next are summed up, and the shoppers of a third written
+(consumers/follower.py): neither Redis nor this process waits for the other. A thread announces what is due
+(consumers/debounce.py); what it took and could not finish stays in Redis.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 import xxhash
 from pydantic import Field
 
+from adapters.behaviour_scripts import TIERS
+from adapters.behaviour_work import ItemWork, Moved
 from adapters.kafka import Publisher, Record
-from adapters.redis_behaviour import BehaviourStore, ItemWork, Moved, ShopperWork
+from adapters.redis_behaviour import BehaviourStore
 from adapters.registers import distinct_each
 from consumers.debounce import Debounce, DebounceSettings
 from consumers.erasures import Erasures
 from consumers.follower import Follower
+from consumers.interactions import Interaction, duplicates_in, item_works, shopper_works
 from consumers.interest import Scorer, SketchSettings
-from consumers.progress import Delivery
+from consumers.progress import Delivery, settle_all
 from schemas.behaviour import PLACE
 from schemas.errors import PoisonMessage
-from schemas.events import Frozen, InvalidEvent, UserEvent, parse_event
+from schemas.events import Frozen, InvalidEvent, UserEvent, fields_parser
 from schemas.topics import Topics
 
 #: Redis with AOF everysec may lose its last seconds, so commits trail the effect by more than that.
 COMMIT_DELAY_SECONDS = 3.0
 #: An event's own time counts only up to so much after the record's: a clock ahead must not win for ever.
 MAX_AHEAD_SECONDS = 300.0
-_PURCHASE = PLACE["purchase"]
+#: Items whose tau is remembered, about 150 bytes each.
+_TAUS = 1 << 18
 
 
 class BehaviourSettings(Frozen):
@@ -52,26 +56,7 @@ class BehaviourSettings(Frozen):
     #: The share of a sketch's members that must move before its vector is written after the debounce; fewer
     #: wait for the maximum delay.
     enough_share: float = Field(default=0.05, gt=0, le=1)
-    batch_records: int = Field(default=8_000, ge=1)
-
-
-@dataclass(slots=True)
-class Interaction:
-    """One decoded event, as far as the work needs it."""
-
-    topic: str
-    partition: int
-    offset: int
-    user_id: str
-    product_id: str
-    event: bytes
-    #: Of its type in schemas.behaviour.TYPES.
-    place: int
-    second: float
-    #: ln of the weight; None if it is no interaction.
-    log_weight: float | None
-    #: The shopper has asked to be forgotten since.
-    erased: bool = False
+    batch_records: int = Field(default=20_000, ge=1)
 
 
 class _Known(NamedTuple):
@@ -79,8 +64,17 @@ class _Known(NamedTuple):
 
     topic: str
     batch: Sequence[Delivery[Interaction]]
-    duplicates: set[tuple[int, int]]
+    duplicates: set[tuple[int, bytes]]
     epoch: str | None
+
+
+class _Summed(NamedTuple):
+    """A batch as work for items: what is left of its records, and where the answers' taus are remembered."""
+
+    known: _Known
+    batch: Sequence[Delivery[Interaction]]
+    works: Sequence[ItemWork]
+    taus: dict[str, float]
 
 
 class BehaviourHandler:
@@ -102,47 +96,55 @@ class BehaviourHandler:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._erasures = erasures
+        self._parse = fields_parser(UserEvent)
         self._store = store
         self._settings = settings
         self._scorer = Scorer(settings.sketch)
         self._now = now
         self._claimed = False
         self._epoch: str | None = None
+        # By item as Redis last said, and the epoch it said so in. A tau never rises in one epoch, so what
+        # is not below an old one is not below today's.
+        self._taus: dict[str, float] = {}
+        self._taus_of: str | None = None
         self.topics: Sequence[str] = (topics.events.name,)
-        self._behind: Follower[_Known] = Follower(name="behaviour-items", work=self._apply)
+        self._summing: Follower[_Known] = Follower(name="behaviour-sums", work=self._sum_up)
+        self._writing: Follower[_Summed] = Follower(name="behaviour-items", work=self._write)
         self._debounce = Debounce(
             store=store, publisher=publisher, topic=topics.changed.name, settings=settings.debounce, now=now
         )
 
     def decode(self, record: Record) -> Interaction:
         """Parse one event. Raises PoisonMessage naming the field and what was expected."""
-        if record.value is None:
+        _, topic_id, partition, offset, timestamp_ms, key, value, _ = record
+        if value is None:
             raise PoisonMessage("a user event must not be a null record: publish a user_event")
         try:
-            event = parse_event(record.value, UserEvent)
+            event = self._parse(value)
         except InvalidEvent as error:
             raise PoisonMessage(str(error)) from error
-        if record.key != event.user_id.encode():
+        user_id, product_id, kind = event["user_id"], event["product_id"], event["type"]
+        if key != user_id.encode():
             raise PoisonMessage(
                 "the record's key is not its field 'user_id': key records of this topic by user_id, or the "
                 "events of one shopper arrive in any order"
             )
-        occurred = event.occurred_at.timestamp()
+        occurred = event["occurred_at"].timestamp()
         # Old topics keep no time of the record: -1.
-        recorded = record.timestamp_ms / 1000 if record.timestamp_ms >= 0 else occurred
+        recorded = timestamp_ms / 1000 if timestamp_ms >= 0 else occurred
+        scorer, erasures = self._scorer, self._erasures
         return Interaction(
-            topic=record.topic_id[:8],
-            partition=record.partition,
-            offset=record.offset,
-            user_id=event.user_id,
-            product_id=event.product_id,
-            event=xxhash.xxh3_64_digest(event.event_id.encode()),
-            place=PLACE[event.type],
-            second=min(occurred, recorded + MAX_AHEAD_SECONDS),
-            log_weight=self._scorer.interest(
-                event.type, float(event.value) if event.value is not None else None
-            ),
-            erased=self._erasures is not None and self._erasures.covers(event.user_id, occurred, recorded),
+            topic_id[:8],
+            partition,
+            offset,
+            scorer.shopper(user_id),
+            product_id,
+            xxhash.xxh3_64_digest(event["event_id"].encode()) + offset.to_bytes(6, "big"),
+            PLACE[kind],
+            occurred if occurred <= recorded else min(occurred, recorded + MAX_AHEAD_SECONDS),
+            scorer.interest(kind, event.get("value")),
+            scorer.item_register(product_id),
+            erasures is not None and erasures.covers(user_id, occurred, recorded),
         )
 
     def handle(self, deliveries: Sequence[Delivery[Interaction]]) -> None:
@@ -153,101 +155,85 @@ class BehaviourHandler:
         """
         # In this order: what is adopted later has abandoned these before.
         epoch = self._epoch
-        deliveries = [delivery for delivery in deliveries if not delivery.abandoned]
-        for delivery in deliveries:
-            if delivery.event.erased:
-                delivery.settle()
-        deliveries = [delivery for delivery in deliveries if not delivery.event.erased]
+        batch = [delivery for delivery in deliveries if not delivery.abandoned]
+        if any(delivery.event.erased for delivery in batch):
+            settle_all([delivery for delivery in batch if delivery.event.erased])
+            batch = [delivery for delivery in batch if not delivery.event.erased]
         if not self._claimed:
             self._store.claim_epoch(self._settings.sketch.epoch)
             self._claimed = True
-        for topic in dict.fromkeys(delivery.event.topic for delivery in deliveries):
-            # One but for the minute in which a topic is replaced by another of its name.
-            batch = [delivery for delivery in deliveries if delivery.event.topic == topic]
+        topics = {delivery.event.topic: None for delivery in batch}
+        for topic in topics:
+            of_topic = batch
+            if len(topics) > 1:  # in the minute in which a topic is replaced by another of its name
+                of_topic = [delivery for delivery in batch if delivery.event.topic == topic]
             # 1. Who did it, and which of it is new.
-            duplicates = self._shoppers(topic, batch, epoch)
-            self._behind.put(_Known(topic, batch, duplicates, epoch))
+            duplicates = self._shoppers(topic, of_topic, epoch)
+            self._summing.put(_Known(topic, of_topic, duplicates, epoch))
 
-    def _apply(self, known: _Known) -> None:
+    def _sum_up(self, known: _Known) -> None:
         """The second stage, on its thread."""
+        if known.epoch != self._taus_of:
+            # Another dictionary: answers that are still on their way were given in the epoch before.
+            self._taus, self._taus_of = {}, known.epoch
+        self._writing.put(self._summed(known, self._taus))
+
+    def _summed(self, known: _Known, taus: dict[str, float]) -> _Summed:
         # A batch whose shoppers had to be written again comes twice.
         batch = [delivery for delivery in known.batch if not delivery.abandoned and not delivery.settled]
+        events = [delivery.event for delivery in batch]
+        works = item_works(events, known.duplicates, scorer=self._scorer, taus=taus)
+        return _Summed(known, batch, works, taus)
+
+    def _write(self, summed: _Summed) -> None:
+        """The third stage, on its thread."""
+        if any(delivery.abandoned for delivery in summed.batch):
+            # A partition has gone since. What is written of it from here on would pass what was dropped of it
+            # before: its guards would say that was counted.
+            summed = self._summed(summed.known, summed.taus)
         # 2. What it happened to.
-        works = self._items(batch, known.duplicates)
-        moved = self._store.apply_items(known.topic, list(works.values()), epoch=known.epoch)
+        known = summed.known
+        moved = self._store.apply_items(known.topic, summed.works, epoch=known.epoch)
         # 3. What follows from it later.
-        self._remember(list(works), moved)
-        for delivery in batch:
-            delivery.settle()
+        self._remember(summed, moved)
+        settle_all(summed.batch)
 
     def _shoppers(
         self, topic: str, batch: Sequence[Delivery[Interaction]], epoch: str | None
-    ) -> set[tuple[int, int]]:
-        """Remember what shoppers did; the (partition, offset) of events that must not count."""
-        works: dict[tuple[int, str], ShopperWork] = {}
-        shopper, item_register = self._scorer.shopper, self._scorer.item_register
-        for delivery in batch:
-            event = delivery.event
-            key = event.partition, event.user_id
-            work = works.get(key)
-            if work is None:
-                field = f"{topic}:{event.partition}"
-                work = works[key] = ShopperWork(shopper(event.user_id).hash, field, delivery.committed)
-            work.ids += (event.event, event.offset)
-            if event.log_weight is not None:
-                ms = int(event.second * 1000)
-                work.recent += (ms * 8 + event.place, event.product_id)
-                if event.place == _PURCHASE:
-                    work.bought += (ms, event.product_id)
-                work.touched.append(item_register(event.product_id))
-        settings = self._settings
+    ) -> set[tuple[int, bytes]]:
+        """Remember what shoppers did; the (partition, entry) of events that must not count."""
+        events = [delivery.event for delivery in batch]
+        latest = {event.partition: delivery for event, delivery in zip(events, batch, strict=True)}
+        committed = {partition: delivery.committed for partition, delivery in latest.items()}
+        works = shopper_works(topic, events, committed)
         answers = self._store.apply_shoppers(
             list(works.values()),
             epoch=epoch,
-            recent_kept=settings.recent_items,
-            bought_kept=settings.bought_items,
+            recent_kept=self._settings.recent_items,
+            bought_kept=self._settings.bought_items,
         )
-        return {
-            (partition, work.ids[2 * place + 1])
-            for ((partition, _), work), flags in zip(works.items(), answers, strict=True)
-            if "0" in flags
-            for place, flag in enumerate(flags)
-            if flag == "0"
-        }
+        return duplicates_in(works, answers)
 
-    def _items(
-        self, batch: Sequence[Delivery[Interaction]], duplicates: set[tuple[int, int]]
-    ) -> dict[str, ItemWork]:
-        works: dict[str, ItemWork] = {}
-        score = self._scorer.score
-        for delivery in batch:
-            event = delivery.event
-            work = works.get(event.product_id)
-            if work is None:
-                work = works[event.product_id] = ItemWork(event.product_id)
-            shopper = self._scorer.shopper(event.user_id)
-            code = event.place
-            if (event.partition, event.offset) not in duplicates:
-                code += 8
-            if event.log_weight is not None:
-                code += 16
-                work.members += (shopper.member, score(shopper, event.log_weight, event.second))
-            work.events += (event.partition, event.offset, int(event.second), code, shopper.register)
-        return works
-
-    def _remember(self, product_ids: Sequence[str], moved: Sequence[Moved]) -> None:
+    def _remember(self, summed: _Summed, moved: Sequence[Moved]) -> None:
         now_ms = int(self._now().timestamp() * 1000)
         soon = now_ms + int(self._settings.debounce.delay_seconds * 1000)
         late = now_ms + int(self._settings.debounce.max_delay_seconds * 1000)
         due: dict[str, int] = {}
         changed: list[tuple[int, int, str]] = []
         sketches: list[bytes] = []
-        for product_id, (much, buckets) in zip(product_ids, moved, strict=True):
+        if len(summed.taus) > _TAUS:
+            summed.taus.clear()
+        for (product_id, *_), (much, tau, buckets) in zip(summed.works, moved, strict=True):
+            if tau:
+                summed.taus[product_id] = tau
             if much:
                 due[product_id] = soon if much == 2 else late
-            for place in range(0, len(buckets), 3):
-                changed.append((buckets[place], buckets[place + 1], product_id))
-                sketches.append(buckets[place + 2])
+            for tier, number, registers in zip(buckets[::3], buckets[1::3], buckets[2::3], strict=True):
+                width, kept = TIERS[tier]
+                # A replay of months would fill Redis with lists that nobody asks for any more.
+                if (number + kept + 2) * width * 1000 > now_ms:
+                    changed.append((tier, number, product_id))
+                    sketches.append(registers)
         trend: dict[tuple[int, int], dict[str, float]] = {}
         for (tier, number, product_id), shoppers in zip(changed, distinct_each(sketches), strict=True):
             trend.setdefault((tier, number), {})[product_id] = shoppers
@@ -265,9 +251,12 @@ class BehaviourHandler:
 
     def fatal(self) -> BaseException | None:
         """What ended one of the threads, if something did."""
-        return self._behind.fatal or self._debounce.fatal
+        return self._summing.fatal or self._writing.fatal or self._debounce.fatal
 
     def close(self) -> None:
         """Stop the threads; what is due stays marked, what is not applied is read again."""
-        self._behind.close()
+        self._summing.close()
+        self._writing.close()
         self._debounce.close()
+        if self._erasures is not None:
+            self._erasures.close()

@@ -73,25 +73,32 @@ class Erasures:
         """Whether this shopper's event is to be ignored: one of its times is not later than the erasure."""
         if not self._latest:
             return False
-        at = self._latest.get(erasure_key(user_id, self._key))
+        return self.covers_name(erasure_key(user_id, self._key), *seconds)
+
+    def covers_name(self, name: str, *seconds: float) -> bool:
+        """As `covers`, for a shopper by the name that `erasure_key` gives."""
+        at = self._latest.get(name)
         return at is not None and min(seconds) <= at
 
-    def follow(self, poll: Poll) -> None:
-        """Go on learning on a thread of its own, until `close`."""
+    def follow(self, poll: Poll, *, release: Callable[[], None] = lambda: None) -> None:
+        """Go on learning on a thread of its own, until `close`; `release` is then called there, once."""
 
         def run() -> None:
-            while not self._stop.is_set():
-                try:
-                    self.take(poll(0.5))
-                except Transient as error:
-                    log.warning("consumer_waits consumer=erasures reason=%s", error)
-                    self._stop.wait(1.0)
+            try:
+                while not self._stop.is_set():
+                    try:
+                        self.take(poll(0.5))
+                    except Transient as error:
+                        log.warning("consumer_waits consumer=erasures reason=%s", error)
+                        self._stop.wait(1.0)
+            finally:
+                release()
 
         self._follower = threading.Thread(target=run, name="erasures", daemon=True)
         self._follower.start()
 
     def close(self) -> None:
-        """Stop following."""
+        """Stop following, and let go of the topic."""
         self._stop.set()
         if self._follower is not None:
             self._follower.join(5.0)

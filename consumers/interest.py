@@ -13,13 +13,16 @@ from __future__ import annotations
 import hashlib
 import math
 from datetime import UTC, datetime
-from functools import lru_cache
+from decimal import Decimal
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, SecretStr, field_validator
 
-from adapters.behaviour_scripts import ITEM_REGISTERS, SHOPPER_REGISTERS
+from adapters.behaviour_scripts import ITEM_REGISTERS
 from adapters.shopper_hash import shopper_hash
+from adapters.shopper_scripts import SHOPPER_REGISTERS
 from schemas.events import Frozen, UserEventType
 
 #: Scores are kept as integers, which a small sorted set stores in 8 bytes: in steps of 2^-28.
@@ -117,21 +120,43 @@ class Scorer:
     """Scores events. Remembers shoppers and items, about 300 bytes each; thread-safe."""
 
     def __init__(self, settings: SketchSettings) -> None:
-        key = settings.key
-        self.shopper = lru_cache(_REMEMBERED)(lambda user_id: shopper_of(user_id, key))
-        self.item_register = lru_cache(_REMEMBERED)(item_register)
+        self._key = settings.key
+        # Dictionaries that are emptied when they are full: keeping the latest costs as much as it saves.
+        self._shoppers: dict[str, Shopper] = {}
+        self._item_registers: dict[str, int] = {}
         self._log_weights = {name: math.log(weight) for name, weight in settings.weights.items()}
         half_life = settings.half_life_days
         self._decay = math.log(2) / (half_life * 86_400) if half_life is not None else 0.0
         self._good_rating = settings.good_rating
 
-    def interest(self, kind: UserEventType, value: float | None) -> float | None:
+    def shopper(self, user_id: str) -> Shopper:
+        """The shopper behind a user id."""
+        found = self._shoppers.get(user_id)
+        if found is None:
+            if len(self._shoppers) >= _REMEMBERED:
+                self._shoppers.clear()
+            found = self._shoppers[user_id] = shopper_of(user_id, self._key)
+        return found
+
+    def item_register(self, product_id: str) -> int:
+        """`item_register` of an item."""
+        found = self._item_registers.get(product_id)
+        if found is None:
+            if len(self._item_registers) >= _REMEMBERED:
+                self._item_registers.clear()
+            found = self._item_registers[product_id] = item_register(product_id)
+        return found
+
+    def interest(self, kind: UserEventType, value: Decimal | None) -> float | None:
         """ln w of an event; None if it is no interaction."""
-        if kind == "rate" and (value is None or value < self._good_rating):
+        if kind == "rate" and (value is None or float(value) < self._good_rating):
             return None
         return self._log_weights.get(kind)
 
-    def score(self, shopper: Shopper, log_weight: float, at_seconds: float) -> int:
-        """The score in steps of 2^-28."""
-        decayed = shopper.rank - log_weight - self._decay * (at_seconds - LANDMARK)
-        return round(decayed * SCORE_STEPS)
+    def scores(
+        self, ranks: NDArray[np.float64], log_weights: NDArray[np.float64], seconds: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Scores in whole steps of 2^-28, of ln(-ln h), ln w and seconds of each event; NaN stays NaN."""
+        decayed = ranks - log_weights - self._decay * (seconds - LANDMARK)
+        rounded: NDArray[np.float64] = np.rint(decayed * SCORE_STEPS)
+        return rounded

@@ -11,6 +11,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+from itertools import repeat
 
 from adapters.kafka import Record
 from adapters.metrics import DEAD_LETTERS_TOTAL
@@ -34,10 +35,10 @@ class Poison:
         self._recent: dict[str, deque[bool]] = {}
         self._lock = threading.Lock()
 
-    def good(self, topic: str) -> None:
-        """A record of the topic was read."""
+    def good(self, topic: str, count: int = 1) -> None:
+        """So many records of the topic were read, one after the other."""
         with self._lock:
-            self._window(topic).append(False)
+            self._window(topic).extend(repeat(False, min(count, POISON_WINDOW)))
 
     def bury(self, record: Record, reason: str, *, on_done: Callable[[], None]) -> None:
         """Dead-letter a record. Raises Halt when nearly all of the topic's last thousand were poison."""

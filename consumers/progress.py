@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, Generic, TypeVar, cast
 
 E = TypeVar("E")
@@ -55,6 +58,14 @@ class Progress:
             if not delivery.settled:
                 delivery.settled = True
                 self._settled += 1
+
+    def settle_all(self, deliveries: Iterable[Delivery[Any]]) -> None:
+        """`settle` many of this stay at once."""
+        with self._lock:
+            for delivery in deliveries:
+                if not delivery.settled:
+                    delivery.settled = True
+                    self._settled += 1
 
     def due(self, now: float, delay_seconds: float) -> int | None:
         """What may be committed: reached at least `delay_seconds` ago and not yet committed."""
@@ -106,3 +117,9 @@ class Delivery(Generic[E]):
         """Drop the event of a settled record: it may wait long for an older one before it is committed."""
         if self.settled:
             self.event = cast(E, None)
+
+
+def settle_all(deliveries: Sequence[Delivery[Any]]) -> None:
+    """Settle many records: each stay's lock is taken once for those that stand together."""
+    for progress, together in groupby(deliveries, key=attrgetter("_progress")):
+        progress.settle_all(together)

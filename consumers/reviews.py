@@ -194,7 +194,9 @@ class ReviewsHandler:
         return None
 
     def close(self) -> None:
-        """Nothing to release: collaborators belong to whoever made them."""
+        """Stop following erasures; other collaborators belong to whoever made them."""
+        if self._erasures is not None:
+            self._erasures.close()
 
 
 def plain(title: str | None, text: str | None, *, chars: int) -> str:

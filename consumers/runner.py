@@ -17,7 +17,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from confluent_kafka import KafkaError
@@ -45,6 +45,8 @@ log = logging.getLogger(__name__)
 
 E = TypeVar("E")
 
+#: Records that are polled and parsed at a time.
+_POLL_RECORDS = 500
 #: Settled records that wait for an older bulk one, about 150 bytes each, per record read ahead.
 _PASSED_PER_READ_AHEAD = 4
 
@@ -102,7 +104,10 @@ class Handler(Protocol[E]):
 
 
 class Runner(Generic[E]):
-    """Runs one handler as one member of its group until `stop` is called or a Halt is raised."""
+    """Runs one handler as one member of its group until `stop` is called or a Halt is raised.
+
+    `standing` is asked at the start and before each commit; it raises Halt when the work is wanted no more.
+    """
 
     def __init__(
         self,
@@ -112,7 +117,9 @@ class Runner(Generic[E]):
         dead_letters: DeadLetters,
         settings: RunnerSettings,
         accept_poison: int = 0,
+        standing: Callable[[], None] = lambda: None,
     ) -> None:
+        self._standing = standing
         self._reader = reader
         self._handler = handler
         self._poison = Poison(consumer=handler.name, dead_letters=dead_letters, accept=accept_poison)
@@ -158,12 +165,16 @@ class Runner(Generic[E]):
             self._reader.close()
 
     def _first_epoch(self) -> str | None:
-        """Which incarnation of the store the effects will go to; waits until it can say."""
+        """Which incarnation of the store the effects will go to; waits until it can say.
+
+        Raises Halt, before it joins the group, when the work is wanted no more.
+        """
         pause = self._settings.backoff_seconds
         while not self._stop.is_set():
             try:
                 epoch = self._handler.store_epoch()
                 self._handler.adopt(epoch)
+                self._standing()
                 return epoch
             except Transient as error:
                 log.warning("consumer_waits consumer=%s reason=%s", self._handler.name, error)
@@ -187,11 +198,8 @@ class Runner(Generic[E]):
                 self._stop.wait(self._settings.max_backoff_seconds / 5)
 
     def _step(self, *, poll_seconds: float) -> None:
-        # 1. poll
-        records = self._reader.poll(self._settings.batch_records, poll_seconds)
-        # 2. decode, 3. hand over
-        if records:
-            self._take(records)
+        # 1. poll, 2. decode, 3. hand over
+        self._take(poll_seconds)
         if self._failure is not None:
             raise self._failure
         fatal = self._handler.fatal()
@@ -205,39 +213,76 @@ class Runner(Generic[E]):
         # 5. commit
         if now >= self._next_commit:
             self._next_commit = now + self._settings.commit_interval_seconds
+            self._check_standing()
             self._commit(now, wait=False)
             self._report_lag()
 
-    def _take(self, records: Sequence[Record]) -> None:
-        """Give every record its place in flight; live ones are parsed here, bulk ones at their turn."""
-        live: list[Unread[E]] = []
+    def _take(self, poll_seconds: float) -> None:
+        """Poll up to a batch, and hand over what came: live records parsed, bulk ones as they are.
+
+        A few hundred at a time while more of them wait: by the end of a large batch the first records would
+        have left the processor's cache before they are parsed.
+        """
+        batch = self._settings.batch_records
+        live: list[Delivery[E]] = []
         bulk: list[Unread[E]] = []
+        polled = 0
+        while polled < batch:
+            limit = min(_POLL_RECORDS, batch - polled)
+            records = self._reader.poll(limit, 0.0 if polled else poll_seconds)
+            if not records:
+                break
+            polled += len(records)
+            self._place(records, live, bulk)
+            if len(records) < limit:
+                break
+        if polled:
+            BATCH_RECORDS.labels(consumer=self._handler.name).observe(polled)
+            # A partition that went while more of its records were polled.
+            self._backlog.put([delivery for delivery in live if not delivery.abandoned], bulk)
+
+    def _place(self, records: Sequence[Record], live: list[Delivery[E]], bulk: list[Unread[E]]) -> None:
+        """Give every record its place in flight; live ones are parsed here, bulk ones at their turn."""
+        unread: list[tuple[Record, Delivery[E]]] = []
+        in_order = self._handler.in_order
+        where, progress = ("", -1), None
         for record in records:
-            progress = self._progress.get(Partition(record.topic, record.partition))
+            # Most come right behind another of their partition.
+            if where != (record.topic, record.partition):
+                where = Partition(record.topic, record.partition)
+                progress = self._progress.get(where)
             if progress is None:
                 continue  # revoked between the fetch and here: its next owner reads it
             delivery: Delivery[E] = Delivery(None, record.offset, progress)
             progress.in_flight.append(delivery)
-            waits = is_bulk(record) and not self._handler.in_order
-            (bulk if waits else live).append(Unread(record, delivery))
+            if in_order or not is_bulk(record):
+                unread.append((record, delivery))
+            else:
+                bulk.append(Unread(record, delivery))
         for topic, count in Counter(record.topic for record in records).items():
             RECORDS_TOTAL.labels(consumer=self._handler.name, topic=topic).inc(count)
-        BATCH_RECORDS.labels(consumer=self._handler.name).observe(len(records))
-        self._backlog.put(self._read(live), bulk)
+        live += self._read(unread)
 
-    def _read(self, unread: Sequence[Unread[E]]) -> list[Delivery[E]]:
+    def _read(self, unread: Sequence[tuple[Record, Delivery[E]]]) -> list[Delivery[E]]:
         """Parse records; what can never parse is dead-lettered. Raises Halt when nearly all of them are."""
-        read = []
+        read: list[Delivery[E]] = []
+        decode, told = self._handler.decode, 0
+        topic = unread[0][0].topic if unread else ""
         for record, delivery in unread:
             if delivery.abandoned:
                 continue
+            if record.topic != topic:
+                self._poison.good(topic, len(read) - told)
+                topic, told = record.topic, len(read)
             try:
-                delivery.event = self._handler.decode(record)
+                delivery.event = decode(record)
             except PoisonMessage as poison:
+                self._poison.good(topic, len(read) - told)
+                told = len(read)
                 self._poison.bury(record, poison.reason, on_done=delivery.settle)
             else:
                 read.append(delivery)
-                self._poison.good(record.topic)
+        self._poison.good(topic, len(read) - told)
         return read
 
     def _work(self) -> None:
@@ -288,6 +333,13 @@ class Runner(Generic[E]):
             elif full <= 0.5 and topic in self._paused:
                 self._paused.discard(topic)
                 self._reader.resume(parts)
+
+    def _check_standing(self) -> None:
+        """Raises Halt when the work is wanted no more. Not from `_commit`, which Kafka's callbacks reach."""
+        try:
+            self._standing()
+        except Transient as error:
+            log.warning("consumer_waits consumer=%s reason=%s", self._handler.name, error)
 
     def _commit(self, now: float, *, wait: bool) -> None:
         if self._halted or not self._store_is_the_same():

@@ -54,10 +54,48 @@ class EncoderConfig(Frozen):
     lower_case: bool = False
 
 
+class FigureOf(Frozen):
+    """hit@10 of one set (or one slice of it) under the live release and the candidate.
+
+    `low` and `high` bound the difference, by bootstrap.
+    """
+
+    name: str
+    slice: str = ""
+    queries: int
+    before: float
+    after: float
+    low: float
+    high: float
+    ndcg_before: float
+    ndcg_after: float
+
+
+class Verdict(Frozen):
+    """What the gate said of a candidate; without `passed` the reasons say why not."""
+
+    passed: bool
+    reasons: list[str] = []
+    figures: list[FigureOf] = []
+
+
+class Training(Frozen):
+    """How a candidate came to be: enough to make it again."""
+
+    run: str
+    recipe: dict[str, Any]
+    data: dict[str, Any] = {}
+    versions: dict[str, str] = {}
+    seconds: Annotated[float, Field(ge=0)] = 0.0
+    steps: Annotated[int, Field(ge=0)] = 0
+    curves: list[dict[str, float]] = []
+
+
 class Manifest(Frozen):
     """Everything a process needs to run a release, and to check that it has it whole.
 
-    `text` holds the settings of the text recipe, `figures` what was measured when it was made.
+    `text` holds the settings of the text recipe, `figures` what was measured when it was made, `training`
+    how it was trained, `verdict` what the gate said of it.
     """
 
     format: Literal[1] = 1
@@ -70,3 +108,6 @@ class Manifest(Frozen):
     text: dict[str, Any] = {}
     files: Annotated[dict[FileName, FileEntry], Field(min_length=1)]
     figures: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = {}
+    #: Of a release that was trained here; None of the unchanged base model.
+    training: Training | None = None
+    verdict: Verdict | None = None

@@ -3,8 +3,9 @@
 A preset is nothing but values for fields of a request. What the request says itself goes before it, field by
 field (`weights` as a whole); what neither says is the default of the settings.
 
-The weights of `same_product` are those that benchmarks/matching.py chose. Every other number here is a
-starting point that nothing has measured yet: tune it on your own shoppers.
+The weights of `same_product` are those that benchmarks/matching.py chose. The text weights of
+`substitutes`, and that it leaves categories alone, were chosen by benchmarks/presets.py. Every other number
+here is a starting point that nothing could measure yet: tune it on your own shoppers.
 """
 
 from __future__ import annotations
@@ -31,10 +32,9 @@ class Preset:
 
 PRESETS: Mapping[PresetName, Preset] = {
     "substitutes": Preset(
-        purpose="what could be bought instead: alike in text and reviews, of its category, at its price",
-        weights={"content": 1.0, "lexical": 0.5, "reviews": 0.5, "behaviour": 0.5},
+        purpose="what could be bought instead: alike in text and reviews, at its price",
+        weights={"content": 1.0, "lexical": 1.0, "reviews": 0.5, "behaviour": 0.5},
         filter={"price_ratio": PriceRatioFilter(min=0.5, max=2.0)},
-        same_category=0.5,
     ),
     # Content stays a little above zero, so that an item which no shopper has touched still gets an answer.
     "complements": Preset(

@@ -17,9 +17,10 @@ from adapters.kafka import Record
 from adapters.redis_behaviour import BehaviourStore
 from adapters.redis_client import RedisSettings, connect
 from adapters.redis_nodes import RedisNodes
-from consumers.behaviour import BehaviourHandler, BehaviourSettings, Interaction
+from consumers.behaviour import BehaviourHandler, BehaviourSettings
 from consumers.debounce import DebounceSettings
 from consumers.erasures import Erasures, erasure_key
+from consumers.interactions import Interaction
 from consumers.interest import SketchSettings
 from consumers.progress import Delivery, Progress
 from schemas.errors import Halt, PoisonMessage, Transient
@@ -239,16 +240,25 @@ def test_trending_is_the_same_whatever_came_in_one_batch(
     log += [view(6, "bot", "c"), view(7, "bot", "c"), view(8, "bot", "c")]
     draw = Random(5)
     log += [view(n, f"u{draw.randrange(9)}", f"p{draw.randrange(30)}") for n in range(9, 150)]
-    together = make()
+    together = make(now=lambda: NOW)
     for one in log:
         feed(together, [one])
     found = trends_in(store, log)
     other = BehaviourStore(nodes=store._nodes, namespace=f"{store._namespace}2.", sketch_members=8)  # noqa: SLF001
-    feed(make(store=other), log)
+    feed(make(store=other, now=lambda: NOW), log)
     assert found == trends_in(other, log)
     hour = int(NOW.timestamp()) // 3_600
     assert set(found[0, hour]) >= {b"a", b"b"}
     assert b"c" not in found[0, hour], "one shopper is no trend, however often"
+
+
+def test_a_replay_lists_nothing_in_hours_that_are_long_past(
+    store: BehaviourStore, make: Callable[..., BehaviourHandler]
+) -> None:
+    log = [view(1, "u1", "a"), view(2, "u2", "a")]
+    feed(make(now=lambda: NOW + timedelta(days=3)), log)
+    listed = {tier for (tier, _), items in trends_in(store, log).items() if items}
+    assert listed == {2}, "the hours and quarters of days are past, the days are not"
 
 
 def view(number: int, user: str, product: str = "p1", **fields: Any) -> Logged:
@@ -297,9 +307,9 @@ def test_ids_far_apart_are_outside_the_promise_and_the_window_stays_small(
         settle(batch)
     name = handler._scorer.shopper("u1").hash  # noqa: SLF001
     client = store._nodes.primaries()[0]  # noqa: SLF001
-    window = client.hgetall(store.shopper_key(name, "seen"))
-    sizes = [len(ids) // 14 for field, ids in window.items() if field != b"n"]
-    assert [size <= 256 + 64 + 300 for size in sizes] == [True]
+    window = client.get(store.shopper_key(name, "ids:topic-id:0"))
+    assert isinstance(window, bytes)
+    assert 256 <= len(window) // 14 <= 256 + 64 + 300
     feed(handler, [view(0, "u1")])  # read again: its guard knows
     (state,) = store.states(["p1"])
     assert state is not None
@@ -469,7 +479,8 @@ def test_events_of_a_shopper_up_to_their_erasure_leave_no_trace(
     client = store._nodes.primaries()[0]  # noqa: SLF001
     name = handler._scorer.shopper("u1").hash  # noqa: SLF001
     assert [item for item, _ in store.recent(name, 10)] == [b"p2"]
-    assert client.hlen(store.shopper_key(name, "seen")) == 2  # one window, one register sketch
+    assert len(client.keys(store.shopper_key(name, "ids:*"))) == 1
+    assert client.hlen(store.shopper_key(name, "seen")) == 1
 
 
 def erased(user_id: str, at: datetime, **fields: Any) -> Record:
@@ -488,3 +499,22 @@ def test_the_latest_erasure_counts_and_what_cannot_be_read_stops_nobody() -> Non
     assert not erasures.covers("u2", 0.0)
     erasures.take([erased("u1", NOW, value=None)])
     assert not erasures.covers("u1", 0.0)
+
+
+def test_a_consumer_that_ends_stops_following_erasures_and_lets_go_of_the_topic(
+    store: BehaviourStore,
+) -> None:
+    erasures, released = Erasures(key=b"k"), list[bool]()
+
+    def poll(_: float) -> list[Record]:
+        time.sleep(0.01)
+        return []
+
+    erasures.follow(poll, release=lambda: released.append(True))
+    publisher: Any = Publisher()
+    handler = BehaviourHandler(
+        store=store, publisher=publisher, topics=TOPICS, settings=SETTINGS, erasures=erasures
+    )
+    assert not released
+    handler.close()
+    assert released == [True]

@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
-from adapters.redis_behaviour import BehaviourStore, ItemWork, Moved, ShopperWork
+from adapters.behaviour_work import ItemWork, Moved, ShopperWork
+from adapters.redis_behaviour import BehaviourStore
 from adapters.redis_client import RedisSettings, connect
 from adapters.redis_nodes import RedisNodes
 from consumers import follower
-from consumers.behaviour import BehaviourHandler, Interaction
+from consumers.behaviour import BehaviourHandler
 from consumers.debounce import DebounceSettings
+from consumers.interactions import Interaction
 from consumers.progress import Delivery, Progress
 from schemas.errors import Transient
 from tests.consumers.test_behaviour import SETTINGS, SKETCH, TOPICS, Publisher, drawn, record

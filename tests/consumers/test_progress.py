@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-from consumers.progress import Delivery, Progress
+from consumers.progress import Delivery, Progress, settle_all
 
 
 def fill(progress: Progress, *offsets: int) -> list[Delivery[object]]:
@@ -123,3 +123,14 @@ def test_an_event_is_let_go_only_once_it_is_settled() -> None:
     delivery.settle()
     delivery.let_go()
     assert delivery.event is None
+
+
+def test_many_records_of_several_partitions_are_settled_at_once_and_each_counts_once() -> None:
+    first, second = Progress(0), Progress(0)
+    ones, twos = fill(first, 0, 1, 2), fill(second, 0, 1)
+    ones[1].settle()
+    settle_all([ones[0], ones[1], twos[0], ones[2]])
+    assert (first.unsettled, second.unsettled) == (0, 1)
+    first.collect(0.0)
+    second.collect(0.0)
+    assert (first.reached, second.reached) == (3, 1)

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
+from random import Random
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ from schemas.events import (
     ReviewPosted,
     ReviewRemoved,
     UserEvent,
+    fields_parser,
     parse_event,
 )
 
@@ -260,3 +263,76 @@ def test_any_values_at_all_are_accepted_or_refused_with_a_named_field(changes: d
         reason = str(error)
     if reason is not None:
         assert any(f"field '{name}" in reason for name in changes)
+
+
+#: What a field may be told, and mostly may not.
+_TOLD = [
+    *(None, True, 0, 1, -1, 3, 1.5, 2.0, 1e9, 1_000_001, 2**63, 1e30, "", " ", "x", "x" * 256, "x" * 257),
+    *(
+        "view",
+        "rate",
+        "View",
+        "user_event",
+        "item_changed",
+        "4",
+        " 4 ",
+        "4.5",
+        "-1",
+        "1_000",
+        "NaN",
+        "Infinity",
+    ),
+    *("1e400", "0.123456789", "123456789012345678901", "2026-08-03T12:11:10+00:00", "2026-08-03T12:11:10Z"),
+    *("2026-08-03T12:11:10", "2026-08-03", "1969-12-31T23:59:59Z", "9999-01-01T00:00:00Z", 1_795_600_000),
+    *(1_795_600_000_000, -5, 1_795_600_000.25, "\u00fc\u4e2d\U0001f600", "a\u0000b", [], [1], {}, {"a": 1}),
+]
+_BODIES = [b"", b"{", b"{}", b"[]", b"null", b"1", b"\xff", b'{"kind":"user_event"}', b'{"kind":NaN}']
+
+
+def _documents() -> Iterator[bytes]:
+    """One user event with every field told everything, alone and together; and what is no event at all."""
+    whole = {
+        "kind": "user_event",
+        "event_id": "e1",
+        "type": "rate",
+        "user_id": "u1",
+        "product_id": "p1",
+        "occurred_at": "2026-08-03T12:11:10+02:00",
+        "session_id": "s1",
+        "value": "4",
+        "unknown": {"to": ["us"]},
+    }
+    yield json.dumps(whole).encode()
+    yield from _BODIES
+    for name in UserEvent.model_fields:
+        yield json.dumps({field: told for field, told in whole.items() if field != name}).encode()
+        yield from (json.dumps({**whole, name: told}).encode() for told in _TOLD)
+        for raw in (b"NaN", b"1e999", b"-0", b'"\\ud800"', b'"\x01"', b"truth"):
+            yield json.dumps({**whole, name: "here"}).encode().replace(b'"here"', raw)
+        yield json.dumps(whole).encode()[:-1] + b',"' + name.encode() + b'":"twice"}'
+    draw = Random(3)
+    for _ in range(3_000):
+        told = {name: draw.choice(_TOLD) for name in draw.sample(list(UserEvent.model_fields), 2)}
+        yield json.dumps({**whole, **told}).encode()
+
+
+def test_the_quick_way_accepts_and_refuses_exactly_what_the_model_does_and_says_the_same() -> None:
+    quick, accepted, refused = fields_parser(UserEvent), 0, 0
+    for body in _documents():
+        try:
+            wanted: Any = parse_event(body, UserEvent).model_dump(exclude_unset=True)
+            accepted += 1
+        except InvalidEvent as error:
+            wanted = str(error)
+            refused += 1
+        try:
+            found: Any = quick(body)
+        except InvalidEvent as error:
+            found = str(error)
+        assert found == wanted, body
+        if isinstance(found, dict):
+            assert {name: type(told) for name, told in found.items()} == {
+                name: type(told) for name, told in wanted.items()
+            }
+    assert accepted > 400
+    assert refused > 2_000

@@ -133,7 +133,7 @@ def test_complements_are_what_the_same_shoppers_bought_from_another_shelf(shop: 
     assert rules["s5"].same_category == pytest.approx(0.3)
 
 
-def test_substitutes_are_of_the_same_shelf_and_price_and_say_so_where_there_is_no_price(shop: Shop) -> None:
+def test_substitutes_are_alike_and_at_the_same_price_and_say_so_where_there_is_no_price(shop: Shop) -> None:
     answer = ask(shop, "s1", preset="substitutes")
     assert set(ids(answer)) <= {"s3", "s4", "s5", "s8"}
     assert len(ids(answer)) == 3  # s3 and s4 are variants of one shoe

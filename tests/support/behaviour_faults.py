@@ -19,8 +19,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from adapters.behaviour_scripts import ITEMS
+from adapters.behaviour_work import ItemWork, Moved, ShopperWork
 from adapters.kafka import Publisher
-from adapters.redis_behaviour import BehaviourStore, ItemWork, Moved, ShopperWork
+from adapters.redis_behaviour import BehaviourStore
 from adapters.redis_nodes import RedisNodes
 from adapters.redis_scripts import UnitScript
 from consumers.behaviour import BehaviourHandler, BehaviourSettings
@@ -42,18 +43,25 @@ SETTINGS = BehaviourSettings(
         delay_seconds=0.3, max_delay_seconds=1.0, interval_seconds=0.1, abandoned_seconds=3.0
     ),
 )
+_NEW = "local new = offset > (guard[partition] or -1)"
 _SCRIPTS: Mapping[str, Mapping[str, str]] = {
-    GUARDS_OFF: {"local new = offset > (guard[partition] or -1)": "local new = true"},
+    GUARDS_OFF: {
+        _NEW: "local new = true",
+        "local new = all_above(guard, at + 12, partitions)": "local new = true",
+    },
     COMPARED_ONCE: {
         "  -- Counters, and who was there.": (
             "  local before, last = {}, {}\n"
-            "  for i = 1, #events, 5 do\n"
-            "    before[events[i]] = guard[events[i]] or -1\n"
-            "    last[events[i]] = math.max(last[events[i]] or -1, events[i + 1])\n"
+            "  for i = at + 1, flat[at] == 0 and stop - 4 or 0, 5 do\n"
+            "    before[flat[i]] = guard[flat[i]] or -1\n"
+            "    last[flat[i]] = math.max(last[flat[i]] or -1, flat[i + 1])\n"
             "  end"
         ),
-        "local new = offset > (guard[partition] or -1)": "local new = last[partition] > before[partition]",
+        _NEW: "local new = last[partition] > before[partition]",
         "if new then guard[partition] = offset else": "if new then guard[partition] = last[partition] else",
+        "elseif flat[place + 2] > standing then return nil end": (
+            "elseif flat[place + 2] > standing then return true end"
+        ),
     },
 }
 

@@ -1,0 +1,242 @@
+"""A run from examples to a candidate: train, check the files, judge, publish with the report in its manifest.
+
+Reads   the parent's release; the run's folder, where a killed run left it
+Writes  the run's folder; a candidate in the releases folder
+Never   makes anything live, nor publishes files that are broken
+
+1. prepare   examples are written into the run's folder, so that a resumed run learns from the same ones
+2. train     checkpoints in the run's folder; weights when it is done
+3. assemble  the parent's files with the new weights
+4. refuse    NaN, wrong shapes, truncated files: the run ends with its reasons and publishes nothing
+5. judge     candidate against parent, on the sets that were kept apart
+6. publish   weights, report and verdict as one immutable release
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adapters.releases import ReleaseStore, entry_of
+from model.examples import Prepared
+from model.gate import judge, refuse_broken
+from model.learning_settings import GateSettings
+from model.mining import with_hard_negatives
+from model.recipe import Recipe
+from model.run_files import load_prepared, save_prepared
+from model.settings import ModelSettings, UnusableModel
+from schemas.items import digest
+from schemas.releases import Manifest, Training, Verdict
+
+if TYPE_CHECKING:
+    from model.encoder import TextEncoder
+
+log = logging.getLogger(__name__)
+
+_VERSIONS = ("torch", "transformers", "sentence-transformers", "accelerate", "peft", "numpy", "simstream")
+
+
+class Outcome(NamedTuple):
+    """How a run ended. `manifest` is None where the candidate was broken and nothing was published."""
+
+    verdict: Verdict
+    manifest: Manifest | None
+
+
+def new_run(runs: Path, *, parent: str, recipe: Recipe, prepared: Prepared, created_at: datetime) -> Path:
+    """Make a run's folder; it is there whole or not at all."""
+    name = f"{created_at:%Y%m%d-%H%M%S}-{digest(parent, recipe.model_dump(mode='json'))[:6]}"
+    aside, folder = runs / f".{name}", runs / name
+    aside.mkdir(parents=True)
+    save_prepared(prepared, aside)
+    (aside / "run.json").write_text(
+        json.dumps({"parent": parent, "recipe": recipe.model_dump(mode="json")}, indent=1)
+    )
+    return aside.rename(folder)
+
+
+def open_run(runs: Path, *, parent: str, recipe: Recipe) -> Path | None:
+    """The newest run of this parent and recipe that has not ended; None without one."""
+    wanted = {"parent": parent, "recipe": recipe.model_dump(mode="json")}
+    for folder in sorted(runs.glob("[!.]*"), reverse=True):
+        if (folder / "run.json").is_file() and not (folder / "result.json").exists():
+            if json.loads((folder / "run.json").read_bytes()) == wanted:
+                return folder
+    return None
+
+
+def finish(
+    run: Path,
+    *,
+    store: ReleaseStore,
+    settings: ModelSettings,
+    gate: GateSettings,
+    created_at: datetime,
+) -> Outcome:
+    """Take a run from wherever it stands to its end. Raises InvalidRecipe, UnusableModel, InvalidRelease."""
+    told = json.loads((run / "run.json").read_bytes())
+    recipe, parent = Recipe.model_validate(told["recipe"]), store.manifest(told["parent"])
+    parent_folder, prepared = store.fetch(parent.release_id), load_prepared(run)
+    live = _Vectors(parent_folder, parent, settings)
+    try:
+        training = _trained(run, recipe, parent, parent_folder, prepared, live, settings)
+        candidate = _assembled(run, parent, parent_folder)
+        reasons = refuse_broken(candidate, parent_folder)
+        if reasons:
+            return _ended(run, Outcome(Verdict(passed=False, reasons=reasons), None))
+        new = _Vectors(candidate, parent, settings)
+        try:
+            verdict = judge(prepared.sets, live=live, candidate=new, settings=gate, seed=recipe.seed)
+        except UnusableModel as error:
+            return _ended(run, Outcome(Verdict(passed=False, reasons=[str(error)]), None))
+        finally:
+            new.close()
+    finally:
+        live.close()
+    files = {name: entry_of(candidate / name) for name in _names(candidate)}
+    contents = {name: entry.sha256 for name, entry in files.items()}
+    slug = parent.release_id.rpartition("-")[0] or parent.release_id
+    manifest = Manifest(
+        release_id=f"{slug[:40]}-{digest(contents, training.model_dump(mode='json'))}",
+        created_at=created_at,
+        base_model=parent.base_model,
+        parent=parent.release_id,
+        dimension=parent.dimension,
+        encoder=parent.encoder,
+        text=parent.text,
+        files=files,
+        figures={
+            f"{figure.name}, {side}": value
+            for figure in verdict.figures
+            if not figure.slice
+            for side, value in (("before", figure.before), ("after", figure.after))
+        },
+        training=training,
+        verdict=verdict,
+    )
+    standing = (
+        store.manifest(manifest.release_id)
+        if manifest.release_id in store.list()
+        else store.publish(candidate, manifest)
+    )
+    log.info("candidate_published release=%s passed=%s", standing.release_id, verdict.passed)
+    return _ended(run, Outcome(standing.verdict or verdict, standing))
+
+
+def _trained(
+    run: Path,
+    recipe: Recipe,
+    parent: Manifest,
+    parent_folder: Path,
+    prepared: Prepared,
+    live: _Vectors,
+    settings: ModelSettings,
+) -> Training:
+    """Train, unless a run that was killed later than that has already; how it went."""
+    report = run / "training.json"
+    if report.is_file():
+        return Training.model_validate_json(report.read_bytes())
+    from model.training import ANCHORS, Examples, train
+
+    pairs = prepared.pairs
+    if recipe.hard_negatives:
+        pairs = with_hard_negatives(
+            pairs, live(list(pairs.texts)), count=recipe.hard_negatives, seed=recipe.seed
+        )
+    tables: dict[str, Mapping[str, Sequence[object]]] = dict(prepared.tables)
+    if recipe.distil:
+        # A quarter as many anchors as pairs holds, and costs a tenth of the run.
+        anchors = list(prepared.anchors[: max(1, len(pairs) // 4)])
+        tables[ANCHORS] = {"text": anchors, "label": live(anchors).tolist()}
+    found = train(
+        folder=parent_folder,
+        config=parent.encoder,
+        examples=Examples(pairs=pairs, tables=tables, validation=prepared.validation),
+        recipe=recipe,
+        run=run,
+        device=settings.device,
+    )
+    training = Training(
+        run=run.name,
+        recipe=recipe.model_dump(mode="json"),
+        data=dict(prepared.counts),
+        versions={name: metadata.version(name) for name in _VERSIONS if _installed(name)},
+        seconds=round(found.seconds, 1),
+        steps=found.steps,
+        curves=[dict(entry) for entry in found.curves],
+    )
+    aside = report.with_suffix(".tmp")
+    aside.write_text(training.model_dump_json(indent=1))
+    aside.replace(report)
+    return training
+
+
+def _assembled(run: Path, parent: Manifest, parent_folder: Path) -> Path:
+    """The parent's files with the run's weights in place of its own."""
+    folder = run / "candidate"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for name in parent.files:
+        if not name.endswith((".safetensors", ".safetensors.index.json")):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(parent_folder / name, folder / name)
+    for path in (run / "weights").glob("*.safetensors*"):
+        shutil.copyfile(path, folder / path.name)
+    return folder
+
+
+def _ended(run: Path, outcome: Outcome) -> Outcome:
+    """Write down how it ended; weights live on in the release alone."""
+    body = {
+        "release_id": outcome.manifest.release_id if outcome.manifest is not None else None,
+        "verdict": outcome.verdict.model_dump(mode="json"),
+    }
+    (run / "result.json").write_text(json.dumps(body, indent=1))
+    for name in ("weights", "candidate"):
+        shutil.rmtree(run / name, ignore_errors=True)
+    return outcome
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def _installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+class _Vectors:
+    """Texts to unit vectors by the encoder that serves, loaded at the first use."""
+
+    def __init__(self, folder: Path, manifest: Manifest, settings: ModelSettings) -> None:
+        self._folder = folder
+        self._manifest = manifest
+        self._settings = settings
+        self._encoder: TextEncoder | None = None
+
+    def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        if self._encoder is None:
+            from model.encoder import TextEncoder
+
+            # Prompts stand in the texts already, so that items and queries can be in one table.
+            bare = self._manifest.encoder.model_copy(update={"query_prompt": "", "passage_prompt": ""})
+            self._encoder = TextEncoder.load(self._folder, bare, self._settings)
+        return self._encoder.encode_array(list(texts), background=True)
+
+    def close(self) -> None:
+        if self._encoder is not None:
+            self._encoder.close()
+            self._encoder = None

@@ -1,0 +1,54 @@
+"""What the trainer is set to: where its runs lie, which pairs it makes, and what the gate asks for.
+
+Apart from the modules that use them, so that `simstream` starts without numpy's and Parquet's imports.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from schemas.events import Frozen
+
+
+class TrainingSettings(Frozen):
+    """Where runs keep their checkpoints and reports, and the recipe that is followed without `--recipe`."""
+
+    folder: str = "./var/training"
+    recipe: str | None = None
+
+
+class PairSettings(Frozen):
+    """Which pairs are made, and what is kept apart for judging.
+
+    At most `max_pairs` are trained on; `texts`, `reviews` and `queries` are the shares of title and
+    description, review and product, query and product among them, as far as there are any. The newest
+    `window_share` of the sessions is the new window; `unseen_share` of the items and `old_share` of the
+    old sessions are for judging. Sets hold at most `max_queries`, ranked among at most `candidates` items.
+    """
+
+    max_pairs: int = Field(default=10_000, ge=1)
+    distance: int = Field(default=3, ge=1)
+    decay: float = Field(default=0.7, gt=0, le=1)
+    popularity: float = Field(default=0.5, ge=0, le=1)
+    position_bias: float = Field(default=0.5, ge=0, le=2)
+    session_gap_minutes: float = Field(default=30.0, gt=0)
+    texts: float = Field(default=0.1, ge=0, le=1)
+    reviews: float = Field(default=0.1, ge=0, le=1)
+    queries: float = Field(default=0.2, ge=0, le=1)
+    window_share: float = Field(default=0.2, gt=0, lt=1)
+    unseen_share: float = Field(default=0.05, ge=0, lt=1)
+    old_share: float = Field(default=0.5, gt=0, lt=1)
+    max_queries: int = Field(default=2_000, ge=1)
+    candidates: int = Field(default=5_000, ge=2)
+
+
+class GateSettings(Frozen):
+    """What a candidate has to show. Differences are of hit@10, in shares of queries: 0.02 is two points."""
+
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    least_queries: int = Field(default=200, ge=2)
+    least_gain: float = Field(default=0.0)
+    most_loss: float = Field(default=0.02, ge=0)
+    most_slice_loss: float = Field(default=0.05, ge=0)
+    samples: int = Field(default=2_000, ge=100)
+    approval: bool = False

@@ -1,0 +1,79 @@
+"""A run's examples on disk, so that a resumed run learns from, and is judged by, the very same ones.
+
+Reads, writes  `examples.npz` (arrays) and `examples.json` (texts, names) in the run's folder
+Never          pickles
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from model.evaluation import RetrievalSet
+from model.examples import Prepared
+from model.pairs import PairTable
+
+_ARRAYS, _WORDS = "examples.npz", "examples.json"
+
+
+def save_prepared(prepared: Prepared, folder: Path) -> None:
+    """Write them; the folder is renamed into place by the caller."""
+    pairs = prepared.pairs
+    arrays: dict[str, Any] = {
+        "groups": pairs.groups,
+        "anchors": pairs.anchors,
+        "positives": pairs.positives,
+        "weights": pairs.weights,
+        "related": np.array(list(pairs.related), dtype=np.int64).reshape(-1, 2),
+    }
+    sets = [*prepared.sets, *([prepared.validation] if prepared.validation is not None else [])]
+    for number, one in enumerate(sets):
+        arrays[f"{number}.queries"], arrays[f"{number}.targets"] = one.queries, one.targets
+        for place, marks in enumerate(one.slices.values()):
+            arrays[f"{number}.slice.{place}"] = marks
+    np.savez_compressed(folder / _ARRAYS, **arrays)
+    words = {
+        "texts": list(pairs.texts),
+        "sources": list(pairs.sources),
+        "sets": [{"name": one.name, "texts": list(one.texts), "slices": list(one.slices)} for one in sets],
+        "validated": prepared.validation is not None,
+        "anchors": list(prepared.anchors),
+        "counts": dict(prepared.counts),
+        "tables": {name: dict(columns) for name, columns in prepared.tables.items()},
+    }
+    (folder / _WORDS).write_text(json.dumps(words))
+
+
+def load_prepared(folder: Path) -> Prepared:
+    """Read them back."""
+    words = json.loads((folder / _WORDS).read_bytes())
+    with np.load(folder / _ARRAYS, allow_pickle=False) as arrays:
+        sets = [
+            RetrievalSet(
+                name=one["name"],
+                texts=one["texts"],
+                queries=arrays[f"{number}.queries"],
+                targets=arrays[f"{number}.targets"],
+                slices={name: arrays[f"{number}.slice.{place}"] for place, name in enumerate(one["slices"])},
+            )
+            for number, one in enumerate(words["sets"])
+        ]
+        return Prepared(
+            pairs=PairTable(
+                texts=words["texts"],
+                groups=arrays["groups"],
+                anchors=arrays["anchors"],
+                positives=arrays["positives"],
+                weights=arrays["weights"],
+                related=[(int(one), int(other)) for one, other in arrays["related"]],
+                sources=words["sources"],
+            ),
+            validation=sets.pop() if words["validated"] else None,
+            sets=sets,
+            anchors=words["anchors"],
+            counts=words["counts"],
+            tables=words["tables"],
+        )

@@ -1,0 +1,143 @@
+"""model/candidate.py: a run ends as a candidate with its verdict, from wherever it was killed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from adapters.releases import ReleaseStore
+from model import candidate as module
+from model.candidate import Outcome, finish, new_run, open_run
+from model.learning_settings import GateSettings
+from model.release import load_release
+from model.run_files import load_prepared
+from model.settings import ModelSettings
+from tests.support.learning import NOW, QUICK, little_examples, tiny_release
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+GATE = GateSettings(least_queries=20, samples=200, most_slice_loss=0.5, most_loss=0.3)
+
+
+def started(tmp_path: Path, **changes: Any) -> tuple[Path, ReleaseStore, ModelSettings]:
+    store, parent, settings = tiny_release(tmp_path)
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    run = new_run(
+        runs,
+        parent=parent,
+        recipe=QUICK.model_copy(update=changes),
+        prepared=little_examples(),
+        created_at=NOW,
+    )
+    return run, store, settings
+
+
+def ended(run: Path, store: ReleaseStore, settings: ModelSettings) -> Outcome:
+    return finish(run, store=store, settings=settings, gate=GATE, created_at=NOW)
+
+
+def test_a_run_ends_as_a_release_with_recipe_figures_and_verdict(tmp_path: Path) -> None:
+    run, store, settings = started(tmp_path, distil=0.1, hard_negatives=1, tracking=("tensorboard",))
+    outcome = ended(run, store, settings)
+    assert outcome.verdict.passed, outcome.verdict.reasons
+    assert outcome.manifest is not None
+    manifest = store.manifest(outcome.manifest.release_id)
+    parent = store.manifest(manifest.parent or "")
+    assert manifest.training is not None
+    assert manifest.training.recipe["hard_negatives"] == 1
+    assert manifest.training.steps > 0
+    assert manifest.training.curves
+    assert list((run / "tensorboard").glob("events.*"))
+    assert manifest.text == parent.text
+    assert manifest.encoder == parent.encoder
+    assert set(manifest.files) == set(parent.files)
+    assert manifest.figures["new window, after"] > manifest.figures["new window, before"]
+    release = load_release(store, manifest.release_id, settings)
+    try:
+        assert np.isfinite(release.encoder.encode_array(["red lamp"])).all()
+    finally:
+        release.encoder.close()
+
+
+def test_examples_are_the_same_when_a_run_is_opened_again(tmp_path: Path) -> None:
+    run, _, _ = started(tmp_path)
+    before, after = little_examples(), load_prepared(run)
+    assert list(after.pairs.texts) == list(before.pairs.texts)
+    for name in ("anchors", "positives", "weights", "groups"):
+        np.testing.assert_array_equal(getattr(after.pairs, name), getattr(before.pairs, name))
+    assert list(after.pairs.related) == list(before.pairs.related)
+    assert [one.name for one in after.sets] == ["new window", "old"]
+    assert after.validation is not None
+    np.testing.assert_array_equal(after.sets[0].slices["first half"], before.sets[0].slices["first half"])
+    assert after.tables == before.tables
+
+
+class Killed(BaseException):
+    """Stands for a kill."""
+
+
+@pytest.mark.parametrize("killed_in", ["_assembled", "refuse_broken", "judge", "entry_of", "_ended"])
+def test_a_run_killed_later_than_training_does_not_train_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_in: str
+) -> None:
+    run, store, settings = started(tmp_path)
+    with monkeypatch.context() as patch:
+
+        def killed(*_: Any, **__: Any) -> Any:
+            raise Killed
+
+        patch.setattr(module, killed_in, killed)
+        with pytest.raises(Killed):
+            ended(run, store, settings)
+    parent = store.manifest(run_parent(run)).release_id
+    assert open_run(run.parent, parent=parent, recipe=QUICK) == run
+    assert open_run(run.parent, parent=parent, recipe=QUICK.model_copy(update={"epochs": 9})) is None
+
+    from model import training
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "train", killed)
+        outcome = ended(run, store, settings)
+    assert outcome.manifest is not None
+    assert len(store.list()) == 2
+    assert open_run(run.parent, parent=parent, recipe=QUICK) is None
+
+
+def run_parent(run: Path) -> str:
+    import json
+
+    return str(json.loads((run / "run.json").read_bytes())["parent"])
+
+
+def test_weights_that_are_not_finite_are_published_nowhere(tmp_path: Path) -> None:
+    run, store, settings = started(tmp_path, learning_rate=1e30, max_grad_norm=1e30, warmup=0.0, epochs=1)
+    outcome = ended(run, store, settings)
+    assert outcome.manifest is None
+    assert not outcome.verdict.passed
+    assert any("not finite" in reason for reason in outcome.verdict.reasons)
+    assert len(store.list()) == 1
+
+
+def test_what_learned_nothing_good_is_published_and_does_not_pass(tmp_path: Path) -> None:
+    store, parent, settings = tiny_release(tmp_path)
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    shuffled = little_examples()
+    generator = np.random.default_rng(0)
+    shuffled.pairs.positives[:] = generator.permutation(len(shuffled.pairs.texts))[: len(shuffled.pairs)]
+    shuffled = shuffled._replace(validation=None)
+    run = new_run(
+        runs,
+        parent=parent,
+        recipe=QUICK.model_copy(update={"mask": False}),
+        prepared=shuffled,
+        created_at=NOW,
+    )
+    outcome = ended(run, store, settings)
+    assert outcome.manifest is not None
+    assert not outcome.verdict.passed
+    assert outcome.verdict.reasons

@@ -1,0 +1,148 @@
+"""model/examples.py: what is judged by trains nothing, and every kind of pair is made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from adapters.archive import EVENTS
+from model.examples import Item, Prepared, prepare, share_of
+from model.learning_settings import PairSettings
+from model.text import ProductText
+from schemas.events import Product
+
+SETTINGS = PairSettings(max_pairs=400, unseen_share=0.2, window_share=0.25, candidates=60)
+ITEMS = [f"i{number}" for number in range(60)]
+
+
+def catalogue() -> dict[str, Item]:
+    return {
+        item: Item(
+            Product(
+                title=f"{item} thing",
+                description=f"{item} is described here at a length that says something",
+                category=["toys" if number % 2 else "books"],
+                language="en",
+            ),
+            reviews=f"{item} is liked" if number % 3 == 0 else "",
+        )
+        for number, item in enumerate(ITEMS)
+    }
+
+
+def events(count: int, *, seed: int, start_ms: int = 0, query: bool = False) -> pa.Table:
+    """Sessions of three items that lie near each other, an hour apart."""
+    generator = np.random.default_rng(seed)
+    rows: list[dict[str, Any]] = []
+    for session in range(count):
+        place = int(generator.integers(len(ITEMS)))
+        for step in range(3):
+            rows.append(
+                {
+                    "shopper": f"s{session % 17}",
+                    "session": f"n{seed}-{session}",
+                    "product": ITEMS[(place + step) % len(ITEMS)],
+                    "category": "toys",
+                    "type": "click",
+                    "at_ms": start_ms + session * 3_600_000 + step * 1000,
+                    "position": 0,
+                    "query": f"find {ITEMS[(place + step) % len(ITEMS)]}" if query else None,
+                    "topic": "t",
+                    "partition": 0,
+                    "offset": len(rows),
+                }
+            )
+    return pa.Table.from_pylist(rows, schema=EVENTS)
+
+
+def prepared(**changes: Any) -> Prepared:
+    arguments: dict[str, Any] = {
+        "recent": events(200, seed=1, start_ms=10**12, query=True),
+        "past": events(100, seed=2),
+        "catalogue": catalogue(),
+        "recipe": ProductText(),
+        "settings": SETTINGS,
+        "replay": 0.3,
+        "seed": 1,
+        "labelled": [("i1", "i2"), ("i1", "missing")],
+    }
+    return prepare(**(arguments | changes))
+
+
+def test_every_kind_of_pair_is_made_and_no_more_than_was_asked() -> None:
+    found = prepared()
+    assert set(found.pairs.sources) == {"query", "review", "text", "past", "recent"}
+    assert len(found.pairs) <= SETTINGS.max_pairs
+    assert [one.name for one in found.sets] == ["new window", "unseen items", "old", "golden"]
+    assert len(found.sets[-1]) == 1
+    assert found.tables["categories"]["label"]
+
+
+def test_no_unseen_item_is_in_a_training_pair_of_any_source() -> None:
+    found = prepared()
+    unseen = [item for item in ITEMS if share_of("item " + item) < SETTINGS.unseen_share]
+    assert unseen
+    used = {int(row) for row in (*found.pairs.anchors, *found.pairs.positives)}
+    named = {word for row in used for word in found.pairs.texts[row].replace(".", " ").split()}
+    assert not named & set(unseen)
+    without = prepared(settings=SETTINGS.model_copy(update={"unseen_share": 0.0}))
+    used = {int(row) for row in (*without.pairs.anchors, *without.pairs.positives)}
+    assert {word for row in used for word in without.pairs.texts[row].replace(".", " ").split()} & set(unseen)
+
+
+def test_sessions_after_the_cut_train_nothing() -> None:
+    recent = events(200, seed=1, start_ms=10**12)
+    newest = pa.Table.from_pylist(
+        [
+            {**row, "product": product, "session": "newest", "at_ms": 2 * 10**12 + step, "shopper": "z"}
+            for step, (row, product) in enumerate(zip(recent.to_pylist()[:2], ["i3", "i40"], strict=True))
+        ],
+        schema=EVENTS,
+    )
+    found = prepared(recent=pa.concat_tables([recent, newest]))
+    texts = found.pairs.texts
+    trained = {
+        frozenset((texts[one].split()[0], texts[other].split()[0]))
+        for one, other in zip(found.pairs.anchors, found.pairs.positives, strict=True)
+    }
+    assert frozenset(("i3", "i40")) not in trained
+    window = found.sets[0]
+    asked = {
+        (window.texts[one].split()[0], window.texts[other].split()[0])
+        for one, other in zip(window.queries, window.targets, strict=True)
+    }
+    assert ("i3", "i40") in asked
+
+
+def test_deleted_products_are_in_no_pair_and_no_set() -> None:
+    living = {item: one for item, one in catalogue().items() if item != "i7"}
+    found = prepared(catalogue=living)
+    assert not any(text.startswith("i7 ") for text in found.pairs.texts)
+    assert not any(text.startswith("i7 ") for one in found.sets for text in one.texts)
+
+
+def test_variants_and_seen_together_are_no_negatives() -> None:
+    from model.pairs import NegativeMask
+
+    found = prepared()
+    mask = NegativeMask(found.pairs)
+    rows = np.arange(len(found.pairs))[:50]
+    hidden, _ = mask.of_batch(rows, columns=1)
+    assert hidden.any()
+    assert not hidden.diagonal().any()
+
+
+def test_nothing_to_learn_from_is_no_error() -> None:
+    none = EVENTS.empty_table()
+    found = prepared(recent=none, past=none, catalogue={}, labelled=[])
+    assert len(found.pairs) == 0
+    assert found.sets == []
+
+
+def test_prompts_stand_before_queries_and_items() -> None:
+    found = prepared(prompts=("query: ", "passage: "))
+    kinds = {found.pairs.texts[row].split(":")[0] for row in found.pairs.anchors}
+    assert kinds == {"query", "passage"}
+    assert all(text.startswith("passage: ") for one in found.sets for text in one.texts)
