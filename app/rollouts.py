@@ -123,10 +123,10 @@ def refuse_unless_passed(manifest: Manifest, *, overruled: bool) -> None:
 
     Raises ValueError with the gate's reasons.
     """
-    verdict = manifest.model_dump().get("verdict")
-    if verdict is None or verdict["passed"] or overruled:
+    verdict = manifest.verdict
+    if verdict is None or verdict.passed or overruled:
         return
-    reasons = "; ".join(verdict["reasons"]) or "its manifest names no reason"
+    reasons = "; ".join(verdict.reasons) or "its manifest names no reason"
     raise ValueError(
         f"the gate refused release {manifest.release_id!r}: {reasons}. `simstream releases show` has its "
         "figures, and `promote --against-the-gate` brings it live all the same"

@@ -17,7 +17,7 @@ import pytest
 from adapters.index_port import release_of
 from adapters.releases import ReleaseSettings, ReleaseStore
 from app.local import LocalRedis
-from app.rollouts import make_rollouts, rolling
+from app.rollouts import make_rollouts, refuse_unless_passed, rolling
 from app.settings import Settings, load_settings
 from app.wiring import (
     make_topics,
@@ -32,7 +32,7 @@ from consumers.release_requests import ask_back, ask_removal
 from consumers.rollout import RolloutSettings
 from model.release import first_release
 from model.settings import ModelSettings
-from schemas.releases import Manifest
+from schemas.releases import Manifest, Verdict
 from schemas.rollouts import RolloutState
 from tests.support.draining import quick_settings
 from tests.support.release_shop import NOW, ReleaseShop, thread, until
@@ -144,3 +144,16 @@ def test_a_release_is_filled_swapped_in_rolled_back_and_removed_while_events_arr
         until(lambda: shop.index.collections() == [first])
         shop.publish(0, 1_000_000)
         until(lambda: shop.shows(first, 0, 1_000_000))
+
+
+def test_what_the_gate_refused_stays_a_candidate_unless_a_person_overrules_it(rotated: Manifest) -> None:
+    refuse_unless_passed(rotated, overruled=False)  # not trained here: no verdict
+    worse = rotated.model_copy(
+        update={"verdict": Verdict(passed=False, reasons=["golden pairs fell by 0.1"])}
+    )
+    with pytest.raises(
+        ValueError, match=r"the gate refused release 'rotated-.*': golden pairs fell by 0\.1\."
+    ):
+        refuse_unless_passed(worse, overruled=False)
+    refuse_unless_passed(worse, overruled=True)
+    refuse_unless_passed(rotated.model_copy(update={"verdict": Verdict(passed=True)}), overruled=False)
