@@ -29,8 +29,9 @@ class Header(NamedTuple):
 
     @property
     def mark(self) -> str:
-        """Names what the vector is made from: the sketch, and in steps of 6 % how many shoppers there are."""
-        return f"{int(self.digest):013x}.{shopper_step(self.shoppers)}"
+        """Names what the item gives to its vector: the sketch, tau, in steps of 6 % how many shoppers."""
+        tau = "-" if self.tau == math.inf else f"{int(self.tau):x}"
+        return f"{int(self.digest):013x}.{tau}.{shopper_step(self.shoppers)}"
 
 
 class ItemBehaviour(NamedTuple):

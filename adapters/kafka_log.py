@@ -68,7 +68,7 @@ def read_to_end(settings: KafkaSettings, topic: str) -> Iterator[Record]:
 
 
 def _read(settings: KafkaSettings, topic: str, identity: str, starts: Mapping[int, int]) -> Iterator[Record]:
-    consumer = _groupless(settings, "simstream-log", **{"enable.partition.eof": True})
+    consumer = groupless(settings, "simstream-log", **{"enable.partition.eof": True})
     try:
         open_partitions = _partitions(consumer, topic)
         consumer.assign(
@@ -111,7 +111,7 @@ class Tail:
         self._identity = topic_ids(AdminClient(settings.client_config("simstream-tail-admin")), [topic])[
             topic
         ]
-        self._consumer = _groupless(settings, "simstream-tail")
+        self._consumer = groupless(settings, "simstream-tail")
         numbers = _partitions(self._consumer, topic)
         self._consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in numbers])
 
@@ -131,7 +131,8 @@ class Tail:
         self._consumer.close()
 
 
-def _groupless(settings: KafkaSettings, client_id: str, **options: bool) -> Consumer:
+def groupless(settings: KafkaSettings, client_id: str, **options: bool) -> Consumer:
+    """A consumer that commits nothing; it reads what it is assigned."""
     return Consumer(
         {
             **settings.client_config(client_id, consumes=True),

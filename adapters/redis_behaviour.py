@@ -15,14 +15,15 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
-from adapters.behaviour_scripts import ITEMS, SPLIT, TIERS
-from adapters.behaviour_state import ItemBehaviour, state_of
+from adapters.behaviour_scripts import HEADER_BYTES, ITEMS, SPLIT, TIERS
+from adapters.behaviour_state import Header, ItemBehaviour, header_of, state_of
 from adapters.behaviour_work import ItemWork, Moved, ShopperWork
 from adapters.mark_scripts import TAKE_DUE, UNMARK
 from adapters.redis_client import glob, item_key, untagged
 from adapters.redis_nodes import RedisNodes
 from adapters.redis_scripts import UnitScript
 from adapters.shopper_scripts import SHOPPERS
+from adapters.state_generation import FIRST, state_prefix
 from schemas.errors import Halt
 
 #: Sets of marks; an item is always in the same one, so it is announced once, whoever touched it.
@@ -36,10 +37,16 @@ class BehaviourStore:
     """Applies batches and answers what they come to. Thread-safe; raises Transient when Redis is away."""
 
     def __init__(
-        self, *, nodes: RedisNodes, namespace: str = "", sketch_members: int = 128, enough_share: float = 0.05
+        self,
+        *,
+        nodes: RedisNodes,
+        namespace: str = "",
+        generation: int = FIRST,
+        sketch_members: int = 128,
+        enough_share: float = 0.05,
     ) -> None:
         self._nodes = nodes
-        self._namespace = namespace
+        self._namespace = state_prefix(namespace, generation)
         self._sketch_members = sketch_members
         self._enough_share = enough_share
         self._shoppers = UnitScript(nodes, SHOPPERS)
@@ -186,6 +193,11 @@ class BehaviourStore:
     def states(self, product_ids: Sequence[str]) -> list[ItemBehaviour | None]:
         """State by position."""
         return [state_of(raw) for raw in self._read("get", [self.state_key(one) for one in product_ids])]
+
+    def headers(self, product_ids: Sequence[str]) -> list[Header | None]:
+        """The header of each item's state, by position: what its vector is made from beside its sketch."""
+        keys = [self.state_key(one) for one in product_ids]
+        return [header_of(raw) for raw in self._read("getrange", keys, 0, HEADER_BYTES - 1)]
 
     def sketches(self, product_ids: Sequence[str]) -> list[list[tuple[bytes, float]]]:
         """Members and scores by position, the smallest score first."""

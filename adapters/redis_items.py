@@ -24,6 +24,7 @@ from adapters.behaviour_state import header_of
 from adapters.redis_client import Client, Outcome, glob, item_key, untagged
 from adapters.redis_nodes import RedisNodes
 from adapters.redis_reviews import SUMMARY, SUMMARY_FIELDS, review_state
+from adapters.state_generation import FIRST, state_prefix
 from schemas.events import ProductUpserted
 from schemas.items import BehaviourState, ItemState
 
@@ -146,13 +147,19 @@ class Applied:
 class ItemStore:
     """Reads and writes item state. Thread-safe, as redis-py's clients are.
 
+    `generation` says which state of several (adapters/state_generation.py).
     `behaviour_mark` names how sketches become vectors: part of the fingerprint of an item's behaviour.
     """
 
-    def __init__(self, *, client: Client, namespace: str = "", behaviour_mark: str = "") -> None:
+    def __init__(
+        self, *, client: Client, namespace: str = "", generation: int = FIRST, behaviour_mark: str = ""
+    ) -> None:
         self._nodes = RedisNodes(client)
-        self._namespace = namespace
+        #: Which state of several this is.
+        self.generation = generation
+        self._namespace = state_prefix(namespace, generation)
         self._behaviour_mark = behaviour_mark
+        # One for all generations: whoever holds a later ticket has read later, whichever of them.
         self._ticket_key = f"{namespace}ticket"
         self._apply_sha: str | None = None
         self._ticket_sha: str | None = None

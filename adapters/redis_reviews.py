@@ -26,6 +26,7 @@ from redis.exceptions import NoScriptError
 from adapters.redis_client import Client, Outcome, item_key
 from adapters.redis_nodes import RedisNodes
 from adapters.review_scripts import APPLY, ENTRY, NO_RATING, SETTLE, TEXT_HEAD, TEXTS
+from adapters.state_generation import FIRST, state_prefix
 from schemas.items import Rating, ReviewState
 
 _MILLIONTHS = 1_000_000
@@ -120,9 +121,11 @@ class _Call(NamedTuple):
 class ReviewStore:
     """Reads and writes reviews, `max_texts` texts of each item. Thread-safe, as redis-py's clients are."""
 
-    def __init__(self, *, client: Client, namespace: str = "", max_texts: int = 100) -> None:
+    def __init__(
+        self, *, client: Client, namespace: str = "", generation: int = FIRST, max_texts: int = 100
+    ) -> None:
         self._nodes = RedisNodes(client)
-        self._namespace = namespace
+        self._namespace = state_prefix(namespace, generation)
         self._max_texts = max_texts
 
     def key(self, product_id: str, part: str = "") -> str:

@@ -32,7 +32,7 @@ from app.settings import Settings
 from app.wiring import (
     LoadedReleases,
     alias_of,
-    behaviour_reader,
+    live_state,
     make_topics,
     open_live,
     open_publisher,
@@ -51,7 +51,7 @@ log = logging.getLogger(__name__)
 #: first must be the client, or its next request meets a reset.
 KEEP_ALIVE_SECONDS = 75
 #: They parse and touch Redis alone; app/consumer_process.py runs them.
-STATE_CONSUMERS = (("products", "reviews"), ("behaviour",))
+CHILDREN = (("products", "reviews"), ("behaviour",))
 #: Tansu keeps a group's first member waiting for half its session timeout (45 s by default), and looks for
 #: new records only after half of what a fetch may wait (500 ms by default); Apache Kafka answers at once.
 _TANSU_OPTIONS = {
@@ -191,7 +191,7 @@ def _start(
         say(f"reconciled: {found.items} items, {found.points} points, {found.announced} announced")
 
     failures = Failures()
-    children = [ConsumersProcess(settings, consumers) for consumers in STATE_CONSUMERS]
+    children = [ConsumersProcess(settings, consumers) for consumers in CHILDREN]
     writers = WrittenCollections(
         settings,
         store=store,
@@ -207,14 +207,15 @@ def _start(
     _start_thread(opened, failures, instance.run, instance.stop)
     rollouts = make_rollouts(settings, store=store, publisher=publisher, index=index, writes=writers.writes)
     opened.enter_context(rolling(rollouts))
+    state = live_state(settings)
     service = Service(
         create_app(
             index=index,
-            store=store,
+            store=state,
             releases=releases,
             settings=settings.service,
             alias=alias_of(settings),
-            behaviour=behaviour_reader(settings),
+            behaviour=state,
             registry=registry_of([child.metrics for child in children]),
         ),
         host=settings.service.host,
@@ -251,14 +252,15 @@ def serve_alone(settings: Settings, *, port: int | None = None) -> None:
     instance = Instance(settings, index=index, releases=releases, alone=True)
     watcher = threading.Thread(target=failures.watch, args=(instance.run,), daemon=True)
     watcher.start()
+    state = live_state(settings)
     service = Service(
         create_app(
             index=index,
-            store=open_store(settings),
+            store=state,
             releases=releases,
             settings=settings.service,
             alias=alias_of(settings),
-            behaviour=behaviour_reader(settings),
+            behaviour=state,
         ),
         host=settings.service.host,
         port=settings.service.port if port is None else port,

@@ -12,7 +12,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -30,16 +30,17 @@ from adapters.redis_nodes import RedisNodes
 from adapters.redis_reviews import ReviewStore
 from adapters.redis_rollouts import RolloutBoard
 from adapters.releases import ReleaseStore
+from adapters.state_generation import Generations, group_suffix
+from app.live_state import LiveState, State
 from app.settings import Settings
 from consumers.behaviour import BehaviourHandler
 from consumers.dead_letters import DeadLetters
 from consumers.embeddings import EmbeddingsHandler
 from consumers.erasures import Erasures
-from consumers.interactions import Interaction
-from consumers.products import ProductChange, ProductsHandler
+from consumers.products import ProductsHandler
 from consumers.reconcile import Reconciler
-from consumers.reviews import ReviewChange, ReviewsHandler
-from consumers.runner import Runner
+from consumers.reviews import ReviewsHandler
+from consumers.runner import Handler, Runner
 from consumers.shopper_vectors import ShopperVectors
 from consumers.work import Hint
 from schemas.errors import Halt, Transient
@@ -80,37 +81,59 @@ def make_topics(settings: Settings) -> list[str]:
     )
 
 
-def open_store(settings: Settings) -> ItemStore:
-    """Item state in Redis."""
+def open_generations(settings: Settings) -> Generations:
+    """Which state is the live one."""
+    return Generations(nodes=RedisNodes(connect(settings.redis)), namespace=settings.namespace)
+
+
+def live_generation(settings: Settings) -> int:
+    """The generation that a process works on from its start to its end; waits while Redis is away."""
+    return patiently("redis", lambda: open_generations(settings).live())
+
+
+def open_store(settings: Settings, generation: int | None = None) -> ItemStore:
+    """Item state in Redis: that of a generation, or of the one that is live now."""
     return ItemStore(
         client=connect(settings.redis),
         namespace=settings.namespace,
+        generation=live_generation(settings) if generation is None else generation,
         behaviour_mark=settings.shopper_vectors.mark,
     )
 
 
-def open_reviews(settings: Settings) -> ReviewStore:
+def open_reviews(settings: Settings, generation: int) -> ReviewStore:
     """Reviews of items, in Redis."""
     return ReviewStore(
         client=connect(settings.redis),
         namespace=settings.namespace,
+        generation=generation,
         max_texts=settings.reviews.max_texts,
     )
 
 
-def open_behaviour(settings: Settings) -> BehaviourStore:
-    """What shoppers did, in Redis."""
+def open_behaviour(settings: Settings, generation: int | None = None) -> BehaviourStore:
+    """What shoppers did, in Redis: that of a generation, or of the one that is live now."""
     return BehaviourStore(
         nodes=RedisNodes(connect(settings.redis)),
         namespace=settings.namespace,
+        generation=live_generation(settings) if generation is None else generation,
         sketch_members=settings.behaviour.sketch.members,
         enough_share=settings.behaviour.enough_share,
     )
 
 
-def behaviour_reader(settings: Settings) -> RedisBehaviourReader:
-    """What shoppers did, for the service."""
-    return RedisBehaviourReader(store=open_behaviour(settings), hash_key=settings.behaviour.sketch.key)
+def live_state(settings: Settings) -> LiveState:
+    """Items, and what shoppers did, for the service."""
+
+    def opened(generation: int) -> State:
+        return State(
+            items=open_store(settings, generation),
+            behaviour=RedisBehaviourReader(
+                store=open_behaviour(settings, generation), hash_key=settings.behaviour.sketch.key
+            ),
+        )
+
+    return LiveState(live=open_generations(settings).live, opened=opened)
 
 
 def open_publisher(settings: Settings, role: str) -> Publisher:
@@ -228,21 +251,15 @@ def recipe_of(settings: Settings, collection: str) -> TextRecipe:
     return release_recipe(ReleaseStore(settings.releases), release_of(collection))
 
 
-def products_runner(
-    settings: Settings, *, store: ItemStore, publisher: Publisher, accept_poison: int = 0
-) -> Runner[ProductChange]:
-    """The products consumer, ready to run."""
-    handler = ProductsHandler(store=store, publisher=publisher, topics=settings.named_topics())
-    return Runner(
-        reader=GroupReader(
-            settings.kafka,
-            group=f"{settings.namespace}simstream-products",
-            client_id=client_id(settings, "products"),
-        ),
-        handler=handler,
-        dead_letters=DeadLetters(publisher=publisher),
-        settings=settings.loop,
-        accept_poison=accept_poison,
+def state_group(settings: Settings, consumer: str, generation: int) -> str:
+    """The group that writes one generation of the state: products, reviews or behaviour."""
+    return f"{settings.namespace}simstream-{consumer}{group_suffix(generation)}"
+
+
+def products_handler(settings: Settings, generation: int, *, publisher: Publisher) -> ProductsHandler:
+    """What the products consumer does."""
+    return ProductsHandler(
+        store=open_store(settings, generation), publisher=publisher, topics=settings.named_topics()
     )
 
 
@@ -257,75 +274,78 @@ def read_erasures(settings: Settings) -> Erasures:
     return erasures
 
 
-def reviews_runner(
-    settings: Settings, *, publisher: Publisher, accept_poison: int = 0
-) -> Runner[ReviewChange]:
-    """The reviews consumer, ready to run."""
-    handler = ReviewsHandler(
-        store=open_reviews(settings),
+def reviews_handler(settings: Settings, generation: int, *, publisher: Publisher) -> ReviewsHandler:
+    """What the reviews consumer does; it has read who asked to be forgotten."""
+    return ReviewsHandler(
+        store=open_reviews(settings, generation),
         publisher=publisher,
         topics=settings.named_topics(),
         settings=settings.reviews,
         hash_key=settings.behaviour.sketch.key,
         erasures=read_erasures(settings),
     )
-    return Runner(
-        reader=GroupReader(
-            settings.kafka.unhurried(),
-            group=f"{settings.namespace}simstream-reviews",
-            client_id=client_id(settings, "reviews"),
-        ),
-        handler=handler,
-        dead_letters=DeadLetters(publisher=publisher),
-        settings=settings.loop,
-        accept_poison=accept_poison,
-    )
 
 
-def behaviour_runner(
-    settings: Settings, *, publisher: Publisher, accept_poison: int = 0
-) -> Runner[Interaction]:
-    """The behaviour consumer, ready to run; its announcing thread has started."""
-    handler = BehaviourHandler(
-        store=open_behaviour(settings),
+def behaviour_handler(settings: Settings, generation: int, *, publisher: Publisher) -> BehaviourHandler:
+    """What the behaviour consumer does; its announcing thread has started."""
+    return BehaviourHandler(
+        store=open_behaviour(settings, generation),
         erasures=read_erasures(settings),
         publisher=publisher,
         topics=settings.named_topics(),
         settings=settings.behaviour,
     )
-    batch = settings.behaviour.batch_records
-    return Runner(
-        reader=GroupReader(
-            settings.kafka.unhurried(),
-            group=f"{settings.namespace}simstream-behaviour",
-            client_id=client_id(settings, "behaviour"),
-        ),
-        handler=handler,
-        dead_letters=DeadLetters(publisher=publisher),
-        # An event is small work: large batches find more events of one item together.
-        settings=settings.loop.model_copy(
-            update={
-                "batch_records": batch,
-                "in_flight_records": max(settings.loop.in_flight_records, 4 * batch),
-            }
-        ),
-        accept_poison=accept_poison,
-    )
+
+
+_HANDLERS: Mapping[str, Callable[..., Handler[Any]]] = {
+    "products": products_handler,
+    "reviews": reviews_handler,
+    "behaviour": behaviour_handler,
+}
+STATE_CONSUMERS = tuple(_HANDLERS)
 
 
 def state_runner(
-    consumer: str, settings: Settings, *, publisher: Publisher, accept_poison: int = 0
+    consumer: str,
+    settings: Settings,
+    *,
+    publisher: Publisher,
+    generation: int | None = None,
+    dead_letters: DeadLetters | None = None,
+    accept_poison: int = 0,
 ) -> Runner[Any]:
-    """A consumer that needs the broker and Redis alone: products, reviews or behaviour, ready to run."""
-    if consumer == "products":
-        return products_runner(
-            settings, store=open_store(settings), publisher=publisher, accept_poison=accept_poison
-        )
-    if consumer == "reviews":
-        return reviews_runner(settings, publisher=publisher, accept_poison=accept_poison)
+    """A consumer that needs the broker and Redis alone: products, reviews or behaviour, ready to run.
+
+    It writes the live state and stops when another generation takes over; or the `generation` it is given.
+    """
+    if consumer not in _HANDLERS:
+        raise ValueError(f"{consumer!r} is no consumer of item state")
+    written = live_generation(settings) if generation is None else generation
+    loop = settings.loop
     if consumer == "behaviour":
-        return behaviour_runner(settings, publisher=publisher, accept_poison=accept_poison)
-    raise ValueError(f"{consumer!r} is no consumer of item state")
+        # An event is small work: large batches find more events of one item together.
+        batch = settings.behaviour.batch_records
+        room = max(loop.in_flight_records, 4 * batch)
+        loop = loop.model_copy(update={"batch_records": batch, "in_flight_records": room})
+    return Runner(
+        reader=GroupReader(
+            # Prices are waited for; reviews and what shoppers do are seen after a debounce at best.
+            settings.kafka if consumer == "products" else settings.kafka.unhurried(),
+            group=state_group(settings, consumer, written),
+            client_id=client_id(settings, consumer),
+        ),
+        handler=_HANDLERS[consumer](settings, written, publisher=publisher),
+        dead_letters=dead_letters or DeadLetters(publisher=publisher),
+        settings=loop,
+        accept_poison=accept_poison,
+        standing=_standing(settings, written) if generation is None else lambda: None,
+    )
+
+
+def _standing(settings: Settings, generation: int) -> Callable[[], None]:
+    """Raises Halt when another generation has taken over."""
+    generations = open_generations(settings)
+    return lambda: generations.standing(generation)
 
 
 def embeddings_runner(
@@ -338,8 +358,12 @@ def embeddings_runner(
     encoder: Encoder,
     recipe: TextRecipe,
     accept_poison: int = 0,
+    stays: bool = False,
 ) -> Runner[Hint]:
-    """The embeddings consumer of one collection, ready to run; its threads have started."""
+    """The embeddings consumer of one collection, ready to run; its threads have started.
+
+    It stops when another generation of the state takes over from that of `store`, unless it `stays`.
+    """
     handler = EmbeddingsHandler(
         store=store,
         index=index,
@@ -349,7 +373,7 @@ def embeddings_runner(
         publisher=publisher,
         topics=settings.named_topics(),
         settings=settings.embeddings,
-        behaviour=ShopperVectors(store=open_behaviour(settings), settings=settings.shopper_vectors),
+        behaviour=shopper_vectors(settings, store.generation),
     )
     return Runner(
         reader=GroupReader(
@@ -361,7 +385,13 @@ def embeddings_runner(
         dead_letters=DeadLetters(publisher=publisher),
         settings=settings.loop,
         accept_poison=accept_poison,
+        standing=_standing(settings, store.generation) if not stays else lambda: None,
     )
+
+
+def shopper_vectors(settings: Settings, generation: int) -> ShopperVectors:
+    """Makes the behaviour vectors of items."""
+    return ShopperVectors(store=open_behaviour(settings, generation), settings=settings.shopper_vectors)
 
 
 def reconciler(
@@ -372,8 +402,9 @@ def reconciler(
     index: VectorIndex,
     collection: str,
     recipe: TextRecipe,
+    weigh: bool = False,
 ) -> Reconciler:
-    """Compares item state with a collection."""
+    """Compares item state with a collection; the weights of shoppers too if told to `weigh`."""
     return Reconciler(
         store=store,
         index=index,
@@ -381,4 +412,5 @@ def reconciler(
         recipe=recipe,
         publisher=publisher,
         topics=settings.named_topics(),
+        weigh=shopper_vectors(settings, store.generation).walk if weigh else None,
     )

@@ -36,7 +36,7 @@ from adapters.metrics import IN_FLIGHT_RECORDS, RECORDS_TOTAL
 from adapters.redis_client import RedisSettings
 from app.local import LocalRedis, TansuBroker
 from app.settings import Settings
-from app.wiring import behaviour_runner, open_behaviour, open_publisher
+from app.wiring import open_behaviour, open_publisher, state_runner
 from benchmarks.harness import Figure, Report
 from schemas.events import UserEvent, parse_event
 from tests.support.servers import ApacheKafka, LocalRedisCluster, missing
@@ -295,7 +295,7 @@ def consume(count: int) -> None:
     settings = _settings()
     calm_collector()
     publisher = open_publisher(settings, "benchmark")
-    runner = behaviour_runner(settings, publisher=publisher)
+    runner = state_runner("behaviour", settings, publisher=publisher)
     topic = settings.named_topics().events.name
     thread = threading.Thread(target=runner.run, daemon=True)
     read = RECORDS_TOTAL.labels(consumer="behaviour", topic=topic)

@@ -84,7 +84,7 @@ def behaviour_moved(state: ItemState | None, point: Point | None) -> bool:
     """Whether the item has a sketch that its point's vector was not made from."""
     if state is None or state.deleted or state.behaviour is None:
         return False
-    return fingerprints_of(point).get(BEHAVIOUR) != state.behaviour.fingerprint
+    return not state.behaviour.made(fingerprints_of(point).get(BEHAVIOUR))
 
 
 def assemble(
@@ -102,6 +102,8 @@ def assemble(
     `encoded` holds vectors by fingerprint. A dimension whose new vector is not there yet keeps the old vector
     and the old fingerprint, so that a new price is visible at once; an item without any point waits for its
     first vector. Equal: write nothing.
+
+    `shoppers` is given where the sketch has moved, or where the weights of its shoppers are to be compared.
     """
     product = state.product if state is not None else None
     if state is None or product is None:
@@ -173,12 +175,12 @@ class _Draft:
         if state.behaviour is None:
             self._drop(BEHAVIOUR)
             self.shoppers = 0
-        elif self.stored.get(BEHAVIOUR) == state.behaviour.fingerprint:
-            self._keep(BEHAVIOUR)
-        elif shoppers is not None:
+        elif shoppers is not None and self.stored.get(BEHAVIOUR) != shoppers.fingerprint:
             # It may be newer than the state: it is read later. Then it is named as what it is.
             self._set(BEHAVIOUR, shoppers.fingerprint, shoppers.vector)
             self.shoppers = state.behaviour.shoppers
+        elif shoppers is not None or state.behaviour.made(self.stored.get(BEHAVIOUR)):
+            self._keep(BEHAVIOUR)
         else:
             self.stale.append(BEHAVIOUR)
             self._keep(BEHAVIOUR)

@@ -22,6 +22,7 @@ from typing import NamedTuple
 import xxhash
 from pydantic import Field
 
+from adapters.behaviour_scripts import TIERS
 from adapters.behaviour_work import ItemWork, Moved
 from adapters.kafka import Publisher, Record
 from adapters.redis_behaviour import BehaviourStore
@@ -227,9 +228,12 @@ class BehaviourHandler:
                 summed.taus[product_id] = tau
             if much:
                 due[product_id] = soon if much == 2 else late
-            for place in range(0, len(buckets), 3):
-                changed.append((buckets[place], buckets[place + 1], product_id))
-                sketches.append(buckets[place + 2])
+            for tier, number, registers in zip(buckets[::3], buckets[1::3], buckets[2::3], strict=True):
+                width, kept = TIERS[tier]
+                # A replay of months would fill Redis with lists that nobody asks for any more.
+                if (number + kept + 2) * width * 1000 > now_ms:
+                    changed.append((tier, number, product_id))
+                    sketches.append(registers)
         trend: dict[tuple[int, int], dict[str, float]] = {}
         for (tier, number, product_id), shoppers in zip(changed, distinct_each(sketches), strict=True):
             trend.setdefault((tier, number), {})[product_id] = shoppers

@@ -2,7 +2,8 @@
 
 Reads   items.changed, items.changed.bulk; item state in Redis; points of one collection
 Writes  whole points of that collection, one conditional upsert per batch; publishes ItemUpdated, best effort
-Never   trusts a hint's content (it only says: look again), nor writes without a ticket drawn before reading
+Never   trusts a hint's content (it only says: look again), nor writes without a ticket drawn before reading.
+        One that names behaviour says: look at its shoppers as well
 
 Three threads beside the loop's own. The writer compares entries with their points and writes what differs:
 
@@ -18,7 +19,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
@@ -41,7 +42,7 @@ from schemas.errors import PoisonMessage, Transient
 from schemas.events import Frozen, InvalidEvent, ItemChanged, ItemUpdated, StageTimes, parse_event
 from schemas.items import ItemState
 from schemas.topics import Topics
-from schemas.vectors import AnyOf, Between, Encoder, Point, TextRecipe, Where
+from schemas.vectors import BEHAVIOUR, AnyOf, Between, Encoder, Point, TextRecipe, Where
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +126,8 @@ class EmbeddingsHandler:
         except InvalidEvent as error:
             raise PoisonMessage(str(error)) from error
         lane = BULK if record.topic == self._bulk_topic else LIVE
-        return Hint(change.product_id, lane, change.occurred_at, change.consumed_at)
+        weigh = BEHAVIOUR in change.dimensions
+        return Hint(change.product_id, lane, change.occurred_at, change.consumed_at, weigh)
 
     def handle(self, deliveries: Sequence[Delivery[Hint]]) -> None:
         """Take the hints into the work; they settle once their points equal the state."""
@@ -191,7 +193,7 @@ class EmbeddingsHandler:
             ticket = self._store.draw_ticket(floor=newest)
             states = self._store.read(ids)
             points = self._index.fetch(self._collection, ids, vectors=True)
-        shoppers = self._shoppers(states, points)
+        shoppers = self._shoppers(states, points, {entry.product_id for entry, _ in taken if entry.weigh})
         # 4.
         now = self._now()
         assemblies = [
@@ -229,10 +231,17 @@ class EmbeddingsHandler:
         self._publisher.send_batch(self._updated_topic, updates)
 
     def _shoppers(
-        self, states: Mapping[str, ItemState], points: Mapping[str, Point]
+        self, states: Mapping[str, ItemState], points: Mapping[str, Point], weigh: Collection[str]
     ) -> Mapping[str, Shoppers]:
-        """The behaviour vectors of the items whose sketch has moved since their point was written."""
-        moved = [one for one, state in states.items() if behaviour_moved(state, points.get(one))]
+        """The behaviour vectors of the items whose sketch has moved since their point was written.
+
+        `weigh` names items whose shoppers may weigh something else by now.
+        """
+        moved = [
+            one
+            for one, state in states.items()
+            if behaviour_moved(state, points.get(one)) or (one in weigh and state.behaviour is not None)
+        ]
         if not moved or self._behaviour is None:
             return {}
         return self._behaviour.read(moved)

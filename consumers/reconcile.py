@@ -7,7 +7,7 @@ Never   announces a mass deletion unasked: an empty or foreign Redis must not em
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -15,12 +15,13 @@ from itertools import islice
 from adapters.index_port import VectorIndex
 from adapters.kafka import Publisher
 from adapters.redis_items import ItemStore
-from consumers.assembly import assemble
+from consumers.assembly import Assembly, Shoppers, assemble
+from consumers.shopper_vectors import Fingerprints
 from schemas.errors import Halt, Transient
 from schemas.events import ItemChanged
 from schemas.items import ItemState
 from schemas.topics import Topics
-from schemas.vectors import Point, TextRecipe
+from schemas.vectors import Point, SparseVector, TextRecipe
 
 #: More deletions than this many, and than this share of the points, need a person's word.
 FREE_DELETES = 100
@@ -45,7 +46,10 @@ class Reconciled:
 
 
 class Reconciler:
-    """Compares item state with one collection."""
+    """Compares item state with one collection.
+
+    With `weigh` the weights of every item's shoppers too, which takes the longest part of the walk.
+    """
 
     def __init__(
         self,
@@ -56,6 +60,7 @@ class Reconciler:
         recipe: TextRecipe,
         publisher: Publisher,
         topics: Topics,
+        weigh: Callable[[], Fingerprints] | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         batch: int = 500,
     ) -> None:
@@ -65,6 +70,7 @@ class Reconciler:
         self._recipe = recipe
         self._publisher = publisher
         self._topic = topics.changed_bulk.name
+        self._weigh = weigh
         self._now = now
         self._batch = batch
 
@@ -84,7 +90,7 @@ class Reconciler:
             )
         items, missing = self._walk_state()
         refusals: list[Exception] = []
-        for page in (surplus, outdated, missing):
+        for page in (dict.fromkeys(surplus, ()), outdated, dict.fromkeys(missing, ())):
             self._announce(page, refusals)
         if self._publisher.flush(_FLUSH_SECONDS):
             raise Transient("the broker did not acknowledge every announcement in time")
@@ -92,20 +98,27 @@ class Reconciler:
             raise Transient(f"the broker refused {len(refusals)} announcements: {refusals[0]}")
         return Reconciled(items, points, len(outdated), len(missing), len(surplus))
 
-    def _walk_index(self) -> tuple[int, list[str], list[str]]:
-        """How many live points there are, and the ids whose points are outdated or should not be."""
+    def _walk_index(self) -> tuple[int, dict[str, Sequence[str]], list[str]]:
+        """How many live points there are, which are outdated and in what, and which should not be there."""
         count = 0
-        outdated: list[str] = []
+        outdated: dict[str, Sequence[str]] = {}
         surplus: list[str] = []
+        weigh = self._weigh() if self._weigh is not None else None
         for page in self._index.scan(self._collection, batch=self._batch):
             states = self._store.read([point.product_id for point in page])
+            warm = [one for one, state in states.items() if state.behaviour is not None]
+            vectors = weigh(warm) if weigh is not None and warm else {}
             for point in page:
                 deleted = bool(point.payload.get("deleted"))
                 count += not deleted
                 state = states.get(point.product_id)
-                if self._differs(point.product_id, state, point):
-                    gone = state is None or state.deleted
-                    (surplus if gone else outdated).append(point.product_id)
+                found = self._compared(point, state, vectors.get(point.product_id))
+                if not found.differs:
+                    continue
+                if state is None or state.deleted:
+                    surplus.append(point.product_id)
+                else:
+                    outdated[point.product_id] = [*found.moved, *found.stale]
         return count, outdated, surplus
 
     def _walk_state(self) -> tuple[int, list[str]]:
@@ -122,18 +135,26 @@ class Reconciler:
             missing += [product_id for product_id in live if product_id not in known]
         return items, missing
 
-    def _differs(self, product_id: str, state: ItemState | None, point: Point | None) -> bool:
-        found = assemble(product_id, state, point, recipe=self._recipe, encoded={}, now=self._now())
-        return found.differs
+    def _compared(self, point: Point, state: ItemState | None, vector: str | None) -> Assembly:
+        """What would become of the point, if its behaviour were of that fingerprint; it is not written."""
+        return assemble(
+            point.product_id,
+            state,
+            point,
+            recipe=self._recipe,
+            encoded={},
+            now=self._now(),
+            shoppers=Shoppers(vector, SparseVector((), ())) if vector is not None else None,
+        )
 
-    def _announce(self, product_ids: Sequence[str], refusals: list[Exception]) -> None:
+    def _announce(self, items: Mapping[str, Sequence[str]], refusals: list[Exception]) -> None:
         def on_ack(error: Exception | None) -> None:
             if error is not None:
                 refusals.append(error)
 
         now = self._now()
-        for product_id in product_ids:
-            hint = ItemChanged(product_id=product_id, occurred_at=now)
+        for product_id, dimensions in items.items():
+            hint = ItemChanged(product_id=product_id, dimensions=list(dimensions), occurred_at=now)
             self._publisher.send(
                 self._topic, key=product_id, value=hint.model_dump_json().encode(), on_ack=on_ack
             )

@@ -17,7 +17,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from confluent_kafka import KafkaError
@@ -104,7 +104,10 @@ class Handler(Protocol[E]):
 
 
 class Runner(Generic[E]):
-    """Runs one handler as one member of its group until `stop` is called or a Halt is raised."""
+    """Runs one handler as one member of its group until `stop` is called or a Halt is raised.
+
+    `standing` is asked at the start and before each commit; it raises Halt when the work is wanted no more.
+    """
 
     def __init__(
         self,
@@ -114,7 +117,9 @@ class Runner(Generic[E]):
         dead_letters: DeadLetters,
         settings: RunnerSettings,
         accept_poison: int = 0,
+        standing: Callable[[], None] = lambda: None,
     ) -> None:
+        self._standing = standing
         self._reader = reader
         self._handler = handler
         self._poison = Poison(consumer=handler.name, dead_letters=dead_letters, accept=accept_poison)
@@ -160,12 +165,16 @@ class Runner(Generic[E]):
             self._reader.close()
 
     def _first_epoch(self) -> str | None:
-        """Which incarnation of the store the effects will go to; waits until it can say."""
+        """Which incarnation of the store the effects will go to; waits until it can say.
+
+        Raises Halt, before it joins the group, when the work is wanted no more.
+        """
         pause = self._settings.backoff_seconds
         while not self._stop.is_set():
             try:
                 epoch = self._handler.store_epoch()
                 self._handler.adopt(epoch)
+                self._standing()
                 return epoch
             except Transient as error:
                 log.warning("consumer_waits consumer=%s reason=%s", self._handler.name, error)
@@ -204,6 +213,7 @@ class Runner(Generic[E]):
         # 5. commit
         if now >= self._next_commit:
             self._next_commit = now + self._settings.commit_interval_seconds
+            self._check_standing()
             self._commit(now, wait=False)
             self._report_lag()
 
@@ -323,6 +333,13 @@ class Runner(Generic[E]):
             elif full <= 0.5 and topic in self._paused:
                 self._paused.discard(topic)
                 self._reader.resume(parts)
+
+    def _check_standing(self) -> None:
+        """Raises Halt when the work is wanted no more. Not from `_commit`, which Kafka's callbacks reach."""
+        try:
+            self._standing()
+        except Transient as error:
+            log.warning("consumer_waits consumer=%s reason=%s", self._handler.name, error)
 
     def _commit(self, now: float, *, wait: bool) -> None:
         if self._halted or not self._store_is_the_same():

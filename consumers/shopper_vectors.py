@@ -17,7 +17,7 @@ yet alike. With e = 1/2, two items' product is a cosine; above, popular items ar
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from pydantic import Field
 
@@ -27,8 +27,12 @@ from adapters.registers import distinct
 from consumers.assembly import Shoppers
 from consumers.interest import SCORE_STEPS, shopper_from
 from schemas.events import Frozen
-from schemas.items import digest
+from schemas.items import SHOPPERS_WEIGHED, digest
 from schemas.vectors import SparseVector
+
+Sketch = Sequence[tuple[bytes, float]]
+#: Names what the vectors of these items would be made from now.
+Fingerprints = Callable[[Sequence[str]], Mapping[str, str]]
 
 
 class VectorSettings(Frozen):
@@ -52,9 +56,12 @@ class VectorSettings(Frozen):
         return digest(*given)[:6]
 
 
-def fingerprint(header: Header, settings_mark: str) -> str:
-    """Names what an item's vector is made from."""
-    return f"{header.mark}.{settings_mark}"
+def fingerprint(header: Header, weights: Sequence[float], settings_mark: str) -> str:
+    """Names all that an item's vector is made from; `weights` in the order of the sketch.
+
+    Its first part is the fingerprint of schemas.items.BehaviourState, which is read with every state.
+    """
+    return f"{header.mark}.{settings_mark}{SHOPPERS_WEIGHED}{digest(*weights)[:8]}"
 
 
 class ShopperVectors:
@@ -66,21 +73,51 @@ class ShopperVectors:
 
     def read(self, product_ids: Sequence[str]) -> Mapping[str, Shoppers]:
         """The vector of each item that has behaviour. Raises Transient when Redis is away."""
-        # The state first: a sketch that moves meanwhile has a later digest, and is written again.
-        states = self._store.states(product_ids)
-        sketches = self._store.sketches(product_ids)
-        names = {member: _name(member) for sketch in sketches for member, _ in sketch}
-        weights = self._weights(names) if self._settings.weigh_shoppers else dict.fromkeys(names, 1.0)
+        found = self._sketches(product_ids)
+        names = {member: _name(member) for _, sketch in found.values() for member, _ in sketch}
+        weights = self._weights(names)
         return {
             product_id: Shoppers(
-                fingerprint(state.header, self._settings.mark),
-                vector_of(state.header, sketch, names, weights, self._settings),
+                self._fingerprint(header, sketch, weights),
+                vector_of(header, sketch, names, weights, self._settings),
             )
-            for product_id, state, sketch in zip(product_ids, states, sketches, strict=True)
-            if state is not None
+            for product_id, (header, sketch) in found.items()
         }
 
+    def walk(self) -> Fingerprints:
+        """Names the vectors of items, for one walk over all of them: each shopper is weighed once.
+
+        About 150 bytes a shopper. Raises Transient when Redis is away.
+        """
+        weights: dict[bytes, float] = {}
+
+        def fingerprints(product_ids: Sequence[str]) -> Mapping[str, str]:
+            found = self._sketches(product_ids)
+            members = {member for _, sketch in found.values() for member, _ in sketch}
+            weights.update(self._weights({member: _name(member) for member in members - weights.keys()}))
+            return {
+                product_id: self._fingerprint(header, sketch, weights)
+                for product_id, (header, sketch) in found.items()
+            }
+
+        return fingerprints
+
+    def _sketches(self, product_ids: Sequence[str]) -> dict[str, tuple[Header, Sketch]]:
+        # The header first: a sketch that moves meanwhile has a later digest, and is written again.
+        headers = self._store.headers(product_ids)
+        sketches = self._store.sketches(product_ids)
+        return {
+            product_id: (header, sketch)
+            for product_id, header, sketch in zip(product_ids, headers, sketches, strict=True)
+            if header is not None
+        }
+
+    def _fingerprint(self, header: Header, sketch: Sketch, weights: Mapping[bytes, float]) -> str:
+        return fingerprint(header, [weights[member] for member, _ in sketch], self._settings.mark)
+
     def _weights(self, names: Mapping[bytes, bytes]) -> dict[bytes, float]:
+        if not self._settings.weigh_shoppers:
+            return dict.fromkeys(names, 1.0)
         registers = self._store.touched(list(names.values()))
         return {
             member: shopper_weight(distinct(packed or b""))
@@ -100,7 +137,7 @@ def shopper_weight(items: float) -> float:
 
 def vector_of(
     header: Header,
-    sketch: Sequence[tuple[bytes, float]],
+    sketch: Sketch,
     names: Mapping[bytes, bytes],
     weights: Mapping[bytes, float],
     settings: VectorSettings,

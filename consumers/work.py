@@ -22,12 +22,16 @@ _KEPT_VECTORS = 4
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """One ItemChanged as far as the work needs it, and the lane it came in."""
+    """One ItemChanged as far as the work needs it, and the lane it came in.
+
+    `weigh` asks to compare the weights of the item's shoppers too, which costs a look at each of them.
+    """
 
     product_id: str
     lane: int
     occurred_at: datetime
     consumed_at: datetime | None
+    weigh: bool = False
 
 
 @dataclass(slots=True)
@@ -48,6 +52,11 @@ class Entry:
     #: next owner (we were paused), nobody else will write it again: the encode is owed, owner or not.
     owes_text: bool = False
     encoder_calls: int = 0
+
+    @property
+    def weigh(self) -> bool:
+        """Whether one of its hints asks for the weights of shoppers."""
+        return any(delivery.event.weigh for delivery in self.deliveries)
 
 
 class Worklist:

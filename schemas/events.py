@@ -232,7 +232,10 @@ class UserErased(Frozen):
 
 
 class ItemChanged(Frozen):
-    """A hint without state: look at this item again. `dimensions` is for metrics only."""
+    """A hint without state: look at this item again.
+
+    `dimensions` is for metrics; `behaviour` among them asks to look at the item's shoppers as well.
+    """
 
     kind: Literal["item_changed"] = "item_changed"
     product_id: Id

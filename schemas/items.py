@@ -6,10 +6,10 @@ Both sides of the house use these two: consumers/embeddings.py writes payloads, 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 from pydantic import Field
@@ -19,6 +19,10 @@ from schemas.events import Frozen, Product, ProductUpserted
 CATEGORY_SEPARATOR = " > "
 #: Names the version of `payload`: part of the context fingerprint, so that a new layout is written out.
 PAYLOAD_VERSION = 2
+
+
+#: Stands between the fingerprint of a sketch and that of its shoppers' weights.
+SHOPPERS_WEIGHED = "/"
 
 
 class RatingPrior(Frozen):
@@ -62,10 +66,20 @@ class ReviewState:
 
 @dataclass(frozen=True, slots=True)
 class BehaviourState:
-    """Which shoppers' sketch an item has: `fingerprint` names its content, `shoppers` estimates how many."""
+    """Which shoppers' sketch an item has: `fingerprint` names its content, `shoppers` estimates how many.
+
+    A vector's own fingerprint begins with that of its sketch. What follows names the weights of its shoppers,
+    which move with what they do elsewhere: to compare those, a hundred shoppers have to be asked.
+    """
 
     fingerprint: str
     shoppers: int
+
+    def made(self, vector_fingerprint: str | None) -> bool:
+        """Whether the vector of that fingerprint was made from this sketch, whatever its shoppers weighed."""
+        return vector_fingerprint is not None and (
+            vector_fingerprint.rpartition(SHOPPERS_WEIGHED)[0] == self.fingerprint
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,3 +185,15 @@ def tombstone_payload(product_id: str, *, revision: int, deleted_at: datetime) -
         "fingerprints": {},
         "updated_at": {},
     }
+
+
+class Items(Protocol):
+    """Reads item state. Raises Transient when the store is away."""
+
+    def read(self, product_ids: Sequence[str]) -> dict[str, ItemState]:
+        """The state of each known item, deleted ones included; unknown ids are left out."""
+        ...
+
+    def ping(self) -> None:
+        """Raises Transient when the store is away."""
+        ...

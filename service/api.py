@@ -19,9 +19,9 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from adapters.index_port import LIVE_ALIAS, VectorIndex
-from adapters.redis_items import ItemStore
 from schemas.api import Answer, ItemView, Problem, ReleaseView, SearchRequest, SimilarRequest
 from schemas.behaviour import BehaviourReader
+from schemas.items import Items
 from service import problems
 from service.catalogue import Catalogue
 from service.middleware import BodyLimit, Measured
@@ -73,7 +73,7 @@ class StrictJsonRoute(APIRoute):
 def create_app(
     *,
     index: VectorIndex,
-    store: ItemStore,
+    store: Items,
     releases: Releases,
     settings: ServiceSettings,
     alias: str = LIVE_ALIAS,

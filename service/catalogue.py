@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from adapters.index_port import LIVE_ALIAS, VectorIndex, release_of
-from adapters.redis_items import ItemStore
 from schemas.api import DimensionAge, ItemBehaviour, ItemRating, ItemView, ReleaseView
 from schemas.behaviour import BehaviourReader, ItemFigures
-from schemas.items import ItemState, RatingPrior, ReviewState
+from schemas.items import Items, ItemState, RatingPrior, ReviewState
 from schemas.vectors import AnyOf, Point, Where
 from service.errors import (
     DeletedItem,
@@ -47,7 +46,7 @@ class Catalogue:
         self,
         *,
         index: VectorIndex,
-        store: ItemStore,
+        store: Items,
         releases: Releases,
         alias: str = LIVE_ALIAS,
         behaviour: BehaviourReader | None = None,

@@ -107,6 +107,7 @@ def reconcile(
             index=index,
             collection=collection,
             recipe=recipe_of(settings, collection),
+            weigh=True,
         ).run(accept_deletes=accept_deletes)
     finally:
         publisher.close()

@@ -97,7 +97,7 @@ def promote(
     ReleaseStore(settings.releases).manifest(release)
     board = open_board(settings)
     asked = _asked(settings, board, release, overrule=against_the_gate)
-    _follow(board, asked, wait=wait, timeout=timeout)
+    follow(board, asked, wait=wait, timeout=timeout)
 
 
 @releases.command("rollback")
@@ -111,7 +111,7 @@ def rollback(
 ) -> None:
     """Make the collection live that was so before: it is still written, so this is one alias change."""
     board = open_board(_settings(data_dir))
-    _follow(board, ask_back(board, release), wait=wait, timeout=timeout)
+    follow(board, ask_back(board, release), wait=wait, timeout=timeout)
 
 
 @releases.command("prune")
@@ -149,7 +149,8 @@ def _asked(settings: Settings, board: RolloutBoard, release: str, *, overrule: b
         index.close()
 
 
-def _follow(board: RolloutBoard, asked: Rollout, *, wait: bool, timeout: float | None) -> None:
+def follow(board: RolloutBoard, asked: Rollout, *, wait: bool, timeout: float | None) -> None:
+    """Say how a request fares until it is live. Raises Halt when it stands still."""
     if not wait:
         print(f"{asked.collection}  asked for")
         return

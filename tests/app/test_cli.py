@@ -33,3 +33,17 @@ def test_the_exit_code_is_the_command_s(words: list[str], code: int, said: str, 
     )
     assert done.returncode == code, done.stderr
     assert said in done.stderr
+
+
+def test_a_rebuild_of_the_embedded_stack_says_why_it_cannot_be(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "app.cli", "rebuild", "--from-log"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "SIMSTREAM_QDRANT__URL": f"edge:{tmp_path}/index"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "its broker keeps nothing across a restart" in done.stderr

@@ -91,7 +91,7 @@ def test_the_pipeline_sits_out_a_node_that_is_killed_and_catches_up(
             assert point is not None
             assert state.behaviour is not None
             assert point.payload["revision"] == 2
-            assert point.payload["fingerprints"][BEHAVIOUR] == state.behaviour.fingerprint
+            assert state.behaviour.made(point.payload["fingerprints"][BEHAVIOUR])
             assert point.vectors[BEHAVIOUR]
     index.close()
 

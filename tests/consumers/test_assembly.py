@@ -266,7 +266,7 @@ def test_a_sketch_that_moved_asks_for_its_vector_and_is_named_by_it() -> None:
     unread = compare(known, before)
     assert (unread.point, unread.stale, unread.differs) == (None, (BEHAVIOUR,), True)
     vector = SparseVector((3, 9), (0.5, 0.5))
-    found = compare_shoppers(known, before, Shoppers("s2", vector))
+    found = compare_shoppers(known, before, Shoppers("s2/w1", vector))
     assert found.moved == (BEHAVIOUR,)
     assert vectors_of(found)[BEHAVIOUR] == vector
     assert found.point is not None
@@ -282,10 +282,22 @@ def test_a_sketch_that_moved_asks_for_its_vector_and_is_named_by_it() -> None:
 
 def test_a_sketch_without_any_entry_is_told_from_one_that_was_never_written() -> None:
     known = replace(state(), behaviour=BehaviourState("s1", shoppers=0))
-    found = compare_shoppers(known, point_of(state()), Shoppers("s1", SparseVector((), ())))
+    found = compare_shoppers(known, point_of(state()), Shoppers("s1/w1", SparseVector((), ())))
     assert found.point is not None
     stored = replace(found.point, vectors={CONTENT: [0.6, 0.8]})  # the engine keeps no empty vector
     assert compare(known, stored).point is None
+
+
+def test_shoppers_who_weigh_something_else_by_now_make_another_vector_of_the_same_sketch() -> None:
+    known = replace(state(), behaviour=BehaviourState("s1", shoppers=2))
+    vector, lighter = SparseVector((3, 9), (0.5, 0.5)), SparseVector((3, 9), (0.5, 0.3))
+    written = compare_shoppers(known, point_of(state()), Shoppers("s1/w1", vector)).point
+    assert not behaviour_moved(known, written), "their weights are not looked at unless asked for"
+    assert compare_shoppers(known, written, Shoppers("s1/w1", vector)) == NOTHING
+    found = compare_shoppers(known, written, Shoppers("s1/w2", lighter))
+    assert found.moved == (BEHAVIOUR,)
+    assert vectors_of(found)[BEHAVIOUR] == lighter
+    assert compare_shoppers(known, found.point, Shoppers("s1/w2", lighter)) == NOTHING
 
 
 def compare_shoppers(of: ItemState, point: Point | None, shoppers: Shoppers) -> Assembly:

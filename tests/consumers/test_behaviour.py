@@ -240,16 +240,25 @@ def test_trending_is_the_same_whatever_came_in_one_batch(
     log += [view(6, "bot", "c"), view(7, "bot", "c"), view(8, "bot", "c")]
     draw = Random(5)
     log += [view(n, f"u{draw.randrange(9)}", f"p{draw.randrange(30)}") for n in range(9, 150)]
-    together = make()
+    together = make(now=lambda: NOW)
     for one in log:
         feed(together, [one])
     found = trends_in(store, log)
     other = BehaviourStore(nodes=store._nodes, namespace=f"{store._namespace}2.", sketch_members=8)  # noqa: SLF001
-    feed(make(store=other), log)
+    feed(make(store=other, now=lambda: NOW), log)
     assert found == trends_in(other, log)
     hour = int(NOW.timestamp()) // 3_600
     assert set(found[0, hour]) >= {b"a", b"b"}
     assert b"c" not in found[0, hour], "one shopper is no trend, however often"
+
+
+def test_a_replay_lists_nothing_in_hours_that_are_long_past(
+    store: BehaviourStore, make: Callable[..., BehaviourHandler]
+) -> None:
+    log = [view(1, "u1", "a"), view(2, "u2", "a")]
+    feed(make(now=lambda: NOW + timedelta(days=3)), log)
+    listed = {tier for (tier, _), items in trends_in(store, log).items() if items}
+    assert listed == {2}, "the hours and quarters of days are past, the days are not"
 
 
 def view(number: int, user: str, product: str = "p1", **fields: Any) -> Logged:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
 
+from adapters.behaviour_work import ItemWork
 from adapters.index_edge import EdgeIndex
-from consumers.assembly import Encoded, assemble
+from adapters.redis_behaviour import BehaviourStore
+from consumers.assembly import Encoded, Shoppers, assemble
 from consumers.reconcile import FREE_DELETES, Reconciled, Reconciler
+from consumers.shopper_vectors import Fingerprints
 from model.text import ProductText, TextSettings
 from schemas.errors import Halt, Transient
 from schemas.events import ItemChanged
 from schemas.topics import Topics
-from schemas.vectors import Point, TextRecipe
+from schemas.vectors import BEHAVIOUR, Point, SparseVector, TextRecipe
 from tests.consumers.conftest import COLLECTION
 from tests.consumers.state import NOW, State
 from tests.producers.doubles import Answers, RecordingPublisher
@@ -31,7 +35,14 @@ class Walk:
         self.state, self.index = state, index
         self.publisher = RecordingPublisher()
 
-    def run(self, *, accept_deletes: int = 0, recipe: TextRecipe = RECIPE, batch: int = 7) -> Reconciled:
+    def run(
+        self,
+        *,
+        accept_deletes: int = 0,
+        recipe: TextRecipe = RECIPE,
+        batch: int = 7,
+        weigh: Callable[[], Fingerprints] | None = None,
+    ) -> Reconciled:
         """Pages are small, so that every walk needs several."""
         return Reconciler(
             store=self.state.store,
@@ -40,6 +51,7 @@ class Walk:
             recipe=recipe,
             publisher=self.publisher,
             topics=TOPICS,
+            weigh=weigh,
             now=lambda: LATER,
             batch=batch,
         ).run(accept_deletes=accept_deletes)
@@ -225,3 +237,31 @@ def test_an_id_that_the_walk_over_redis_gives_twice_counts_once(
     found = walk.run()
     assert (found.items, found.missing) == (5, 5)
     assert sorted(walk.announced()) == named("p", 5)
+
+
+def test_a_walk_that_weighs_shoppers_finds_the_points_whose_shoppers_weigh_something_else(
+    walk: Walk, namespace: str
+) -> None:
+    ids = named("p", 9)
+    walk.state.put_all(ids)
+    walk.bring_up_to_date(*ids)
+    work = ItemWork("p001", ["5", 100], [(0, 0, 1_000, 8 + 16, 17)])
+    nodes = walk.state.store._nodes  # noqa: SLF001
+    BehaviourStore(nodes=nodes, namespace=namespace).apply_items("topic", [work], epoch=None)
+    known = walk.state.store.read(["p001"])["p001"]
+    assert known.behaviour is not None
+    sketch = known.behaviour.fingerprint
+    point = walk.index.fetch(COLLECTION, ["p001"], vectors=True)["p001"]
+    shoppers = Shoppers(f"{sketch}/light", SparseVector((7,), (0.5,)))
+    made = assemble("p001", known, point, recipe=RECIPE, encoded={}, now=NOW, shoppers=shoppers)
+    assert made.point is not None
+    walk.index.upsert(COLLECTION, [made.point], ticket=walk.state.store.draw_ticket())
+    assert walk.run().announced == 0
+
+    def weighed(name: str) -> Callable[[], Fingerprints]:
+        return lambda: lambda product_ids: {one: f"{sketch}/{name}" for one in product_ids}
+
+    assert walk.run(weigh=weighed("light")).announced == 0
+    assert walk.run(weigh=weighed("heavy")).outdated == 1
+    (sent,) = walk.publisher.sent
+    assert ItemChanged.model_validate_json(sent.value).dimensions == [BEHAVIOUR]

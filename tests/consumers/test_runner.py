@@ -530,3 +530,43 @@ def test_a_store_that_is_away_at_the_start_is_waited_for() -> None:
         assert reader.polls == 0
         worker.epoch = "first"
         run.until(lambda: reader.stored == {P0: 1})
+
+
+def test_work_that_is_wanted_no_more_halts_with_nothing_more_committed() -> None:
+    wanted = [True]
+
+    def standing() -> None:
+        if not wanted[0]:
+            raise Halt("another generation has taken over")
+
+    reader, worker = Reader(P0), Worker(at_once=False)
+    reader.script = [records(P0, 0, 1)]
+    started = Running(reader, worker, Letters(), standing=standing)
+    started.until(lambda: len(worker.taken) == 2)
+    wanted[0] = False
+    for delivery in worker.taken:
+        delivery.settle()
+    assert isinstance(started.ended(), Halt)
+    assert reader.commits == []
+
+
+def test_whether_work_is_wanted_is_asked_again_while_nobody_can_say() -> None:
+    asked = [0]
+
+    def standing() -> None:
+        asked[0] += 1
+        if asked[0] != 2:
+            raise Transient("Redis is away")
+
+    with running(Reader(P0), standing=standing) as started:
+        started.until(lambda: asked[0] > 4)
+        assert started.reader.polls > 0
+
+
+def test_work_that_is_not_wanted_from_the_start_never_joins_the_group() -> None:
+    def standing() -> None:
+        raise Halt("another generation has taken over")
+
+    started = Running(Reader(P0), Worker(), Letters(), standing=standing)
+    assert isinstance(started.ended(), Halt)
+    assert started.reader.polls == 0

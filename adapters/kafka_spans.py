@@ -1,0 +1,96 @@
+"""How far topics reach: from which record to which, since when, and what is left behind a commit.
+
+Reads   ends of partitions; single records, without a group
+Writes  nothing
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+
+from adapters.kafka import END_OF_PARTITION, KafkaSettings
+from adapters.kafka_log import groupless
+from adapters.kafka_reader import Partition
+from schemas.errors import Halt, Transient
+
+_TIMEOUT_SECONDS = 15.0
+
+
+class Span(NamedTuple):
+    """Offsets of a partition: its oldest record, and one past its newest."""
+
+    start: int
+    end: int
+
+
+def spans(settings: KafkaSettings, topics: Sequence[str]) -> dict[Partition, Span]:
+    """Each partition of the topics. Raises Halt for a topic that does not exist, Transient."""
+    consumer = groupless(settings, "simstream-spans")
+    try:
+        found = {}
+        for topic in topics:
+            described = consumer.list_topics(topic, timeout=_TIMEOUT_SECONDS).topics[topic]
+            if described.error is not None:
+                raise Halt(f"topic {topic} does not exist: create it with `simstream topics`")
+            for number in sorted(described.partitions):
+                asked = TopicPartition(topic, number)
+                found[Partition(topic, number)] = Span(
+                    *consumer.get_watermark_offsets(asked, timeout=_TIMEOUT_SECONDS)
+                )
+        return found
+    except KafkaException as error:
+        raise Transient(f"the broker does not say how far topics reach: {error.args[0].str()}") from error
+    finally:
+        consumer.close()
+
+
+def first_records(
+    settings: KafkaSettings, offsets: Mapping[Partition, int], *, timeout_seconds: float = _TIMEOUT_SECONDS
+) -> dict[Partition, int | None]:
+    """The timestamp (ms) of the first record at or behind each offset; None where there is none.
+
+    An offset below the end does not mean that there is one: a transaction ends with a mark that nobody reads.
+    Raises Transient when the broker falls silent.
+    """
+    found: dict[Partition, int | None] = {}
+    consumer = groupless(settings, "simstream-probe", **{"enable.partition.eof": True})
+    try:
+        consumer.assign(_positions(offsets))
+        deadline = time.monotonic() + timeout_seconds
+        while len(found) < len(offsets):
+            if time.monotonic() > deadline:
+                raise Transient(f"the broker said nothing about {len(offsets) - len(found)} partitions")
+            for message in consumer.consume(1, 0.2):
+                part = Partition(message.topic() or "", message.partition() or 0)
+                reason = message.error()
+                if reason is None:
+                    found.setdefault(part, message.timestamp()[1])
+                elif reason.code() == END_OF_PARTITION:
+                    found.setdefault(part, None)
+                elif reason.fatal() or not reason.retriable():
+                    raise Halt(f"{part.topic} cannot be read: {reason.str()}")
+                else:
+                    continue
+                _leave(consumer, part)
+        return found
+    finally:
+        consumer.close()
+
+
+def _positions(offsets: Mapping[Partition, int]) -> list[TopicPartition]:
+    return [TopicPartition(part.topic, part.number, offset) for part, offset in offsets.items()]
+
+
+def _leave(consumer: Consumer, part: Partition) -> None:
+    """Read no more of it: one record was enough."""
+    consumer.pause([TopicPartition(part.topic, part.number)])
+
+
+def behind(commits: Mapping[Partition, int | None], wanted: Mapping[Partition, Span]) -> dict[Partition, int]:
+    """Where each partition goes on that is not committed to its end; that there are records is not said."""
+    places = {part: max(span.start, commits.get(part) or 0) for part, span in wanted.items()}
+    return {part: place for part, place in places.items() if place < wanted[part].end}
