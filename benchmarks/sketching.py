@@ -18,9 +18,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from adapters.behaviour_scripts import ITEM_REGISTERS, SHOPPER_REGISTERS, STATE_VERSION
-from adapters.redis_behaviour import Header
+from adapters.behaviour_scripts import ITEM_REGISTERS, STATE_VERSION
+from adapters.behaviour_state import Header
 from adapters.registers import distinct, distinct_each
+from adapters.shopper_scripts import SHOPPER_REGISTERS
 from consumers.interest import Scorer, SketchSettings
 from consumers.shopper_vectors import VectorSettings, shopper_weight, vector_of
 from schemas.events import UserEventType
@@ -103,18 +104,20 @@ def sketches_of(events: Interactions, settings: SketchSettings, kind: UserEventT
     )
     estimates = distinct_each(seen)
     bounds = np.searchsorted(pairs.item, np.arange(len(events.items) + 1)).tolist()
-    shopper, at = pairs.shopper.tolist(), pairs.at_seconds.tolist()
+    ranks = np.array([shopper.rank for shopper in known])
+    log_weights = np.full(len(pairs.item), log_weight)
+    score = scorer.scores(ranks[pairs.shopper], log_weights, pairs.at_seconds).tolist()
+    shopper = pairs.shopper.tolist()
     headers, kept = [], []
     for number, (start, end) in enumerate(pairwise(bounds)):
         scores = sorted(
-            (scorer.score(known[one], log_weight, second), members[one])
-            for one, second in zip(shopper[start:end], at[start:end], strict=True)
+            (value, members[one]) for one, value in zip(shopper[start:end], score[start:end], strict=True)
         )
         k = settings.members
-        tau = float(scores[k][0]) if len(scores) > k else math.inf
+        tau = scores[k][0] if len(scores) > k else math.inf
         shoppers = len(scores) if tau == math.inf else max(k + 1, math.floor(estimates[number] + 0.5))
         headers.append(Header(STATE_VERSION, 0.0, tau, min(k, len(scores)), 0, shoppers, seen[number]))
-        kept.append([(member, float(score)) for score, member in scores[:k]])
+        kept.append([(member, value) for value, member in scores[:k]])
     return Sketches(
         headers=headers,
         members=kept,

@@ -27,6 +27,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from decimal import Decimal
 from http import HTTPStatus
 from pathlib import Path
 from random import Random
@@ -302,7 +303,7 @@ class Events:
         before = self._products[chosen]
         update: dict[str, Any] = {"revision": self._revision, "occurred_at": datetime.now(UTC)}
         if kind == "price":
-            update["price"] = f"{self.sent}.25"
+            update["price"] = Decimal(self.sent) + Decimal("0.25")
         else:
             update["title"] = f"{before.title} {self._revision}"
         if kind == "new":

@@ -5,8 +5,8 @@ Writes  nothing
 Never   lets a candidate pass that could not be measured, or for want of queries
 
 A candidate passes when, with the settings' confidence,
-  it gains on what is new: the lower bound of the difference on the new window (or on unseen items) is not
-  below `least_gain`,
+  it gains on what is new: the lower bound of the difference on the new window (or on unseen items) is above
+  `least_gain`,
   it forgets little: on every other set the lower bound is not below -`most_loss`,
   no slice pays for the rest: of a slice with enough queries the upper bound is not below -`most_slice_loss`.
 Anything else is a refusal, and each reason stands in the manifest with its figures.
@@ -51,7 +51,7 @@ def judge(
         if whole.queries < settings.least_queries:
             continue
         if one.name in NEW:
-            gained = gained or whole.low >= settings.least_gain
+            gained = gained or whole.low > settings.least_gain
         elif whole.low < -settings.most_loss:
             reasons.append(_sentence(f"it may have forgotten more than {settings.most_loss}", whole))
         reasons += [

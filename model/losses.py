@@ -74,7 +74,7 @@ def cached(loss: MaskedContrastiveLoss, mini_batch: int) -> nn.Module:
     """The same loss with gradient caching (Gao et al. 2021), by the library's own mixin."""
     from sentence_transformers.base.losses.gradcache import CachedLossMixin
 
-    class Cached(CachedLossMixin, nn.Module):  # type: ignore[misc]
+    class Cached(CachedLossMixin, nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.model = loss.model
@@ -94,7 +94,7 @@ def cached(loss: MaskedContrastiveLoss, mini_batch: int) -> nn.Module:
                 raise ValueError("labels are the rows of the pair table, and there are none")
             found = loss.of_vectors([torch.cat(column) for column in reps], labels)
             if with_backward:
-                found.backward()
+                found.backward()  # type: ignore[no-untyped-call]
                 found = found.detach()
             return found
 

@@ -144,7 +144,7 @@ def merge_adapters(backbone: Any) -> None:
 
     for name, module in list(backbone.named_modules()):
         if isinstance(module, BaseTunerLayer):
-            module.merge(safe_merge=True)  # type: ignore[operator]
+            module.merge(safe_merge=True)
             parent_name, _, own = name.rpartition(".")
             setattr(backbone.get_submodule(parent_name), own, module.get_base_layer())
     backbone.requires_grad_(True)

@@ -25,7 +25,7 @@ def trainer_class() -> Any:
     from safetensors.torch import load_file, save_file
     from sentence_transformers import SentenceTransformerTrainer
 
-    class ReleaseTrainer(SentenceTransformerTrainer):  # type: ignore[misc]
+    class ReleaseTrainer(SentenceTransformerTrainer):
         """`pull` is how hard weights are drawn to the parent's: L2-SP (Li et al. 2018, eq. 3)."""
 
         pull: tuple[float, Mapping[str, torch.Tensor]] = (0.0, {})
@@ -33,7 +33,7 @@ def trainer_class() -> Any:
         def compute_loss(
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> Any:
-            loss = super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
+            loss: Any = super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
             strength, parent = self.pull
             if strength and self.model.training:
                 loss = loss + strength * sum(
@@ -54,7 +54,7 @@ def trainer_class() -> Any:
 
         def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
             """The library would save a model to load; adapters that are not merged yet have no such form."""
-            folder = Path(output_dir or self.args.output_dir)
+            folder = Path(output_dir or str(self.args.output_dir))
             folder.mkdir(parents=True, exist_ok=True)
             whole = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
             save_file({name: tensor.contiguous() for name, tensor in whole.items()}, folder / _STATE)

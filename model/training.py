@@ -18,6 +18,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,8 @@ def train(
     checkpoints = run / "checkpoints"
     resumed_at = _keep_whole(checkpoints)
     evaluator = _evaluator(examples.validation) if examples.validation is not None else None
+    # The library's callback takes its folder from here alone, when it is made.
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(run / "tensorboard")
     trainer = trainer_class()(
         model=model,
         args=_arguments(recipe, run, where, precision, steps_total, evaluates=evaluator is not None),
@@ -108,7 +111,6 @@ def train(
     )
     trainer.pull = (recipe.l2_sp, parent)
     trainer.remove_callback(PrinterCallback)
-    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(run / "tensorboard"))
     trainer.train(resume_from_checkpoint=bool(resumed_at) or None)
     if recipe.interpolate < 1 and recipe.method in ("full", "top"):
         interpolate(parent, model, recipe.interpolate)
@@ -206,9 +208,10 @@ def _arguments(
     recipe: Recipe, run: Path, device: torch.device, precision: str, steps: int, *, evaluates: bool
 ) -> Any:
     from sentence_transformers import SentenceTransformerTrainingArguments
-    from transformers.integrations import is_tensorboard_available
 
-    tracking = [one for one in recipe.tracking if one != "tensorboard" or is_tensorboard_available()]
+    tracking = [
+        one for one in recipe.tracking if one != "tensorboard" or find_spec("tensorboard") is not None
+    ]
     every = max(1, steps // recipe.evaluations)
     arguments: dict[str, Any] = {
         "output_dir": str(run / "checkpoints"),
@@ -278,9 +281,9 @@ def _evaluator(validation: RetrievalSet) -> Any:
     """Full ranking of the validation queries, as one of the library's evaluators."""
     from sentence_transformers.base.evaluation import BaseEvaluator
 
-    class FullRanking(BaseEvaluator):  # type: ignore[misc]
+    class FullRanking(BaseEvaluator):
         def __init__(self) -> None:
-            super().__init__()
+            super().__init__()  # type: ignore[no-untyped-call]
             self.primary_metric = BEST_BY
 
         def __call__(

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from adapters.redis_behaviour import Header
+from adapters.behaviour_state import Header
 from consumers.interest import SCORE_STEPS, shopper_of
 from consumers.shopper_vectors import VectorSettings, fingerprint, inclusion, vector_of
 from schemas.vectors import SparseVector

@@ -41,7 +41,7 @@ def ended(run: Path, store: ReleaseStore, settings: ModelSettings) -> Outcome:
 
 
 def test_a_run_ends_as_a_release_with_recipe_figures_and_verdict(tmp_path: Path) -> None:
-    run, store, settings = started(tmp_path, distil=0.1, hard_negatives=1)
+    run, store, settings = started(tmp_path, distil=0.1, hard_negatives=1, tracking=("tensorboard",))
     outcome = ended(run, store, settings)
     assert outcome.verdict.passed, outcome.verdict.reasons
     assert outcome.manifest is not None
@@ -51,6 +51,7 @@ def test_a_run_ends_as_a_release_with_recipe_figures_and_verdict(tmp_path: Path)
     assert manifest.training.recipe["hard_negatives"] == 1
     assert manifest.training.steps > 0
     assert manifest.training.curves
+    assert list((run / "tensorboard").glob("events.*"))
     assert manifest.text == parent.text
     assert manifest.encoder == parent.encoder
     assert set(manifest.files) == set(parent.files)

@@ -36,7 +36,8 @@ def model(noise: NDArray[np.float64] | float, *, seed: int = 0) -> NDArray[np.fl
     """A pair's texts lie at one point, less the noise of each text."""
     points = np.repeat(np.random.default_rng(5).normal(size=(150, 8)), 2, axis=0)
     points = points + np.random.default_rng(seed).normal(size=points.shape) * np.reshape(noise, (-1, 1))
-    return (points / np.linalg.norm(points, axis=1, keepdims=True)).astype(np.float32)
+    found: NDArray[np.float32] = (points / np.linalg.norm(points, axis=1, keepdims=True)).astype(np.float32)
+    return found
 
 
 def encode(vectors: NDArray[np.float32]) -> object:

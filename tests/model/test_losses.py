@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -47,9 +49,10 @@ def test_without_false_negatives_it_is_the_library_loss() -> None:
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
     model, pairs = Lookup(8), table()
+    library: Any = MultipleNegativesRankingLoss
     batch = features([0, 1, 2, 3], [4, 5, 6, 7])
     ours = loss_of(pairs, model)(batch, torch.arange(4))
-    theirs = MultipleNegativesRankingLoss(model)(batch, torch.arange(4))
+    theirs = library(model)(batch, torch.arange(4))
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
 
 
