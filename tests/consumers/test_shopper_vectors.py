@@ -63,7 +63,8 @@ def test_the_exponent_of_the_norm_is_a_setting_and_every_setting_is_in_the_finge
         VectorSettings(norm_exponent=0.6),
         VectorSettings(weigh_shoppers=False),
     ]
-    marks = {fingerprint(header(tau=1.0, shoppers=9), [0.5], one.mark) for one in settings}
+    weights = list(WEIGHTS.values())
+    marks = {fingerprint(header(tau=1.0, shoppers=9), weights, one.mark) for one in settings}
     assert len(marks) == len(settings)
 
 
