@@ -69,7 +69,7 @@ PRESETS: Mapping[str, str] = {
     "also bought": "complements",
 }
 #: Data sets of a small run, with how much of each: catalogue, questions.
-SMALL = {"abt-buy": (500, 200), "taobao-zh": (300, 100)}
+SMALL = {"abt-buy": (500, 200), "taobao-zh": (150, 15)}
 #: What fused figures were, less half a standard error; a data set without one was not measured in full yet.
 FLOORS: Mapping[tuple[str, str], float] = {
     ("amazon-magazines, also viewed", "recall@10"): 0.245,

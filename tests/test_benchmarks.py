@@ -298,7 +298,8 @@ def test_every_result_names_its_command_machine_and_data() -> None:
     for path in sorted(harness.RESULTS.glob("*.json")):
         result = result_json.validate_json(path.read_bytes())
         name = result.report.benchmark
-        assert path.stem == name
+        assert path.stem in (name, f"{name}-gpu")
+        assert path.stem == name or result.machine.gpu, f"{path.name} was measured without a GPU"
         assert name in benchmarks, f"{path.name} was made by a benchmark that is gone"
         assert result.mode == "full"
         assert result.command == f"python -m benchmarks --full {name}"

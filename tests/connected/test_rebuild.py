@@ -296,7 +296,7 @@ def test_what_retention_has_removed_is_said_and_too_much_of_it_switches_nothing(
     assert [shop.export(number) for number in (1, 2, 3, 4)] == [[], [], [], state]
 
 
-def wait_until(reached: Callable[[], object], timeout_seconds: float = 30.0) -> None:
+def wait_until(reached: Callable[[], object], timeout_seconds: float = 90.0) -> None:
     deadline = threading.Event()
     timer = threading.Timer(timeout_seconds, deadline.set)
     timer.daemon = True

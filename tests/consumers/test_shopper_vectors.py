@@ -63,8 +63,21 @@ def test_the_exponent_of_the_norm_is_a_setting_and_every_setting_is_in_the_finge
         VectorSettings(norm_exponent=0.6),
         VectorSettings(weigh_shoppers=False),
     ]
-    marks = {fingerprint(header(tau=1.0, shoppers=9), one.mark) for one in settings}
+    weights = list(WEIGHTS.values())
+    marks = {fingerprint(header(tau=1.0, shoppers=9), weights, one.mark) for one in settings}
     assert len(marks) == len(settings)
+
+
+def test_all_that_a_vector_is_made_from_is_in_its_fingerprint() -> None:
+    plain = VectorSettings().mark
+    marks = {
+        fingerprint(header(tau=1.0, shoppers=9), [0.5, 0.5], plain),
+        fingerprint(header(tau=2.0, shoppers=9), [0.5, 0.5], plain),
+        fingerprint(header(tau=math.inf, shoppers=9), [0.5, 0.5], plain),
+        fingerprint(header(tau=1.0, shoppers=8), [0.5, 0.5], plain),
+        fingerprint(header(tau=1.0, shoppers=9), [0.5, 0.4], plain),
+    }
+    assert len(marks) == 5
 
 
 def test_nobody_makes_an_empty_vector() -> None:

@@ -152,7 +152,7 @@ class LivingShop:
         for future in admin.delete_records(ends).values():
             future.result(20.0)
 
-    def drain(self, timeout_seconds: float = 60.0) -> None:
+    def drain(self, timeout_seconds: float = 150.0) -> None:
         """Return once everything that was published is in the live state and collection, and committed."""
         deadline = time.monotonic() + timeout_seconds
         self.shop.flush(timeout_seconds)
