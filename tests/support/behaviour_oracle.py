@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -233,10 +234,18 @@ def _parts(item: dict[str, Any] | None) -> tuple[Any, Any]:
 
 
 def _wrong_trends(store: BehaviourStore, wanted: Mapping[str, Any]) -> list[str]:
-    """Items that a trending bucket has with another figure than their shoppers', or not at all."""
+    """Items that a trending bucket has with another figure than their shoppers', or not at all.
+
+    Buckets so old that no list of them is written any more are passed over.
+    """
     wrong = set()
-    for tier in range(len(TIERS)):
-        numbers = sorted({number for item in wanted.values() for number in item["tiers"][tier]})
+    now = time.time()
+    for tier, (width, kept) in enumerate(TIERS):
+        numbers = sorted(
+            number
+            for number in {number for item in wanted.values() for number in item["tiers"][tier]}
+            if (number + kept + 2) * width > now
+        )
         listed = [dict(items) for items in store.trend(tier, numbers, 1_000_000)]
         for number, items in zip(numbers, listed, strict=True):
             for product_id, item in wanted.items():
