@@ -9,11 +9,16 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import socket
+import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import httpx
 
@@ -22,13 +27,14 @@ from adapters.index import open_index
 from adapters.index_port import release_of
 from adapters.kafka_log import TopicLog, read_to_end
 from adapters.redis_items import ItemStore
+from adapters.redis_rollouts import TRAINER_LEASE
 from adapters.releases import ReleaseStore
 from app.discovery import find_stack
 from app.settings import Settings
-from app.wiring import alias_of, open_store, patiently
+from app.wiring import alias_of, open_board, open_store, patiently
 from consumers.archive import DAY_MS, Archiver, Followed
 from consumers.erasures import Erasures
-from schemas.errors import Halt
+from schemas.errors import Halt, Transient
 
 if TYPE_CHECKING:
     from model.candidate import Outcome
@@ -36,21 +42,45 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: How long a killed trainer keeps others away.
+LEASE_SECONDS = 60.0
 #: Items read from Redis at a time.
 _BATCH = 1_000
 
 
-def of_stack(settings: Settings, data_dir: Path) -> Settings:
-    """Settings with the addresses of the embedded stack in `data_dir`, where they name none themselves."""
-    stack = find_stack(data_dir)
-    if stack is None:
-        return settings
-    update: dict[str, object] = {}
-    if "bootstrap_servers" not in settings.kafka.model_fields_set:
-        update["kafka"] = settings.kafka.model_copy(update={"bootstrap_servers": stack.kafka})
-    if "url" not in settings.redis.model_fields_set:
-        update["redis"] = settings.redis.model_copy(update={"url": stack.redis})
-    return settings.model_copy(update=update)
+@contextmanager
+def the_only_trainer(settings: Settings) -> Iterator[None]:
+    """Hold the trainer's lease meanwhile, renewed on a thread. Raises Halt while another trainer runs.
+
+    One that was killed is succeeded as soon as its lease has run out.
+    """
+    board, holder = open_board(settings), f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:6]}"
+    token = patiently("redis", lambda: board.take(TRAINER_LEASE, holder, LEASE_SECONDS))
+    if token is None:
+        raise Halt(
+            f"another trainer is at work ({board.holder(TRAINER_LEASE)}): wait for it, or, if it was killed, "
+            f"for {LEASE_SECONDS:.0f} s"
+        )
+    done = threading.Event()
+
+    def renew() -> None:
+        while not done.wait(LEASE_SECONDS / 3):
+            try:
+                if not board.renew(TRAINER_LEASE, holder, LEASE_SECONDS, token=token):
+                    log.warning("trainer_lease_lost holder=%s", holder)
+                    return
+            except Transient as error:
+                log.warning("trainer_lease_not_renewed reason=%s", error)
+
+    renewing = threading.Thread(target=renew, name="trainer-lease", daemon=True)
+    renewing.start()
+    try:
+        yield
+    finally:
+        done.set()
+        renewing.join()
+        with suppress(Transient):
+            board.let_go(TRAINER_LEASE, token=token)
 
 
 def live_release(settings: Settings, data_dir: Path) -> str:

@@ -51,4 +51,3 @@ class GateSettings(Frozen):
     most_loss: float = Field(default=0.02, ge=0)
     most_slice_loss: float = Field(default=0.05, ge=0)
     samples: int = Field(default=2_000, ge=100)
-    approval: bool = False

@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app.commands.releases import request
+from app.discovery import stack_settings
 from app.observability import configure_logging
 from app.settings import Settings, load_settings
+from app.wiring import open_board
 
 if TYPE_CHECKING:
     from consumers.archive import Followed
@@ -47,9 +50,9 @@ def show_archive(
 @archive.command("follow")
 def follow_archive(data_dir: DataDir = Path("var")) -> None:
     """Bring the archive up to the end of user.events; `simstream train` does so first."""
-    from app.learning import follow, of_stack
+    from app.learning import follow
 
-    print(_followed(follow(of_stack(_settings(), data_dir))))
+    print(_followed(follow(_settings(data_dir))))
 
 
 def train(
@@ -63,17 +66,19 @@ def train(
 ) -> None:
     """Follow the topics, fine-tune the live release, judge the candidate and publish it.
 
-    It stays a candidate: `simstream releases` makes one live. The exit code is 0 also when the gate refuses.
+    One that passes the gate stays a candidate until `simstream releases promote`, or goes live by itself
+    where SIMSTREAM_ROLLOUT__APPROVAL is automatic. The exit code is 0 also when the gate refuses.
     """
     if not once:
-        raise ValueError("give --once: runs on a schedule are started by `simstream up`")
-    from app.learning import follow, live_release, of_stack, train_once
+        raise ValueError("give --once: there is no schedule of our own yet, let cron or a job call this")
+    from app.learning import follow, live_release, the_only_trainer, train_once
 
-    settings = of_stack(_settings(), data_dir)
-    _say(_followed(follow(settings)))
-    start = parent or live_release(settings, data_dir)
-    _say(f"training from {start}")
-    outcome = train_once(settings, parent=start, recipe_file=recipe, golden=golden)
+    settings = _settings(data_dir)
+    with the_only_trainer(settings):
+        _say(_followed(follow(settings)))
+        start = parent or live_release(settings, data_dir)
+        _say(f"training from {start}")
+        outcome = train_once(settings, parent=start, recipe_file=recipe, golden=golden)
     for figure in outcome.verdict.figures:
         where = f"{figure.name}, {figure.slice}" if figure.slice else figure.name
         print(
@@ -86,7 +91,13 @@ def train(
         print("nothing was published")
     else:
         said = "passed the gate" if outcome.verdict.passed else "did not pass the gate"
-        print(f"candidate {outcome.manifest.release_id} {said}")
+        release_id = outcome.manifest.release_id
+        print(f"candidate {release_id} {said}")
+        if outcome.verdict.passed and settings.rollout.approval == "automatic":
+            asked = request(settings, open_board(settings), release_id)
+            print(f"{asked.collection} is filled and goes live by itself: see `simstream releases list`")
+        elif outcome.verdict.passed:
+            print(f"`simstream releases promote {release_id}` makes it live")
 
 
 def register(app: typer.Typer) -> None:
@@ -95,10 +106,10 @@ def register(app: typer.Typer) -> None:
     app.command()(train)
 
 
-def _settings() -> Settings:
+def _settings(data_dir: Path) -> Settings:
     settings = load_settings()
     configure_logging(settings.log)
-    return settings
+    return stack_settings(settings, data_dir)
 
 
 def _followed(found: Followed) -> str:

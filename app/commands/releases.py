@@ -96,7 +96,7 @@ def promote(
     settings = _settings(data_dir)
     ReleaseStore(settings.releases).manifest(release)
     board = open_board(settings)
-    asked = _asked(settings, board, release, overrule=against_the_gate)
+    asked = request(settings, board, release, overrule=against_the_gate)
     follow(board, asked, wait=wait, timeout=timeout)
 
 
@@ -135,7 +135,7 @@ def _settings(data_dir: Path) -> Settings:
     return stack_settings(load_settings(), data_dir)
 
 
-def _asked(settings: Settings, board: RolloutBoard, release: str, *, overrule: bool) -> Rollout:
+def request(settings: Settings, board: RolloutBoard, release: str, *, overrule: bool = False) -> Rollout:
     """The request for a release. One that is live by the alias has perhaps no record yet."""
     index = open_index(settings.qdrant)
     try:
