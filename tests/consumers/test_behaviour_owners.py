@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from random import Random
 from typing import Any
 
@@ -20,7 +21,7 @@ from consumers.debounce import DebounceSettings
 from consumers.interactions import Interaction
 from consumers.progress import Delivery, Progress
 from schemas.errors import Transient
-from tests.consumers.test_behaviour import SETTINGS, SKETCH, TOPICS, Publisher, drawn, record
+from tests.consumers.test_behaviour import NOW, SETTINGS, SKETCH, TOPICS, Publisher, drawn, record
 from tests.support.behaviour_oracle import Damage, Logged, damage
 from tests.support.servers import Redis
 
@@ -30,6 +31,12 @@ QUICK = DebounceSettings(
 FAILS = 0.15
 PARTITIONS = range(3)
 PATIENCE_SECONDS = 60.0
+#: Since the log was written: the clock moves, and stands where the log's events are recent.
+AGE = datetime.now(UTC) - NOW
+
+
+def the_logs_clock() -> datetime:
+    return datetime.now(UTC) - AGE
 
 
 class Flaky(BehaviourStore):
@@ -170,7 +177,11 @@ def test_owners_at_once_on_a_redis_that_fails_at_any_step_count_once_and_forget_
     handlers = []
     for one in stores:
         publisher: Any = LookingUp(store, seen)
-        handlers.append(BehaviourHandler(store=one, publisher=publisher, topics=TOPICS, settings=settings))
+        handlers.append(
+            BehaviourHandler(
+                store=one, publisher=publisher, topics=TOPICS, settings=settings, now=the_logs_clock
+            )
+        )
     commits = dict.fromkeys(PARTITIONS, 0)
     owners = [
         Owner(handler, log, commits, Random(seed * 100 + number)) for number, handler in enumerate(handlers)
@@ -183,7 +194,9 @@ def test_owners_at_once_on_a_redis_that_fails_at_any_step_count_once_and_forget_
     print(f"{again} records handled again, {failed} failures of Redis")
     assert again > 400
     assert failed > 15
-    found: Damage = damage(store, log, SKETCH, recent_kept=SETTINGS.recent_items, seen=seen)
+    found: Damage = damage(
+        store, log, SKETCH, recent_kept=SETTINGS.recent_items, seen=seen, now=the_logs_clock()
+    )
     assert found.nothing, repr(found)
     for handler in handlers:
         handler.close()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -198,8 +197,12 @@ def damage(
     *,
     recent_kept: int,
     seen: Mapping[str, str],
+    now: datetime | None = None,
 ) -> Damage:
-    """What a log should have come to against what is in Redis; `seen` is by item, at its latest hint."""
+    """What a log should have come to against what is in Redis; `seen` is by item, at its latest hint.
+
+    `now` is the clock of whoever wrote, where it was not the real one.
+    """
     wanted, found = expected_items(log, settings), items_in(store)
     users: dict[str, list[Logged]] = defaultdict(list)
     for one in log:
@@ -214,7 +217,7 @@ def damage(
     for product_id, state in zip(wanted, store.states(list(wanted)), strict=True):
         if state is not None and state.header.members and seen.get(product_id) != state.header.mark:
             answer.silent.append(product_id)
-    answer.trends = _wrong_trends(store, wanted)
+    answer.trends = _wrong_trends(store, wanted, (now or datetime.now(UTC)).timestamp())
     for user_id, events in users.items():
         name = name_of(user_id, settings)
         (registers,) = store.touched([name])
@@ -233,13 +236,12 @@ def _parts(item: dict[str, Any] | None) -> tuple[Any, Any]:
     return (item["totals"], item["newest"], counts), (item["sketch"], item["tau"], item["registers"], people)
 
 
-def _wrong_trends(store: BehaviourStore, wanted: Mapping[str, Any]) -> list[str]:
+def _wrong_trends(store: BehaviourStore, wanted: Mapping[str, Any], now: float) -> list[str]:
     """Items that a trending bucket has with another figure than their shoppers', or not at all.
 
     Buckets so old that no list of them is written any more are passed over.
     """
     wrong = set()
-    now = time.time()
     for tier, (width, kept) in enumerate(TIERS):
         numbers = sorted(
             number

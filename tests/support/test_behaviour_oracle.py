@@ -13,7 +13,7 @@ from adapters.redis_behaviour import BehaviourStore
 from adapters.redis_client import RedisSettings, connect
 from adapters.redis_nodes import RedisNodes
 from consumers.behaviour import BehaviourHandler
-from tests.consumers.test_behaviour import SETTINGS, SKETCH, TOPICS, Publisher, drawn, feed
+from tests.consumers.test_behaviour import NOW, SETTINGS, SKETCH, TOPICS, Publisher, drawn, feed
 from tests.support.behaviour_oracle import Damage, damage, name_of
 from tests.support.servers import Redis
 
@@ -34,7 +34,9 @@ def store(client: redis.Redis, namespace: str) -> BehaviourStore:
     """What the whole log came to."""
     made = BehaviourStore(nodes=RedisNodes(client), namespace=namespace, sketch_members=SKETCH.members)
     publisher: Any = Publisher()
-    handler = BehaviourHandler(store=made, publisher=publisher, topics=TOPICS, settings=SETTINGS)
+    handler = BehaviourHandler(
+        store=made, publisher=publisher, topics=TOPICS, settings=SETTINGS, now=lambda: NOW
+    )
     feed(handler, LOG)
     handler.close()
     return made
@@ -46,7 +48,7 @@ def looked_up(store: BehaviourStore) -> dict[str, str]:
 
 
 def found(store: BehaviourStore, seen: dict[str, str]) -> Damage:
-    return damage(store, LOG, SKETCH, recent_kept=SETTINGS.recent_items, seen=seen)
+    return damage(store, LOG, SKETCH, recent_kept=SETTINGS.recent_items, seen=seen, now=NOW)
 
 
 def test_what_the_log_comes_to_is_no_damage(store: BehaviourStore) -> None:
@@ -71,7 +73,7 @@ def test_an_event_that_is_missing_or_too_many_is_a_wrong_counter(store: Behaviou
         replace(last, offset=last.offset + 9, event=last.event.model_copy(update={"event_id": "x"})),
     ]
     for log in (longer, LOG[:-1]):
-        answer = damage(store, log, SKETCH, recent_kept=SETTINGS.recent_items, seen=seen)
+        answer = damage(store, log, SKETCH, recent_kept=SETTINGS.recent_items, seen=seen, now=NOW)
         assert answer.counters == [last.event.product_id]
 
 
