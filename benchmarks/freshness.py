@@ -55,39 +55,60 @@ Kind = Literal["text", "price"]
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much of it."""
+    """How much of it. `texts` are changed texts per second where nothing else happens; the last is judged."""
 
     items: int
     seconds: float
     imported: int
+    texts: tuple[float, ...]
 
 
 def run(*, small: bool, data: Path | None) -> Report:
-    """1,000 items, a minute of texts, two of the mix, 20,000 imported; in small 200, ten seconds, 1,000."""
-    sizes = Sizes(200, 10.0, 1_000) if small else Sizes(1_000, 60.0, 20_000)
+    """1,000 items, a minute of texts, two of the mix, 20,000 imported; in small 200, ten seconds, 1,000.
+
+    Fifty texts a second are more than two cores without bf16 can embed beside everything else: what is
+    measured then is a queue. So half of that is measured as well, and a small run sends 20.
+    """
+    sizes = Sizes(200, 10.0, 1_000, (20.0,)) if small else Sizes(1_000, 60.0, 20_000, (25.0, 50.0))
     products = [_plain(product, n) for n, product in enumerate(_shop(sizes.items + sizes.imported))]
     live, imported = products[: sizes.items], products[sizes.items :]
     with embedded_stack() as stack:
         publisher, updates = Publisher(stack.settings), Updates(stack)
         import_catalogue(stack, publisher, updates, live)
-        print(f"50 changed texts/s for {sizes.seconds:.0f} s")
-        alone = Load("alone", stack, publisher, live)
-        alone.run(sizes.seconds, texts_per_second=50.0, prices_per_second=0.0)
+        alone = {}
+        for rate in sizes.texts:
+            print(f"{rate:g} changed texts/s for {sizes.seconds:.0f} s", flush=True)
+            load = Load("alone", stack, publisher, live, f"at {rate:g}")
+            load.run(sizes.seconds, texts_per_second=rate, prices_per_second=0.0)
+            alone[rate] = load.waits["text"]
         print(f"10 texts/s and 500 prices/s while {sizes.imported} items are imported")
-        busy = Load("busy", stack, publisher, live)
+        busy = Load("busy", stack, publisher, live, "busy")
         importing = threading.Thread(target=publish, args=(publisher, imported), kwargs={"headers": BULK})
         importing.start()
         busy.run(sizes.seconds * 2, texts_per_second=10.0, prices_per_second=500.0)
         importing.join()
         updates.close()
         publisher.close()
-    text, busy_text, busy_price = alone.waits["text"], busy.waits["text"], busy.waits["price"]
+    *easier, judged = sizes.texts
+    text, busy_text, busy_price = alone[judged], busy.waits["text"], busy.waits["price"]
     note = "10 texts/s + 500 prices/s during a bulk import"
     return Report(
         benchmark=NAME,
         figures=[
-            _latency("changed text searchable, p50", text, 50, 150.0, "50 texts/s"),
-            _latency("changed text searchable, p99", text, 99, 1_000.0, "50 texts/s"),
+            *(
+                Figure(
+                    f"changed text searchable, p{percent}",
+                    round(percentile(alone[rate], percent) * 1000, 1),
+                    "ms",
+                    kind="latency",
+                    note=f"{rate:g} texts/s",
+                    headline=True,
+                )
+                for rate in easier
+                for percent in (50, 99)
+            ),
+            _latency("changed text searchable, p50", text, 50, 150.0, f"{judged:g} texts/s"),
+            _latency("changed text searchable, p99", text, 99, 1_000.0, f"{judged:g} texts/s"),
             _latency("changed text searchable, p99", busy_text, 99, 2_000.0, note),
             _latency("changed price searchable, p99", busy_price, 99, 1_000.0, note),
             Figure(
@@ -139,10 +160,15 @@ class Load:
     """Changes at fixed times, and samplers beside them. `waits` holds seconds by kind of change."""
 
     def __init__(
-        self, name: str, stack: RunningStack, publisher: Publisher, items: Sequence[ProductUpserted]
+        self,
+        kind: str,
+        stack: RunningStack,
+        publisher: Publisher,
+        items: Sequence[ProductUpserted],
+        name: str,
     ) -> None:
         self._name = name
-        self._samples_per_second = SAMPLES_PER_SECOND[name]
+        self._samples_per_second = SAMPLES_PER_SECOND[kind]
         self._address = stack.http.removeprefix("http://")
         self._publisher = publisher
         self._items = {position: item for position, item in enumerate(items)}
