@@ -259,6 +259,8 @@ class Runner(Generic[E]):
                 unread.append((record, delivery))
             else:
                 bulk.append(Unread(record, delivery))
+        # Before they count as read: whoever sees all read and none in hand may take them for done.
+        IN_FLIGHT_RECORDS.labels(consumer=self._handler.name).inc(len(records))
         for topic, count in Counter(record.topic for record in records).items():
             RECORDS_TOTAL.labels(consumer=self._handler.name, topic=topic).inc(count)
         live += self._read(unread)
