@@ -9,11 +9,11 @@ from app.learning import the_only_trainer
 from app.settings import Settings
 from app.wiring import open_board
 from schemas.errors import Halt
-from tests.support.servers import LocalRedis
+from tests.support.servers import Redis
 
 
 @pytest.fixture
-def settings(redis_server: LocalRedis, namespace: str) -> Settings:
+def settings(redis_server: Redis, namespace: str) -> Settings:
     return Settings.model_validate({"redis": {"url": redis_server.url}, "namespace": namespace})
 
 
