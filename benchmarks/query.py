@@ -88,28 +88,8 @@ def run(*, small: bool, data: Path | None) -> Report:
             overlap = [catalogue.overlap(body, one_by_one(host, port, body)) for body in compared]
             texts = [{"text": catalogue.products[draw.randrange(items)].title} for _ in range(count // 4)]
             search = load(host, port, texts, rate=rate / 5, path="/v1/search")
-    latencies = [one.latency for one in timed]
-    overheads = [one.latency - one.index for one in timed]
     figures = [
-        Figure("fused query p50", round(percentile(latencies, 50), 2), "ms", kind="latency", headline=True),
-        Figure(
-            "fused query p99",
-            round(percentile(latencies, 99), 2),
-            "ms",
-            target=30.0,
-            direction="at most",
-            kind="latency",
-            headline=True,
-        ),
-        Figure(
-            "median overhead over the index's own calls",
-            round(statistics.median(overheads), 2),
-            "ms",
-            target=5.0,
-            direction="at most",
-            kind="latency",
-        ),
-        Figure("index's own calls p50", round(statistics.median(one.index for one in timed), 2), "ms"),
+        *latency_figures(timed, p99_ms=30.0),
         Figure(
             "overlap@10 with every item scored exactly",
             round(statistics.fmean(overlap), 4),
@@ -142,6 +122,27 @@ def run(*, small: bool, data: Path | None) -> Report:
         data="synthetic shop with reviews and shoppers; seeds are items, filters are stock with category, "
         "price ratio or brand cap",
     )
+
+
+def latency_figures(timed: Sequence[Timed], *, p99_ms: float, note: str = "") -> list[Figure]:
+    """What a steady load took: median, slowest hundredth, and how much of it the service added."""
+    latencies = [one.latency for one in timed]
+
+    def figure(name: str, value: float, target: float | None) -> Figure:
+        return Figure(
+            name, round(value, 2), "ms", target, "at most", kind="latency", note=note, headline=True
+        )
+
+    return [
+        figure("fused query p50", percentile(latencies, 50), None),
+        figure("fused query p99", percentile(latencies, 99), p99_ms),
+        figure(
+            "median overhead over the index's own calls",
+            statistics.median(one.latency - one.index for one in timed),
+            5.0,
+        ),
+        Figure("index's own calls p50", round(statistics.median(one.index for one in timed), 2), "ms"),
+    ]
 
 
 def serve(folder: Path) -> None:

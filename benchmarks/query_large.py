@@ -11,13 +11,12 @@ Never   shares an interpreter between load and service
 
 from __future__ import annotations
 
-import statistics
 import tempfile
 from pathlib import Path
 from random import Random
 
 from benchmarks.harness import Figure, Report, percentile
-from benchmarks.query import CONNECTIONS, Timed, load, serving
+from benchmarks.query import CONNECTIONS, Timed, latency_figures, load, serving
 from benchmarks.query_catalogue import SEED, Catalogue
 
 NAME = "query-large"
@@ -49,36 +48,9 @@ def run(*, small: bool, data: Path | None) -> Report:
                 if slowest > ALLOWED_MS:
                     break
                 kept, rate = rate, rate + STEP_QUERIES_PER_SECOND
-    latencies = [one.latency for one in fixed]
     note = f"{items:,} items"
     figures = [
-        Figure(
-            "fused query p50",
-            round(percentile(latencies, 50), 2),
-            "ms",
-            kind="latency",
-            note=note,
-            headline=True,
-        ),
-        Figure(
-            "fused query p99",
-            round(percentile(latencies, 99), 2),
-            "ms",
-            target=ALLOWED_MS,
-            direction="at most",
-            kind="latency",
-            note=note,
-        ),
-        Figure(
-            "median overhead over the index's own calls",
-            round(statistics.median(one.latency - one.index for one in fixed), 2),
-            "ms",
-            target=5.0,
-            direction="at most",
-            kind="latency",
-            note=note,
-        ),
-        Figure("index's own calls p50", round(statistics.median(one.index for one in fixed), 2), "ms"),
+        *latency_figures(fixed, p99_ms=ALLOWED_MS, note=note),
         Figure(
             "highest rate with p99 within 40 ms", kept, "queries/s", kind="rate", note=note, headline=True
         ),

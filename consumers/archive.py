@@ -6,7 +6,7 @@ Never   keeps a user id, an impression, or an event that its shopper asked to be
 
 1. read     from the largest end among the files to the end of the topic
 2. write    one file per partition and `file_records`, named by its offsets
-3. erase    rows of shoppers in user.erasures, and of products that are gone
+3. erase    rows of shoppers in user.erasures (products that are gone are left out of training alone)
 4. fold     what has left the window, into a sample: so many shoppers of each category and period
 
 Of a shopper who stays, everything of that period stays, for pairs are made of sessions. Those kept of a cell
