@@ -91,7 +91,7 @@ def live_release(settings: Settings, data_dir: Path) -> str:
     stack = find_stack(data_dir)
     if stack is not None:
         try:
-            answer = httpx.get(f"{stack.http}/v1/release", timeout=30)
+            answer = httpx.get(f"{stack.http}/v1/release", timeout=30, headers=settings.api.client_headers())
             answer.raise_for_status()
             return str(answer.json()["release_id"])
         except httpx.HTTPError as error:

@@ -1,11 +1,12 @@
 """Every setting of simstream, joined once; the only module that reads the environment.
 
-Reads   environment variables `SIMSTREAM_SECTION__NAME` and the file `.env` (the environment wins)
+Reads   environment variables `SIMSTREAM_SECTION__NAME` and the file `.env` (the environment wins); for
+        `SIMSTREAM_SECTION__NAME_FILE` the file that it names: secrets as containers mount them
 Writes  nothing
 Never   guesses: an unknown variable, or a value that does not fit, is refused with its name and the fix
 
 Each section is declared beside what it configures (adapters/kafka.py declares `KafkaSettings`, ...).
-A list may be given as JSON or separated by commas, a mapping as a JSON object.
+A list may be given as JSON or separated by commas (in a file also one a line), a mapping as a JSON object.
 """
 
 from __future__ import annotations
@@ -41,12 +42,15 @@ from model.learning_settings import GateSettings, PairSettings, TrainingSettings
 from model.settings import ModelSettings
 from schemas.events import Frozen
 from schemas.topics import Topics
+from service.keys import ApiSettings
 from service.settings import ServiceSettings
 
 PREFIX = "SIMSTREAM_"
 #: Variables of the tests and benchmarks: where data sets and downloaded servers are kept.
 NOT_SETTINGS = frozenset({"SIMSTREAM_DATA", "SIMSTREAM_CACHE"})
 DELIMITER = "__"
+#: `NAME_FILE` names a file with the value of `NAME`.
+FILE_SUFFIX = "_file"
 HIDDEN = "**********"
 #: Names whose values are never printed, wherever they stand (librdkafka's options included).
 _SECRET_NAME = re.compile(
@@ -84,6 +88,7 @@ class Settings(Frozen):
     releases: ReleaseSettings = ReleaseSettings()
     model: ModelSettings = ModelSettings()
     service: ServiceSettings = ServiceSettings()
+    api: ApiSettings = ApiSettings()
     loop: RunnerSettings = RunnerSettings()
     embeddings: EmbeddingsSettings = EmbeddingsSettings()
     reviews: ReviewsSettings = ReviewsSettings()
@@ -121,6 +126,14 @@ def load_settings(env: Mapping[str, str] | None = None) -> Settings:
             continue
         path = name[len(PREFIX) :].lower().split(DELIMITER)
         field = _field_at(path)
+        if field is None and path[-1].endswith(FILE_SUFFIX):
+            path[-1] = path[-1].removesuffix(FILE_SUFFIX)
+            field = _field_at(path)
+            try:
+                value = _content(name, value, found)
+            except InvalidSettings as error:
+                problems.append(str(error))
+                continue
         if field is None:
             problems.append(_unknown(name))
             continue
@@ -160,6 +173,18 @@ def _environment() -> dict[str, str]:
     return {**from_file, **{name: value for name, value in os.environ.items() if name.startswith(PREFIX)}}
 
 
+def _content(name: str, file: str, found: Mapping[str, str]) -> str:
+    """What the file of a `NAME_FILE` holds, without the white space around it. Raises InvalidSettings."""
+    plain = name[: -len(FILE_SUFFIX)]
+    if plain in found:
+        raise InvalidSettings(f"{name} and {plain} are both set: keep one")
+    try:
+        return Path(file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise InvalidSettings(f"{name}: cannot read {file!r}: {reason}") from None
+
+
 def _model_of(annotation: Any) -> type[BaseModel] | None:
     """The model an annotation stands for, through `X | None`; None for plain values."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
@@ -196,7 +221,7 @@ def _decoded(field: FieldInfo, value: str) -> Any:
         text = value.strip()
         if text.startswith("["):
             return _json(text)
-        return [part.strip() for part in text.split(",") if part.strip()]
+        return [part.strip() for part in re.split(r"[,\n]", text) if part.strip()]
     if dict in kinds or Mapping in kinds:
         return _json(value)
     if value == "" and type(None) in kinds:
@@ -226,10 +251,17 @@ def _wrong(error: ValidationError) -> str:
             (leaf for leaf, _ in _leaves(Settings, ()) if list(leaf) == path[: len(leaf)]), default=()
         )
         name = PREFIX + DELIMITER.join(known or path).upper()
-        secret = isinstance(detail["input"], SecretStr) or _SECRET_NAME.search(path[-1]) or "url" in path[-1]
-        got = "" if secret else f" (got {detail['input']!r})"
+        got = "" if _is_secret(path, detail["input"]) else f" (got {detail['input']!r})"
         sentences.append(f"{name}: {detail['msg']}{got}")
     return "; ".join(sentences)
+
+
+def _is_secret(path: list[str], value: Any) -> bool:
+    """Whether a wrong value may not be repeated: secrets, addresses (passwords), and whole mappings."""
+    if isinstance(value, SecretStr | Mapping):
+        return True
+    names = [part for part in path if not part.isdigit()]
+    return any(_SECRET_NAME.search(name) or "url" in name or name.endswith("options") for name in names)
 
 
 def _hidden(name: str, value: Any) -> str:

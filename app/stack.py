@@ -43,6 +43,7 @@ from app.wiring import (
 )
 from app.written_collections import Instance, WrittenCollections
 from schemas.errors import Halt
+from service.access import Keyring
 from service.api import create_app
 
 log = logging.getLogger(__name__)
@@ -61,6 +62,7 @@ _TANSU_OPTIONS = {
 }
 #: A fetch costs Tansu 1.6 ms of a core: six consumers that ask every 20 ms kept half a core busy for nothing.
 _TANSU_UNHURRIED_OPTIONS = {"fetch.wait.max.ms": "300"}
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 Say = Callable[[str], None]
 
 
@@ -103,6 +105,17 @@ class Service:
     def stop(self) -> None:
         """Finish the requests in hand, then end `run`."""
         self._server.should_exit = True
+
+
+def open_keyring(settings: Settings) -> Keyring:
+    """The keys of the API; says so where the service is open to more than this machine."""
+    keyring = Keyring(settings.api)
+    if not keyring and settings.service.host not in LOOPBACK:
+        log.warning(
+            "api_without_keys host=%s: everybody who reaches it may ask; `simstream keys new` makes a key",
+            settings.service.host,
+        )
+    return keyring
 
 
 def _bound(host: str, port: int) -> socket.socket:
@@ -216,6 +229,7 @@ def _start(
             settings=settings.service,
             alias=alias_of(settings),
             behaviour=state,
+            keyring=open_keyring(settings),
             registry=registry_of([child.metrics for child in children]),
         ),
         host=settings.service.host,
@@ -261,6 +275,7 @@ def serve_alone(settings: Settings, *, port: int | None = None) -> None:
             settings=settings.service,
             alias=alias_of(settings),
             behaviour=state,
+            keyring=open_keyring(settings),
         ),
         host=settings.service.host,
         port=settings.service.port if port is None else port,

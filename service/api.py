@@ -19,11 +19,13 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from adapters.index_port import LIVE_ALIAS, VectorIndex
-from schemas.api import Answer, ItemView, Problem, ReleaseView, SearchRequest, SimilarRequest
+from schemas.api import Answer, ItemView, Problem, QueryOptions, ReleaseView, SearchRequest, SimilarRequest
 from schemas.behaviour import BehaviourReader
 from schemas.items import Items
 from service import problems
+from service.access import Access, Keyring, caller
 from service.catalogue import Catalogue
+from service.keys import Scope
 from service.middleware import BodyLimit, Measured
 from service.parameters import RecommendationForm, ShortForm, TrendingForm
 from service.query import QueryEngine
@@ -79,10 +81,12 @@ def create_app(
     alias: str = LIVE_ALIAS,
     registry: CollectorRegistry = REGISTRY,
     behaviour: BehaviourReader | None = None,
+    keyring: Keyring | None = None,
 ) -> FastAPI:
     """The application. Everything it needs is handed in open; it closes nothing.
 
     `alias` names the live collection (namespace included). Requests beyond `settings.threads` at a time wait.
+    With a `keyring` that is not empty nothing but health answers without a key.
     Without `behaviour` the routes that need it answer 503, and items show no counters.
     """
     catalogue = Catalogue(
@@ -104,6 +108,8 @@ def create_app(
         redirect_slashes=False,
     )
     problems.install(app, retry_after_seconds=settings.retry_after_seconds)
+    if keyring:
+        app.add_middleware(Access, keyring=keyring)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(Measured)
     app.include_router(_ranking(engine, catalogue, workers))
@@ -138,6 +144,16 @@ ItemId = Annotated[str, Path(min_length=1, max_length=256, examples=["B00X"])]
 UserId = Annotated[str, Path(min_length=1, max_length=256, examples=["u000123"])]
 
 
+Asked = TypeVar("Asked", bound=QueryOptions)
+
+
+def _permitted(request: Request, wanted: Asked) -> Asked:
+    """The request itself. Raises Forbidden: a candidate by name is for those who run the shop."""
+    if wanted.release_id is not None:
+        caller(request).require(Scope.ADMIN, "asking a release by name (release_id)")
+    return wanted
+
+
 def _ranking(engine: QueryEngine, catalogue: Catalogue, workers: Workers) -> APIRouter:
     router = APIRouter(prefix="/v1", route_class=StrictJsonRoute, responses=PROBLEM_ANSWERS, tags=["items"])
 
@@ -148,7 +164,7 @@ def _ranking(engine: QueryEngine, catalogue: Catalogue, workers: Workers) -> API
         # An id may itself end in "/similar", percent-encoded; only the raw path tells it from the route.
         if not request.scope.get("raw_path", b"").endswith(SIMILAR_SUFFIX.encode()):
             return await workers.run(lambda timings: catalogue.item(item_id + SIMILAR_SUFFIX, timings))
-        wanted = query.request(item_id)
+        wanted = _permitted(request, query.request(item_id))
         return await workers.run(lambda timings: engine.similar(wanted, timings))
 
     @router.get("/items/{item_id:path}", response_model=ItemView, summary="An item and how fresh it is")
@@ -156,11 +172,13 @@ def _ranking(engine: QueryEngine, catalogue: Catalogue, workers: Workers) -> API
         return await workers.run(lambda timings: catalogue.item(item_id, timings))
 
     @router.post("/similar", response_model=Answer, summary="Neighbours of several seeds")
-    async def similar(body: SimilarRequest) -> Response:
+    async def similar(request: Request, body: SimilarRequest) -> Response:
+        _permitted(request, body)
         return await workers.run(lambda timings: engine.similar(body, timings))
 
     @router.post("/search", response_model=Answer, summary="Items that a text describes")
-    async def search(body: SearchRequest) -> Response:
+    async def search(request: Request, body: SearchRequest) -> Response:
+        _permitted(request, body)
         return await workers.run(lambda timings: engine.search(body, timings))
 
     @router.get("/release", response_model=ReleaseView, summary="The live release", tags=["release"])
@@ -174,8 +192,10 @@ def _behaviour(recommender: Recommender, workers: Workers) -> APIRouter:
     router = APIRouter(prefix="/v1", responses=PROBLEM_ANSWERS, tags=["behaviour"])
 
     @router.get("/users/{user_id:path}/recommendations", response_model=Answer, summary="Items for a shopper")
-    async def recommendations(user_id: UserId, query: Annotated[RecommendationForm, Query()]) -> Response:
-        wanted = query.wanted()
+    async def recommendations(
+        request: Request, user_id: UserId, query: Annotated[RecommendationForm, Query()]
+    ) -> Response:
+        wanted = _permitted(request, query.wanted())
         return await workers.run(lambda timings: recommender.recommended(user_id, wanted, timings))
 
     @router.get("/trending", response_model=Answer, summary="Items with the most shoppers")

@@ -18,7 +18,7 @@ import typer
 
 from app.commands.answers import show
 from app.discovery import find_stack
-from app.settings import load_settings
+from app.settings import Settings, load_settings
 from service.settings import ServiceSettings
 
 _Url = Annotated[
@@ -164,9 +164,9 @@ def service_url(given: str | None, settings: ServiceSettings, data_dir: Path) ->
     return (f"http://{settings.host}:{settings.port}" if stack is None else stack.http).rstrip("/")
 
 
-def _service(url: str | None, data_dir: Path) -> tuple[ServiceSettings, str]:
-    settings = load_settings().service
-    return settings, service_url(url, settings, data_dir)
+def _service(url: str | None, data_dir: Path) -> tuple[Settings, str]:
+    settings = load_settings()
+    return settings, service_url(url, settings.service, data_dir)
 
 
 def _options(
@@ -195,7 +195,7 @@ def _options(
 
 
 def _ask(
-    settings: ServiceSettings,
+    settings: Settings,
     base: str,
     path: str,
     *,
@@ -203,9 +203,9 @@ def _ask(
     parameters: dict[str, Any] | None = None,
 ) -> httpx.Response:
     """POST the body, or GET with the parameters. Ends the command, in one line, where there is no answer."""
-    method, timeout = "GET" if body is None else "POST", settings.client_timeout_seconds
     try:
-        response = httpx.request(method, base + path, json=body, params=parameters, timeout=timeout)
+        with _http(settings, base) as client:
+            response = client.request("GET" if body is None else "POST", path, json=body, params=parameters)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         _fail(f"no service answers at {base} ({error}); start one with `simstream up`, or name it with --url")
     if response.is_success:
@@ -222,12 +222,20 @@ def _fail(message: str) -> NoReturn:
     raise typer.Exit(1)
 
 
-def _title_of(settings: ServiceSettings, base: str, item: str) -> str:
+def _http(settings: Settings, base: str) -> httpx.Client:
+    """A client that says who it is, where SIMSTREAM_API__CLIENT_KEY does."""
+    return httpx.Client(
+        base_url=base,
+        timeout=settings.service.client_timeout_seconds,
+        headers=settings.api.client_headers(),
+    )
+
+
+def _title_of(settings: Settings, base: str, item: str) -> str:
     """The item's title for the heading; its id where item state, which ranking never needs, is away."""
     try:
-        response = httpx.get(
-            f"{base}/v1/items/{quote(item, safe='')}", timeout=settings.client_timeout_seconds
-        )
+        with _http(settings, base) as client:
+            response = client.get(f"/v1/items/{quote(item, safe='')}")
         return str(response.json()["title"]) if response.is_success else item
     except (httpx.HTTPError, ValueError, KeyError):
         return item

@@ -31,6 +31,7 @@ from schemas.vectors import (
     Vector,
     item_vectors,
 )
+from service.access import Keyring
 from service.api import create_app
 from service.catalogue import Catalogue, Target
 from service.query import QueryEngine
@@ -243,6 +244,7 @@ class Shop:
         store: ItemStore | None = None,
         releases: StaticReleases | None = None,
         behaviour: BehaviourReader | None = None,
+        keyring: Keyring | None = None,
     ) -> FastAPI:
         """The HTTP application over this shop, or with one of its collaborators replaced."""
         return create_app(
@@ -251,4 +253,5 @@ class Shop:
             releases=self.releases if releases is None else releases,
             settings=settings or ServiceSettings(),
             behaviour=behaviour,
+            keyring=keyring,
         )
