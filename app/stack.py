@@ -13,14 +13,10 @@ embedded start reconciles the index with item state.
 from __future__ import annotations
 
 import logging
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
-
-import uvicorn
 
 from adapters.index_port import release_of
 from app.backfill_process import GRAPH_FROM_POINTS
@@ -42,15 +38,12 @@ from app.wiring import (
     reconciler,
 )
 from app.written_collections import Instance, WrittenCollections
-from schemas.errors import Halt
 from service.access import Keyring
 from service.api import create_app
+from service.server import Service
 
 log = logging.getLogger(__name__)
 
-#: Longer than the minute for which load balancers and clients usually keep an idle connection: whoever closes
-#: first must be the client, or its next request meets a reset.
-KEEP_ALIVE_SECONDS = 75
 #: They parse and touch Redis alone; app/consumer_process.py runs them.
 CHILDREN = (("products", "reviews"), ("behaviour",))
 #: Tansu keeps a group's first member waiting for half its session timeout (45 s by default), and looks for
@@ -88,25 +81,6 @@ class Failures:
             raise self.first
 
 
-class Service:
-    """The query API on a thread."""
-
-    def __init__(self, app: Any, *, host: str, port: int) -> None:
-        self._socket = _bound(host, port)
-        self.address = f"http://{host}:{self._socket.getsockname()[1]}"
-        self._server = uvicorn.Server(
-            uvicorn.Config(app, log_config=None, access_log=False, timeout_keep_alive=KEEP_ALIVE_SECONDS)
-        )
-
-    def run(self) -> None:
-        """Serve until `stop`."""
-        self._server.run(sockets=[self._socket])
-
-    def stop(self) -> None:
-        """Finish the requests in hand, then end `run`."""
-        self._server.should_exit = True
-
-
 def open_keyring(settings: Settings) -> Keyring:
     """The keys of the API; says so where the service is open to more than this machine."""
     keyring = Keyring(settings.api)
@@ -116,22 +90,6 @@ def open_keyring(settings: Settings) -> Keyring:
             settings.service.host,
         )
     return keyring
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    """A listening socket of our own, so that a taken port is a sentence and not a log line."""
-    # The protocol is named because asyncio turns Nagle's algorithm off only where it sees it: without, every
-    # request but the first of a connection waits 40 ms for the last bytes of its answer.
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        raise Halt(
-            f"cannot listen on {host}:{port}: {error.strerror}; choose another port with --port"
-        ) from error
-    return listener
 
 
 @contextmanager
@@ -234,6 +192,7 @@ def _start(
         ),
         host=settings.service.host,
         port=port,
+        limits=settings.service,
     )
     _start_thread(opened, failures, service.run, service.stop)
     for runner in runners:
@@ -279,6 +238,7 @@ def serve_alone(settings: Settings, *, port: int | None = None) -> None:
         ),
         host=settings.service.host,
         port=settings.service.port if port is None else port,
+        limits=settings.service,
     )
     log.info("service_listens address=%s", service.address)
     try:

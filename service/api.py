@@ -11,11 +11,9 @@ from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, TypeVar
 
 import orjson
-from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, FastAPI, Path, Query, Request
 from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
-from pydantic import BaseModel
 from starlette.responses import Response
 
 from adapters.index_port import LIVE_ALIAS, VectorIndex
@@ -26,15 +24,14 @@ from service import problems
 from service.access import Access, Keyring, caller
 from service.catalogue import Catalogue
 from service.keys import Scope
-from service.middleware import BodyLimit, Measured
+from service.middleware import Admission, Bodies, Measured
 from service.parameters import RecommendationForm, ShortForm, TrendingForm
 from service.query import QueryEngine
 from service.recommend import Recommender
 from service.releases import Releases
 from service.settings import ServiceSettings
-from service.timing import Timings
+from service.workers import Workers
 
-Returned = TypeVar("Returned")
 SIMILAR_SUFFIX = "/similar"
 PROBLEM_ANSWERS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "description": what, "content": {problems.MEDIA_TYPE: {}}}
@@ -99,7 +96,7 @@ def create_app(
     )
     engine = QueryEngine(catalogue=catalogue, settings=settings)
     recommender = Recommender(catalogue=catalogue, engine=engine, behaviour=behaviour, settings=settings)
-    workers = Workers(settings.threads)
+    workers = Workers(settings.threads, answer_seconds=settings.answer_seconds)
 
     app = FastAPI(
         title="simstream",
@@ -110,34 +107,13 @@ def create_app(
     problems.install(app, retry_after_seconds=settings.retry_after_seconds)
     if keyring:
         app.add_middleware(Access, keyring=keyring)
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(Admission, most=settings.concurrent)
+    app.add_middleware(Bodies, max_bytes=settings.max_body_bytes, read_seconds=settings.body_seconds)
     app.add_middleware(Measured)
     app.include_router(_ranking(engine, catalogue, workers))
     app.include_router(_behaviour(recommender, workers))
     app.include_router(_operations(catalogue, workers, settings, registry))
     return app
-
-
-class Workers:
-    """Worker threads of this application, apart from the framework's own."""
-
-    def __init__(self, threads: int) -> None:
-        self._limiter = CapacityLimiter(threads)
-        self._checks = CapacityLimiter(2)
-
-    async def run(self, work: Callable[[Timings], BaseModel]) -> Response:
-        """`work` in a thread, its model as JSON, with a Server-Timing header."""
-        timings = Timings()
-
-        def answered() -> bytes:
-            return orjson.dumps(work(timings).model_dump(mode="json"))
-
-        body = await to_thread.run_sync(answered, limiter=self._limiter)
-        return Response(body, media_type="application/json", headers={"Server-Timing": timings.header()})
-
-    async def check(self, work: Callable[[], Returned]) -> Returned:
-        """Health and metrics: they never queue behind queries."""
-        return await to_thread.run_sync(work, limiter=self._checks)
 
 
 ItemId = Annotated[str, Path(min_length=1, max_length=256, examples=["B00X"])]

@@ -52,6 +52,14 @@ class TooManyRequests(Refused):
     passes = True
 
 
+class Busy(Refused):
+    """More is asked than this process can answer in time: 503, worth repeating a little later."""
+
+    status = 503
+    title = "Too busy"
+    passes = True
+
+
 class UnknownItem(Refused):
     """No such item: 404."""
 

@@ -1,9 +1,10 @@
 """Every error of the API as an RFC 9457 problem (application/problem+json).
 
 401 no key, or none that is known; 403 a key without the scope; 404 unknown item, release or route; 405;
-409 an item that waits for its first vectors; 410 a deleted item; 413 a body over the limit; 422 a field that
-is wrong, each one named; 429 over the rate; 503 a store or encoder that is missing, with its name. What passes
-comes with Retry-After. A client's words come back only escaped, and never as HTML.
+408 a body that does not come; 409 an item that waits for its first vectors; 410 a deleted item; 413 a body
+over the limit; 422 a field that is wrong, each one named; 429 over the rate; 503 a store or encoder that is
+missing, with its name, or too much to do. What passes comes with Retry-After. A client's words come back only
+escaped, and never as HTML.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ _TITLES = {
     401: "Unauthorized",
     404: "Not found",
     405: "Method not allowed",
+    408: "Too slow",
     413: "Body too large",
     415: "Unsupported media type",
     422: "Invalid request",
