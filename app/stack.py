@@ -32,6 +32,7 @@ from app.wiring import (
     make_topics,
     open_live,
     open_publisher,
+    open_sink,
     open_store,
     patiently,
     recipe_of,
@@ -179,6 +180,8 @@ def _start(
     rollouts = make_rollouts(settings, store=store, publisher=publisher, index=index, writes=writers.writes)
     opened.enter_context(rolling(rollouts))
     state = live_state(settings)
+    sink = open_sink(settings)
+    opened.callback(sink.close)
     service = Service(
         create_app(
             index=index,
@@ -188,6 +191,8 @@ def _start(
             alias=alias_of(settings),
             behaviour=state,
             keyring=open_keyring(settings),
+            sink=sink,
+            topics=settings.named_topics(),
             registry=registry_of([child.metrics for child in children]),
         ),
         host=settings.service.host,
@@ -226,6 +231,7 @@ def serve_alone(settings: Settings, *, port: int | None = None) -> None:
     watcher = threading.Thread(target=failures.watch, args=(instance.run,), daemon=True)
     watcher.start()
     state = live_state(settings)
+    sink = open_sink(settings)
     service = Service(
         create_app(
             index=index,
@@ -235,6 +241,8 @@ def serve_alone(settings: Settings, *, port: int | None = None) -> None:
             alias=alias_of(settings),
             behaviour=state,
             keyring=open_keyring(settings),
+            sink=sink,
+            topics=settings.named_topics(),
         ),
         host=settings.service.host,
         port=settings.service.port if port is None else port,
@@ -244,6 +252,7 @@ def serve_alone(settings: Settings, *, port: int | None = None) -> None:
     try:
         service.run()
     finally:
+        sink.close()
         instance.stop()
         watcher.join(30.0)
         releases.close()

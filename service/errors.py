@@ -60,6 +60,13 @@ class Busy(Refused):
     passes = True
 
 
+class TooLarge(Refused):
+    """An event that its topic does not take: 413."""
+
+    status = 413
+    title = "Event too large"
+
+
 class UnknownItem(Refused):
     """No such item: 404."""
 

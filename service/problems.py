@@ -89,6 +89,11 @@ def invalid(details: Sequence[Mapping[str, Any]]) -> Response:
     return problem(422, first + more, errors=errors)
 
 
+def body_of(error: Refused) -> Problem:
+    """A refusal as the body of an answer."""
+    return Problem(title=error.title, status=error.status, detail=error.detail, errors=error.errors)
+
+
 def of(error: Refused, *, retry_after_seconds: int = 1) -> Response:
     """The answer to a query that was refused; `retry_after_seconds` where the error does not say."""
     headers = error.headers()

@@ -70,6 +70,10 @@ class ServiceSettings(Frozen):
     body_seconds: float = Field(default=30.0, gt=0)
     answer_seconds: float = Field(default=30.0, gt=0)
     write_seconds: float = Field(default=30.0, gt=0)
+    #: Events that are posted: how long their acknowledgement is waited for, and how much may wait for one.
+    publish_seconds: float = Field(default=5.0, gt=0)
+    publish_pending_records: int = Field(default=10_000, ge=500)
+    publish_pending_bytes: int = Field(default=32 * 1024 * 1024, ge=2 * 1024 * 1024)
     #: What a client is told to wait when a store is away.
     retry_after_seconds: int = Field(default=2, ge=1)
     #: How long a command waits for the service's answer.

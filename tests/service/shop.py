@@ -37,6 +37,7 @@ from service.catalogue import Catalogue, Target
 from service.query import QueryEngine
 from service.releases import LoadedRelease, ReleaseNotLoaded
 from service.settings import ServiceSettings
+from service.sink import EventSink
 from tests.support.fake_encoder import FakeEncoder
 
 NOW = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
@@ -245,6 +246,7 @@ class Shop:
         releases: StaticReleases | None = None,
         behaviour: BehaviourReader | None = None,
         keyring: Keyring | None = None,
+        sink: EventSink | None = None,
     ) -> FastAPI:
         """The HTTP application over this shop, or with one of its collaborators replaced."""
         return create_app(
@@ -254,4 +256,5 @@ class Shop:
             settings=settings or ServiceSettings(),
             behaviour=behaviour,
             keyring=keyring,
+            sink=sink,
         )

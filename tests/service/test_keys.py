@@ -116,7 +116,7 @@ def test_a_wrong_scope_is_named(locked: TestClient) -> None:
     refused = locked.get("/v1/items/s1", headers=bearer(PUBLISHER))
     assert problem(refused, 403)["errors"][0]["scope"] == "read"
     assert 'scope="read"' in refused.headers["www-authenticate"]
-    for key, status in ((READER, 403), (PUBLISHER, 404)):
+    for key, status in ((READER, 403), (PUBLISHER, 422)):
         assert locked.post("/v1/events", json={}, headers=bearer(key)).status_code == status, key
 
 
