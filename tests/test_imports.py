@@ -1,7 +1,7 @@
 """Imports point one way: schemas <- adapters <- {consumers, producers, model, service} <- app.
 
-client/ knows schemas/ alone. The middle row never imports sideways, and torch lives in model/ alone. Read from
-the syntax trees, so that an import inside a function counts as well.
+client/ knows schemas/ alone. The middle row never imports sideways, and torch lives in model/ alone. Read
+from the syntax trees, so that an import inside a function counts as well.
 """
 
 from __future__ import annotations
