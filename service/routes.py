@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 import orjson
 from fastapi import APIRouter, Path, Query, Request
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from schemas.api import (
     Answer,
@@ -227,7 +227,13 @@ def operations(
             headers={"Retry-After": str(settings.retry_after_seconds)},
         )
 
-    @router.get("/metrics", summary="Prometheus metrics", dependencies=dependencies)
+    @router.get(
+        "/metrics",
+        summary="Prometheus metrics",
+        dependencies=dependencies,
+        response_class=PlainTextResponse,
+        responses=problems_of(401, 403, 429, everywhere=False),
+    )
     async def metrics() -> Response:
         text = await workers.check(lambda: generate_latest(registry))
         return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
