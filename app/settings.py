@@ -280,11 +280,15 @@ def _hidden(name: str, value: Any) -> str:
 
 
 def _without_password(value: str) -> str:
-    """`redis://user:secret@host` without the secret; anything else unchanged."""
+    """`redis://user:secret@host?password=secret` without the secrets; anything else unchanged."""
     if "://" not in value:
         return value
     parts = urlsplit(value)
-    if parts.password is None:
-        return value
+    query = re.sub(
+        r"([^&=]+)=[^&]*",
+        lambda pair: f"{pair[1]}={HIDDEN}" if _SECRET_NAME.search(pair[1]) else pair[0],
+        parts.query,
+    )
     host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:{HIDDEN}@{host}"))
+    where = parts.netloc if parts.password is None else f"{parts.username or ''}:{HIDDEN}@{host}"
+    return urlunsplit(parts._replace(netloc=where, query=query))

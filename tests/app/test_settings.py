@@ -61,6 +61,8 @@ def test_a_password_inside_a_url_is_never_printed() -> None:
     assert "hunter2" not in str(settings)
     assert dict(shown(settings))["redis.url"] == f"redis://user:{HIDDEN}@store:6379/0"
     assert settings.redis.url == "redis://user:hunter2@store:6379/0"
+    settings = load_settings({"SIMSTREAM_REDIS__URL": "rediss://store/0?ssl_ca_certs=/ca&password=hunter2"})
+    assert dict(shown(settings))["redis.url"] == f"rediss://store/0?ssl_ca_certs=/ca&password={HIDDEN}"
 
 
 def test_the_environment_wins_over_the_env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

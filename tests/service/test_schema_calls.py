@@ -45,7 +45,7 @@ def test_nothing_that_is_sent_makes_the_service_fail(shop: Shop) -> None:
     tally = tally_of(
         shop.app(behaviour=behaviour(), sink=sink_of(Broker())), down=False, per_operation=PER_OPERATION
     )
-    assert tally.calls > 300
+    assert tally.calls > 250
     assert tally.count(least=500) == 0
     # The calls got somewhere: every route has said yes, every one that takes anything has said no.
     succeeded = tally.routes(200) | tally.routes(202)
@@ -112,5 +112,5 @@ def test_a_service_that_fails_on_something_would_be_found(shop: Shop) -> None:
 def test_an_answer_that_the_document_does_not_promise_would_be_found(shop: Shop) -> None:
     app = shop.app(behaviour=behaviour(), sink=sink_of(Broker()))
     del app.openapi()["paths"]["/v1/search"]["post"]["responses"]["422"]
-    with pytest.raises(BaseException, match="Undocumented HTTP status code"):
+    with pytest.raises(BaseException, match="Undocumented status code"):
         tally_of(app, down=False, per_operation=20)
