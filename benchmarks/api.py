@@ -51,7 +51,7 @@ def run(*, small: bool, data: Path | None) -> Report:
     items, clients, seconds = (500, 20, 5.0) if small else (20_000, 200, 120.0)
     products = list(Shop(SEED, products=items).products())
     # Texts are cut short so that the import, which is not timed, takes minutes.
-    with embedded_stack(environment={"SIMSTREAM_MODEL__MAX_LENGTH": "16"}) as stack:
+    with embedded_stack(environment={"SIMSTREAM_MODEL__MAX_LENGTH": "16"}, ready_seconds=300.0) as stack:
         publisher, updates = Publisher(stack.settings), Updates(stack)
         print(f"importing {items} items")
         import_catalogue(stack, publisher, updates, products)

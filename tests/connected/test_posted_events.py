@@ -24,13 +24,14 @@ import pytest
 from adapters.index_edge import EdgeIndex
 from adapters.kafka import KafkaSettings, Publisher
 from adapters.kafka_log import read_to_end
+from adapters.kafka_reader import Partition
 from app.local import LocalRedis
 from client import ApiError, Retries, Simstream
 from schemas.events import UserEvent, parse_event
 from service.api import create_app
 from service.settings import ServiceSettings
 from service.sink import EventSink
-from tests.support.draining import Partition, quick_settings, wait_for_commits
+from tests.support.draining import quick_settings, wait_for_commits
 from tests.support.pipeline import Pipeline
 from tests.support.posting import event
 from tests.support.servers import ApacheKafka, Broker, require_kafka

@@ -21,6 +21,7 @@ from schemathesis.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
+from schemathesis.core.result import Ok
 
 #: What every answer has to keep of what the document promises.
 CHECKS: tuple[CheckFunction, ...] = (
@@ -85,10 +86,11 @@ def call_all(
         suppress_health_check=list(HealthCheck),
     )
     for result in schemathesis.openapi.from_dict(document).get_all_operations():
+        assert isinstance(result, Ok), result
         operation = result.ok()
         route = f"{operation.method.upper()} {operation.path}"
 
-        def one(case: Case) -> None:
+        def one(case: Case[Any]) -> None:
             response = case.call(base_url=address, timeout=timeout_seconds)
             tally.note(route, response)  # noqa: B023  run within this turn of the loop
             case.validate_response(response, checks=list(checks))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import redis
-from confluent_kafka.admin import (
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
     ScramCredentialInfo,
     ScramMechanism,
