@@ -12,10 +12,10 @@ from qdrant_client import QdrantClient
 from adapters.index_edge import EdgeIndex
 from adapters.index_port import VectorIndex
 from adapters.index_server import ServerIndex
-from schemas.vectors import AnyOf, Between, PayloadChange, Point, SparseVector, Where
+from schemas.vectors import AnyOf, Between, Clause, PayloadChange, Point, SparseVector, Vector, Where
 from tests.contracts.conftest import SPEC
 
-VECTORS = {
+VECTORS: dict[str, Vector] = {
     "content": [0.6, 0.8, 0.0, 0.0],
     "lexical": SparseVector((3, 9), (0.5, 0.25)),
     "behaviour": SparseVector((7,), (1.0,)),
@@ -68,12 +68,12 @@ def test_filters_see_the_new_payload_and_nothing_of_the_old_one(index: VectorInd
         [change(read(index, collection), price=12.5, in_stock=False, category=["Boots"])],
         ticket=NOW + 1,
     )
-    matching = {
+    matching: dict[str, Clause] = {
         "new price": Between("price", low=12.0, high=13.0),
         "out of stock": AnyOf("in_stock", (False,)),
         "new category": AnyOf("category", ("Boots",)),
     }
-    gone = {
+    gone: dict[str, Clause] = {
         "old price": Between("price", high=11.0),
         "old brand": AnyOf("brand", ("acme",)),
         "in stock": AnyOf("in_stock", (True,)),
