@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from adapters.child import calm_collector
 from adapters.index_port import release_of
 from app.backfill_process import GRAPH_FROM_POINTS
 from app.consumer_process import ConsumersProcess, registry_of
@@ -129,6 +130,7 @@ def running(
             settings = opened.enter_context(embedded_servers(settings, data_dir, say))
         addresses, failures = _start(opened, settings, port=port, embedded=embedded, say=say)
         opened.callback(announce(addresses, data_dir).unlink, missing_ok=True)
+        calm_collector()
         yield addresses, settings, failures
 
 
@@ -249,6 +251,7 @@ def serve_alone(settings: Settings, *, port: int | None = None) -> None:
         limits=settings.service,
     )
     log.info("service_listens address=%s", service.address)
+    calm_collector()
     try:
         service.run()
     finally:
