@@ -31,7 +31,7 @@ from producers.shop import Shop
 from tests.support.schema_calls import Tally, call_all
 
 NAME = "api"
-COVERED_BY = "tests/service/test_schema_calls.py"
+COVERED_BY = "tests/service"
 SEED = 11
 #: What the process allocates once, threads and buffers, is there by then.
 WARM_SECONDS = 10.0
