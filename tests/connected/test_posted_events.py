@@ -25,9 +25,10 @@ from adapters.index_edge import EdgeIndex
 from adapters.kafka import KafkaSettings, Publisher
 from adapters.kafka_log import read_to_end
 from adapters.kafka_reader import Partition
-from app.local import LocalRedis
+from app.local import LocalRedis, TansuBroker
 from client import ApiError, Retries, Simstream
-from schemas.events import UserEvent, parse_event
+from schemas.events import Frozen, UserEvent, parse_event
+from schemas.topics import Topic
 from service.api import create_app
 from service.settings import ServiceSettings
 from service.sink import EventSink
@@ -76,8 +77,15 @@ class Posted:
 
 
 @contextmanager
-def posted(settings: KafkaSettings, redis_url: str, namespace: str, folder: Path) -> Iterator[Posted]:
-    """Everything that a post passes through, running."""
+def posted(
+    settings: KafkaSettings,
+    redis_url: str,
+    namespace: str,
+    folder: Path,
+    *,
+    kind: type[EventSink] = EventSink,
+) -> Iterator[Posted]:
+    """Everything that a post passes through, running; the sink is of that kind."""
     index = EdgeIndex(folder / "index")
     pipeline = Pipeline(
         bootstrap_servers=settings.bootstrap_servers,
@@ -88,7 +96,7 @@ def posted(settings: KafkaSettings, redis_url: str, namespace: str, folder: Path
     )
     pipeline.start_behaviour()
     impatient = pipeline.settings.model_copy(update={"delivery_timeout_seconds": ACK_SECONDS})
-    sink = EventSink(
+    sink = kind(
         opened=lambda: Publisher(impatient, client_id="test-api"),
         ack_seconds=ACK_SECONDS,
         most_records=2_000,
@@ -177,6 +185,26 @@ def test_posted_twice_and_by_clients_that_hang_up_or_are_killed_every_event_coun
         )
         assert sum(found.values()) >= len(found) + 100, "nothing came twice: this proved nothing"
         assert service.views() == len(found)
+
+
+class Hasty(EventSink):
+    """Says yes before the broker has, and is cut off before it sends: the guard switched off."""
+
+    async def publish(self, topic: Topic, events: Sequence[Frozen]) -> int:
+        """All of them, it says."""
+        return len(events)
+
+
+def test_an_acknowledgement_without_the_brokers_would_be_found(
+    tansu: TansuBroker, redis_server: LocalRedis, namespace: str, tmp_path: Path
+) -> None:
+    settings = quick_settings(tansu)
+    with (
+        posted(settings, redis_server.url, namespace, tmp_path, kind=Hasty) as service,
+        Simstream(service.url) as client,
+    ):
+        assert client.publish_events([event("lost", 0)]) == 1
+        assert service.on_topic() == []
 
 
 @pytest.mark.kafka
