@@ -16,6 +16,7 @@ from adapters.child import GIL_SWITCH_SECONDS
 from app.commands import (
     demo,
     evaluate,
+    forget,
     keys,
     learn,
     operate,
@@ -37,7 +38,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for module in (run, demo, publish, shop, query, evaluate, keys, learn, operate, releases, rebuild, schemas):
+for module in (
+    run,
+    demo,
+    publish,
+    shop,
+    query,
+    evaluate,
+    keys,
+    learn,
+    operate,
+    forget,
+    releases,
+    rebuild,
+    schemas,
+):
     module.register(app)
 
 
