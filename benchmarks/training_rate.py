@@ -136,6 +136,7 @@ def theirs(base: Path, table: PairTable, out: Path) -> Path:
     from datasets import Dataset
     from sentence_transformers import (
         SentenceTransformer,
+        SentenceTransformerModelCardData,
         SentenceTransformerTrainer,
         SentenceTransformerTrainingArguments,
     )
@@ -143,7 +144,9 @@ def theirs(base: Path, table: PairTable, out: Path) -> Path:
 
     logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
     device = chosen_device("auto")
-    model = SentenceTransformer(str(base), device=str(device))
+    # Its card would encode examples.
+    card = SentenceTransformerModelCardData(generate_widget_examples=False)
+    model = SentenceTransformer(str(base), device=str(device), model_card_data=card)
     model.max_seq_length = RECIPE.max_tokens
     steps = math.ceil(len(table) / RECIPE.batch_pairs)
     arguments = SentenceTransformerTrainingArguments(
