@@ -40,12 +40,11 @@ SEEDS: Mapping[str, Sequence[int]] = {"weeks": (1, 2, 3), "drift": (1,)}
 WORK = ROOT / "var" / "benchmarks" / "continual"
 #: Pairs of an update; 2,500 would take half a day on two cores without bf16.
 PAIRS = 256
-#: Learning rate, `distil` and `replay` were chosen by the first two updates of `drift` on other baskets.
+#: Learning rate and `replay` were chosen by the first two updates of `drift`, on the baskets for choosing.
 RECIPE = Recipe(
     epochs=1,
     batch_pairs=32,
     learning_rate=1e-4,
-    distil=10.0,
     replay=0.5,
     evaluations=1,
     max_tokens=32,

@@ -123,45 +123,6 @@ class HeadLoss(nn.Module):
         return torch.stack(losses).mean()
 
 
-class Anchors:
-    """Texts that are to stay where the parent had them, a few of them in every step.
-
-    A task of its own would be a step of its own: there gradients are clipped by themselves, so that its
-    weight says nothing (on purchases of a year, weights 1 and 3 gave the same model).
-    """
-
-    def __init__(
-        self,
-        model: Any,
-        texts: Sequence[str],
-        vectors: Sequence[Sequence[float]],
-        *,
-        per_step: int,
-        seed: int,
-    ) -> None:
-        from sentence_transformers.sentence_transformer.losses import EmbedDistillLoss
-
-        self._model = model
-        self._texts = texts
-        self._vectors = torch.tensor(np.asarray(vectors, dtype=np.float32))
-        self._order = np.random.default_rng(seed).permutation(len(texts))
-        self._per_step = min(per_step, len(texts))
-        self._loss = EmbedDistillLoss(model)
-
-    def loss(self, step: int) -> torch.Tensor:
-        """Mean cosine distance of the step's anchors to where the parent had them, a scalar."""
-        first = step * self._per_step
-        rows = self._order[np.arange(first, first + self._per_step) % len(self._order)]
-        device = self._model.device
-        found = self._model.preprocess([self._texts[row] for row in rows])
-        features = {
-            name: value.to(device) if isinstance(value, torch.Tensor) else value
-            for name, value in found.items()
-        }
-        loss: torch.Tensor = self._loss([features], self._vectors[rows].to(device))
-        return loss
-
-
 class Weighted(nn.Module):
     """A loss times a number, so that several tasks can be weighed."""
 

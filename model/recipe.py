@@ -59,10 +59,9 @@ class Recipe(Strict):
     `accumulation`; `mini_batch` caches gradients, so that a large batch needs little memory. `matryoshka`
     lists shorter vectors that should do as well. `max_tokens` cuts texts in training alone.
 
-    Against forgetting: `distil` is how hard anchor items are held where the parent had them, a few of them in
-    every step (the weight of their mean cosine distance), `replay` is the share of old pairs, `l2_sp` pulls
-    weights towards the parent's, and `interpolate` is how far to go from the parent's weights to the trained
-    ones (1 is all the way).
+    Against forgetting: `distil` weighs the task that holds anchor items where the parent had them, `replay`
+    is the share of old pairs, `l2_sp` pulls weights towards the parent's, and `interpolate` is how far to go
+    from the parent's weights to the trained ones (1 is all the way).
     """
 
     seed: int = 1

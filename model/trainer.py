@@ -14,8 +14,6 @@ from typing import Any
 
 import torch
 
-from model.losses import Anchors
-
 log = logging.getLogger(__name__)
 
 _STATE = "state.safetensors"
@@ -28,11 +26,9 @@ def trainer_class() -> Any:
     from sentence_transformers import SentenceTransformerTrainer
 
     class ReleaseTrainer(SentenceTransformerTrainer):
-        """`pull` is how hard weights are drawn to the parent's: L2-SP (Li et al. 2018, eq. 3); `hold` how
-        hard anchors are held where the parent had them, and which."""
+        """`pull` is how hard weights are drawn to the parent's: L2-SP (Li et al. 2018, eq. 3)."""
 
         pull: tuple[float, Mapping[str, torch.Tensor]] = (0.0, {})
-        hold: tuple[float, Anchors | None] = (0.0, None)
 
         def compute_loss(
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -45,9 +41,6 @@ def trainer_class() -> Any:
                     for name, weight in self.model.named_parameters()
                     if name in parent
                 )
-            weight, anchors = self.hold
-            if anchors is not None and self.model.training:
-                loss = loss + weight * anchors.loss(self.state.global_step)
             return (loss, {}) if return_outputs else loss
 
         def log(self, logs: dict[str, float], start_time: float | None = None) -> None:

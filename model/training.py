@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from model.evaluation import RetrievalSet, hits_at, ndcg_at, ranks_of
-from model.losses import Anchors, HeadLoss, MaskedContrastiveLoss, Weighted, cached
+from model.losses import HeadLoss, MaskedContrastiveLoss, Weighted, cached
 from model.pairs import NegativeMask, PairTable
 from model.precision import chosen_device, fast_half
 from model.recipe import HEADS, MASKED_CONTRASTIVE, InvalidRecipe, Recipe, Task
@@ -90,7 +90,9 @@ def train(
     parent = {
         name: weight.detach().clone() for name, weight in model.named_parameters() if weight.requires_grad
     }
-    tasks = recipe.tasks
+    tasks = [*recipe.tasks]
+    if recipe.distil and ANCHORS in examples.tables and all(task.data != ANCHORS for task in tasks):
+        tasks.append(Task(data=ANCHORS, loss="EmbedDistillLoss", weight=recipe.distil))
     data = {task.data: Dataset.from_dict(dict(_columns(task, examples, recipe))) for task in tasks}
     losses = {task.data: _loss(task, examples, recipe, model) for task in tasks}
     steps_total = _steps([len(table) for table in data.values()], recipe)
@@ -108,8 +110,6 @@ def train(
         callbacks=[EarlyStoppingCallback(recipe.patience)] if evaluator is not None else None,
     )
     trainer.pull = (recipe.l2_sp, parent)
-    if recipe.distil and ANCHORS in examples.tables:
-        trainer.hold = (recipe.distil, _anchors(examples.tables[ANCHORS], recipe, model))
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=bool(resumed_at) or None)
     if recipe.interpolate < 1 and recipe.method in ("full", "top"):
@@ -189,12 +189,6 @@ def _loss(task: Task, examples: Examples, recipe: Recipe, model: Any) -> torch.n
 
         loss = MatryoshkaLoss(model, loss, matryoshka_dims=list(recipe.matryoshka))
     return loss if task.weight == 1 else Weighted(loss, task.weight)
-
-
-def _anchors(table: Columns, recipe: Recipe, model: Any) -> Anchors:
-    """A quarter as many texts in each step as it has pairs."""
-    per_step = max(1, recipe.batch_pairs // 4)
-    return Anchors(model, table["text"], table["label"], per_step=per_step, seed=recipe.seed)
 
 
 def _library_loss(task: Task, model: Any) -> torch.nn.Module:

