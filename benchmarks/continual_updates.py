@@ -74,7 +74,7 @@ class Chainer:
 
     def __init__(self, out: Path, plan: Plan, settings: ModelSettings) -> None:
         out.mkdir(parents=True, exist_ok=True)
-        kept, told = out / "plan.json", plan.model_dump_json(indent=1)
+        kept, told = out / "plan.json", plan.model_dump_json(indent=1, exclude_defaults=True)
         if kept.exists() and kept.read_text() != told:
             raise ValueError(f"{out} holds updates with other settings ({kept}): choose another folder")
         kept.write_text(told)
