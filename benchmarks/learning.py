@@ -90,7 +90,7 @@ CPU = Size(
 )
 SMALL = Size(
     256,
-    RECIPE.model_copy(update={"epochs": 1.0}),
+    CPU.recipe,
     items=1_500,
     anchors=200,
     shares=(1.0,),

@@ -68,6 +68,14 @@ def run(*, small: bool, data: Path | None) -> Report:
     """In full 512 pairs of 3,000 baskets; in small 64 of 300."""
     pairs = SMALL_PAIRS if small else PAIRS
     found = {name: _apart(name, pairs, small=small) for name in METHODS}
+    print(f"{'':14}{'hit@10':>18}{'seconds':>10}{'peak MiB':>10}{'trains':>12}{'release MiB':>13}")
+    for name, one in found.items():
+        quality = f"{one['before']:.4f} -> {one['after']:.4f}"
+        print(
+            f"{name:14}{quality:>18}{one['seconds']:>10.1f}{one['peak_mib']:>10.0f}{one['trains']:>12,}"
+            f"{one['release_mib']:>13.1f}",
+            flush=True,
+        )
     return _report(found, pairs)
 
 
@@ -120,7 +128,6 @@ def _apart(name: str, pairs: int, *, small: bool, rate: float | None = None) -> 
         command += ["--rate", str(rate)] if rate else []
         subprocess.run(command, cwd=ROOT, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
         found: dict[str, Any] = json.loads(told.read_bytes())
-    print(f"{name}: {found}", flush=True)
     return found
 
 

@@ -36,7 +36,8 @@ class Chains(NamedTuple):
 
     def matrix(self) -> NDArray[np.float64]:
         """R, (updates + 1, periods), the mean over seeds."""
-        return np.mean([[[hits.mean() for hits in row] for row in chain] for chain in self.seeds], axis=0)
+        cells = [[[hits.mean() for hits in row] for row in chain] for chain in self.seeds]
+        return np.array(cells, dtype=np.float64).mean(axis=0)
 
     def backward(self) -> Comparison:
         """What later updates did to a period that was learned."""
@@ -74,7 +75,7 @@ def share_of_gain(one: Chains, other: Chains, *, samples: int = 2_000) -> Interv
     _, number = np.unique(households, return_inverse=True)
     for chains in (one, other):
         gains = [chains.seeds[seed][place + 1][place] - chains.seeds[seed][0][place] for seed, place in cells]
-        sums.append(np.bincount(number, weights=np.concatenate(gains)))
+        sums.append(np.bincount(number, weights=np.concatenate(gains)).astype(np.float64))
     both = np.stack(sums)
     generator = np.random.default_rng(1)
     many = both.shape[1]
