@@ -104,8 +104,8 @@ def read_purchases(periods: int = PERIODS, *, most: int | None = None) -> Purcha
     kind_of: dict[int, int] = {}
     for row in pq.read_table(folder / "products.parquet").to_pylist():
         if row["product_type"] and row["department"] and row["product_category"]:
-            kind = (row["department"], row["product_category"], row["product_type"])
-            kind_of[row["product_id"]] = kinds.setdefault(kind, len(kinds))
+            named = (row["department"], row["product_category"], row["product_type"])
+            kind_of[row["product_id"]] = kinds.setdefault(named, len(kinds))
     names = ["basket_id", "household_id", "product_id", "week", "transaction_timestamp"]
     table = pq.read_table(folder / "transactions.parquet", columns=names)
     kind = np.array([kind_of.get(product, -1) for product in table["product_id"].to_pylist()])

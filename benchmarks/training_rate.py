@@ -51,16 +51,21 @@ def measure(base: Path, table: PairTable, rounds: int) -> Report:
         ours(base, first, Path(scratch) / "warm-ours")
         theirs(base, first, Path(scratch) / "warm-theirs")
         rates: dict[str, list[float]] = {"ours": [], "theirs": []}
+        work: dict[str, list[float]] = {"ours": [], "theirs": []}
         for number in range(1, rounds + 1):
             # Who goes first takes turns as well.
             sides: list[tuple[str, Callable[[Path, PairTable, Path], Path]]]
             sides = [("ours", ours), ("theirs", theirs)]
             for name, side in sides if number % 2 else sides[::-1]:
-                started = time.perf_counter()
+                started, worked = time.perf_counter(), time.process_time()
                 side(base, table, Path(scratch) / f"{name}-{number}")
                 rates[name].append(len(table) / (time.perf_counter() - started))
-            line = ", ".join(f"{name} {found[-1]:.2f}" for name, found in rates.items())
-            print(f"round {number}: {line} pairs/s", flush=True)
+                work[name].append(time.process_time() - worked)
+            line = ", ".join(
+                f"{name} {found[-1]:.2f} pairs/s in {work[name][-1]:.1f} s of processor time"
+                for name, found in rates.items()
+            )
+            print(f"round {number}: {line}", flush=True)
     ratios = [one / other for one, other in zip(rates["ours"], rates["theirs"], strict=True)]
     device = chosen_device("auto")
     return Report(
@@ -75,6 +80,12 @@ def measure(base: Path, table: PairTable, rounds: int) -> Report:
             ),
             Figure("least of the rounds", round(min(ratios), 4), "x"),
             Figure("largest of the rounds", round(max(ratios), 4), "x"),
+            # What another process on the same cores does not spoil.
+            Figure(
+                "processor time of their training over ours",
+                round(statistics.median(work["theirs"]) / statistics.median(work["ours"]), 4),
+                "x",
+            ),
             Figure("our training", statistics.median(rates["ours"]), "pairs/s", kind="rate"),
             Figure("their training", statistics.median(rates["theirs"]), "pairs/s", kind="rate"),
             Figure("negatives masked in a batch", int(hidden.sum()), "negatives", target=1, kind="count"),

@@ -36,8 +36,9 @@ class Chains(NamedTuple):
 
     def matrix(self) -> NDArray[np.float64]:
         """R, (updates + 1, periods), the mean over seeds."""
-        cells = [[[hits.mean() for hits in row] for row in chain] for chain in self.seeds]
-        return np.array(cells, dtype=np.float64).mean(axis=0)
+        cells = [[[float(hits.mean()) for hits in row] for row in chain] for chain in self.seeds]
+        found: NDArray[np.float64] = np.array(cells, dtype=np.float64).mean(axis=0)
+        return found
 
     def backward(self) -> Comparison:
         """What later updates did to a period that was learned."""
