@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks import learning_choice, methods, training_rate
+from benchmarks.continual_data import world
 from benchmarks.learning_choice import chosen_share
 from benchmarks.learning_sets import Beauty, Matches, Split, pair_table, read_matches, split_items
 from benchmarks.learning_vectors import Vectors
@@ -19,7 +20,7 @@ from benchmarks.training_rate import shop_pairs
 from model.pairs import NegativeMask
 from model.settings import ModelSettings
 from tests.support.tiny_model import write_tiny_model
-from tests.test_continual import PERIODS, purchases, world
+from tests.test_continual import PERIODS, purchases
 
 
 @pytest.fixture(scope="module")
