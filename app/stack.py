@@ -22,6 +22,7 @@ from typing import Any
 
 import uvicorn
 
+from adapters.child import calm_collector
 from adapters.index_port import release_of
 from app.backfill_process import GRAPH_FROM_POINTS
 from app.consumer_process import ConsumersProcess, registry_of
@@ -157,6 +158,7 @@ def running(
             settings = opened.enter_context(embedded_servers(settings, data_dir, say))
         addresses, failures = _start(opened, settings, port=port, embedded=embedded, say=say)
         opened.callback(announce(addresses, data_dir).unlink, missing_ok=True)
+        calm_collector()
         yield addresses, settings, failures
 
 
@@ -266,6 +268,7 @@ def serve_alone(settings: Settings, *, port: int | None = None) -> None:
         port=settings.service.port if port is None else port,
     )
     log.info("service_listens address=%s", service.address)
+    calm_collector()
     try:
         service.run()
     finally:
