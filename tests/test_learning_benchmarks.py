@@ -172,7 +172,7 @@ def test_lora_trains_fewer_weights_and_ends_as_a_release_of_the_same_size(
     one = world(purchases(), "weeks", baskets=300, queries=60, periods=PERIODS)
     found = {}
     for name in ("full", "LoRA"):
-        recipe = methods.BASE.model_copy(update={**methods.METHODS[name], "peft": {}})
+        recipe = methods.BASE.model_copy(update={**methods.METHODS[name], "learning_rate": 1e-3})
         found[name] = methods.trained(one, base, settings, recipe, 64, tmp_path / name)
     report = methods._report(  # noqa: SLF001
         {"full": found["full"], "LoRA": found["LoRA"], "top 2 layers": found["full"]}, 64
