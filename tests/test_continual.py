@@ -147,10 +147,10 @@ def test_each_way_trains_on_as_many_pairs_and_only_some_on_old_ones(tmp_path: Pa
         for variant in ("incremental", "without replay", "joint")
     }
     assert {one["pairs"] for one in counts.values()} == {24}
-    assert counts["incremental"]["past pairs"] == 7
-    assert counts["without replay"]["past pairs"] == 0
+    assert counts["incremental"].get("past pairs") == 7
+    assert counts["without replay"].get("past pairs", 0) == 0
     # Joint has both periods as new.
-    assert counts["joint"]["old sessions"] == 0
+    assert counts["joint"].get("old sessions", 0) == 0
     assert counts["joint"]["sessions"] > 1.5 * counts["incremental"]["sessions"]
 
 
