@@ -13,12 +13,14 @@ import pytest
 
 from benchmarks import learning_choice, methods, training_rate
 from benchmarks.continual_data import world
+from benchmarks.learning import Size, measure
 from benchmarks.learning_choice import chosen_share
-from benchmarks.learning_sets import Beauty, Matches, Split, pair_table, read_matches, split_items
+from benchmarks.learning_sets import OTHER_SETS, Beauty, Matches, Split, pair_table, read_matches, split_items
 from benchmarks.learning_vectors import Vectors
 from benchmarks.training_rate import shop_pairs
 from model.pairs import NegativeMask
 from model.settings import ModelSettings
+from tests.support.learning import QUICK
 from tests.support.tiny_model import write_tiny_model
 from tests.test_continual import PERIODS, purchases
 
@@ -140,6 +142,44 @@ def test_it_goes_as_far_as_the_loss_elsewhere_allows(
     # Where every share costs too much, the first of those that cost least.
     assert found == share
     assert folder.name in (f"share-{share}", "share-1")
+
+
+def test_a_run_ends_with_gain_and_change_elsewhere_and_goes_on_from_its_folder(
+    tmp_path: Path, one_thread: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = np.random.default_rng(2)
+    beauty = tmp_path / "data" / "amazon-beauty"
+    words = ("red", "blue", "steel", "running")
+    write_rows(
+        beauty / "products.jsonl.gz",
+        [{"product_id": f"i{row}", "title": f"{words[row % 4]} {row}"} for row in range(120)],
+    )
+    # Shoppers stay with one word.
+    histories = [[f"i{4 * int(row) + number % 4}" for row in draw.integers(0, 30, 8)] for number in range(80)]
+    write_rows(beauty / "sequences.jsonl.gz", [{"product_ids": one} for one in histories])
+    for name in OTHER_SETS:
+        for side in "ab":
+            rows = [{"product_id": f"{side}{row}", "title": f"lamp {row}"} for row in range(20)]
+            write_rows(tmp_path / "data" / name / f"products_{side}.jsonl.gz", rows)
+        for number, part in enumerate(("train", "valid", "test")):
+            pairs = [{"a": f"a{row}", "b": f"b{row}", "label": 1} for row in range(number, 20, 3)]
+            write_rows(tmp_path / "data" / name / f"pairs_{part}.jsonl.gz", pairs)
+    size = Size(64, QUICK.model_copy(update={"distil": 0.5}), anchors=16, shares=(1.0, 0.5), judged=False)
+    base = write_tiny_model(tmp_path / "tiny")
+    report = measure(tmp_path / "data", base, tmp_path / "out", size)
+    found = {f"{figure.name}, {figure.note}": figure.value for figure in report.figures}
+    assert found["cold items, gain, 64 pairs"] > 0
+    for title in OTHER_SETS.values():
+        low, change, high = (
+            found[f"{title}{what}, all pairs"]
+            for what in (", lower 95 % bound", " recall@10, change", ", upper 95 % bound")
+        )
+        assert low <= change <= high
+    assert report.settings["share of the way"] in (1.0, 0.5)
+    # Again, in the same folder: nothing is trained or encoded anew.
+    monkeypatch.setattr(Vectors, "of", lambda self, model, texts: unit(*range(len(texts))))
+    again = measure(tmp_path / "data", base, tmp_path / "out", size)
+    assert [figure.value for figure in again.figures] == [figure.value for figure in report.figures]
 
 
 # --- rates and methods -------------------------------------------------------------------------------
