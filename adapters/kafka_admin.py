@@ -109,7 +109,7 @@ def _wait_described(admin: AdminClient, names: Sequence[str]) -> None:
 
 def delete_records(admin: AdminClient, topic: str, before: Mapping[int, int]) -> None:
     """Delete the records of each partition below its offset. Raises Transient, Halt where it is refused."""
-    asked = [TopicPartition(topic, number, offset) for number, offset in before.items() if offset > 0]
+    asked = [TopicPartition(topic, number, offset) for number, offset in before.items()]
     if not asked:
         return
     for part, future in admin.delete_records(asked, request_timeout=_TIMEOUT_SECONDS).items():

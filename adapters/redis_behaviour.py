@@ -164,7 +164,7 @@ class BehaviourStore:
             if not node.exists(recent) and not node.exists(bought):
                 pattern = glob(self._shopper(shopper)) + ":*"
                 for key in list(node.scan_iter(match=pattern, count=10_000)):
-                    removed += int(cast(int, node.unlink(key)))
+                    removed += node.unlink(key)
         return removed
 
     def forget_member(self, member: str, product_ids: Sequence[str]) -> list[str]:

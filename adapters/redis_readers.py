@@ -54,4 +54,4 @@ class ErasureReaders:
     def _now(node: Any) -> float:
         """Redis' clock, in seconds: readers are on several machines."""
         seconds, micros = node.time()
-        return float(seconds) + micros / 1e6
+        return float(seconds + micros / 1e6)

@@ -154,7 +154,7 @@ class BehaviourHandler:
         )
 
     def _named_by_key(self, key: bytes | None, timestamp_ms: int) -> bool:
-        """Whether an unreadable record is of one who asked to be forgotten: then it is no dead letter either."""
+        """Whether an unreadable record is of one who asked to be forgotten: it is no dead letter either."""
         if self.erasures is None or key is None or timestamp_ms < 0:
             return False
         return self.erasures.covers(key.decode(errors="replace"), timestamp_ms / 1000)

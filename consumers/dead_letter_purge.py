@@ -17,6 +17,7 @@ from adapters.kafka import KafkaSettings, Record
 from adapters.kafka_admin import delete_records, open_admin
 from adapters.kafka_log import Outgoing, Transactions, read_to_end
 from consumers.dead_letters import OFFSET_HEADER, PARTITION_HEADER, TOPIC_ID_HEADER, DeadLetters, rewriter_of
+from schemas.errors import Halt, Transient
 
 _BATCH = 100
 
@@ -24,7 +25,7 @@ _BATCH = 100
 def purge_dead_letters(settings: KafkaSettings, topic: str, user_id: str, *, namespace: str = "") -> int:
     """Remove a shopper's dead letters of an input topic; how many records went, parts counted one by one.
 
-    Raises Transient when the broker is away, Halt when it does not delete records.
+    Raises Transient when the broker is away, Halt, with nothing written, when it does not delete records.
     """
     name = DeadLetters.topic_of(topic)
     records = list(read_to_end(settings, name))
@@ -33,6 +34,15 @@ def purge_dead_letters(settings: KafkaSettings, topic: str, user_id: str, *, nam
         return 0
     gone = {(record.partition, record.offset) for record in theirs}
     kept = [record for record in records if (record.partition, record.offset) not in gone]
+    starts, ends = _spans(records)
+    try:
+        # Nothing lies below these: it shows whether the broker knows how, before anything is written twice.
+        delete_records(open_admin(settings), name, starts)
+    except (Halt, Transient) as error:
+        raise Halt(
+            f"the broker does not delete records, so {len(theirs)} dead letters on {name} stay ({error}); "
+            "the embedded broker cannot, and has forgotten them once it is started again"
+        ) from error
     writer = Transactions(settings, transactional_id=rewriter_of(topic, namespace=namespace))
     for start in range(0, len(kept), _BATCH):
         writer.write(
@@ -41,11 +51,18 @@ def purge_dead_letters(settings: KafkaSettings, topic: str, user_id: str, *, nam
                 for record in kept[start : start + _BATCH]
             ]
         )
-    ends: dict[int, int] = {}
-    for record in records:
-        ends[record.partition] = max(record.offset + 1, ends.get(record.partition, 0))
     delete_records(open_admin(settings), name, ends)
     return len(theirs)
+
+
+def _spans(records: Sequence[Record]) -> tuple[dict[int, int], dict[int, int]]:
+    """The first offset of each partition, and one past its last."""
+    starts: dict[int, int] = {}
+    ends: dict[int, int] = {}
+    for record in records:
+        starts[record.partition] = min(record.offset, starts.get(record.partition, record.offset))
+        ends[record.partition] = max(record.offset + 1, ends.get(record.partition, 0))
+    return starts, ends
 
 
 def _letters(records: Sequence[Record]) -> list[list[Record]]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
+from typing import cast
 
 import pytest
 import redis
@@ -82,7 +83,7 @@ def traces(shop: LivingShop, files: Path, user: str) -> dict[str, int]:
         if client.type(key) == b"zset":
             found["members"] += client.zscore(key, member.decode()) is not None
         if client.type(key) == b"hash":
-            found["reviews"] += sum(value.endswith(name) for value in client.hvals(key))
+            found["reviews"] += sum(cast(bytes, value).endswith(name) for value in client.hvals(key))
     for file in files.rglob("*"):
         if file.is_file():
             body = file.read_bytes()
