@@ -119,7 +119,16 @@ def prepare(
             sets.append(_retrieval(name, steps, table, catalogue, often, settings, generator))
     checking = [step for step in _steps(before[-len(before) // 10 :]) if step[1] not in unseen]
     validation = (
-        _retrieval("validation", checking, table, catalogue, often, settings, generator, most=500)
+        _retrieval(
+            "validation",
+            checking,
+            table,
+            catalogue,
+            often,
+            settings,
+            generator,
+            most=min(500, settings.max_queries),
+        )
         if checking
         else None
     )
