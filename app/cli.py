@@ -13,7 +13,20 @@ import sys
 import typer
 
 from adapters.child import GIL_SWITCH_SECONDS
-from app.commands import demo, evaluate, learn, operate, publish, query, rebuild, releases, run, schemas, shop
+from app.commands import (
+    demo,
+    demo_learn,
+    evaluate,
+    learn,
+    operate,
+    publish,
+    query,
+    rebuild,
+    releases,
+    run,
+    schemas,
+    shop,
+)
 from app.settings import InvalidSettings
 from schemas.errors import Halt, Transient
 
@@ -24,7 +37,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for module in (run, demo, publish, shop, query, evaluate, learn, operate, releases, rebuild, schemas):
+for module in (
+    run,
+    demo,
+    demo_learn,
+    publish,
+    shop,
+    query,
+    evaluate,
+    learn,
+    operate,
+    releases,
+    rebuild,
+    schemas,
+):
     module.register(app)
 
 

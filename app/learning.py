@@ -13,7 +13,7 @@ import os
 import socket
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,6 +30,7 @@ from adapters.redis_items import ItemStore
 from adapters.redis_rollouts import TRAINER_LEASE
 from adapters.releases import ReleaseStore
 from app.discovery import find_stack
+from app.rollouts import request
 from app.settings import Settings
 from app.wiring import alias_of, open_board, open_store, patiently
 from consumers.archive import DAY_MS, Archiver, Followed
@@ -158,12 +159,52 @@ def _day(at_ms: int) -> str:
     return datetime.fromtimestamp(at_ms / 1000, UTC).date().isoformat()
 
 
+def in_words(found: Followed) -> str:
+    """What a round of the archive did."""
+    return "archive: " + ", ".join(f"{value} {name}" for name, value in found._asdict().items())
+
+
+def one_run(
+    settings: Settings,
+    data_dir: Path,
+    *,
+    say: Callable[[str], None],
+    recipe_file: Path | None = None,
+    golden: Path | None = None,
+    parent: str | None = None,
+) -> Outcome:
+    """Follow the topics, train, judge, publish; where approval is automatic, ask for what passed.
+
+    The parent is the live release, if none is named. Raises Halt while another trainer runs.
+    """
+    with the_only_trainer(settings):
+        say(in_words(follow(settings)))
+        start = parent or live_release(settings, data_dir)
+        say(f"training from {start}")
+        outcome = train_once(settings, parent=start, recipe_file=recipe_file, golden=golden)
+    publish_wish(settings, outcome, say)
+    return outcome
+
+
+def publish_wish(settings: Settings, outcome: Outcome, say: Callable[[str], None]) -> None:
+    """Where approval is automatic, ask for a candidate that has passed the gate."""
+    if outcome.manifest is not None and outcome.verdict.passed and settings.rollout.approval == "automatic":
+        asked = request(settings, open_board(settings), outcome.manifest.release_id)
+        say(f"{asked.collection} is filled and goes live by itself: see `simstream releases list`")
+
+
+def reference_file(settings: Settings) -> Path:
+    """What the last run saw, for the schedule."""
+    return Path(settings.training.folder) / "reference.json"
+
+
 def train_once(settings: Settings, *, parent: str, recipe_file: Path | None, golden: Path | None) -> Outcome:
     """One run to its end; one that was killed, of the same parent and recipe, goes on where it was."""
     from model.candidate import finish, new_run, open_run
     from model.examples import prepare
     from model.recipe import read_recipe
     from model.release import release_recipe
+    from model.schedule import reference_of
 
     recipe = read_recipe(
         recipe_file or (Path(settings.training.recipe) if settings.training.recipe else None)
@@ -172,15 +213,17 @@ def train_once(settings: Settings, *, parent: str, recipe_file: Path | None, gol
     store, now = ReleaseStore(settings.releases), datetime.now(UTC)
     runs = Path(settings.training.folder)
     runs.mkdir(parents=True, exist_ok=True)
+    archive = Archive(Path(settings.archive.folder))
+    recent, items, texts = archive.recent(), catalogue(open_store(settings)), release_recipe(store, parent)
+    seen = reference_of(recent, items, texts, ends=archive.positions(), at=now)
     run = open_run(runs, parent=parent, recipe=recipe)
     if run is None:
-        archive = Archive(Path(settings.archive.folder))
         encoder = store.manifest(parent).encoder
         prepared = prepare(
-            recent=archive.recent(),
+            recent=recent,
             past=archive.past(),
-            catalogue=catalogue(open_store(settings)),
-            recipe=release_recipe(store, parent),
+            catalogue=items,
+            recipe=texts,
             settings=settings.pairs,
             replay=recipe.replay,
             seed=recipe.seed,
@@ -191,7 +234,12 @@ def train_once(settings: Settings, *, parent: str, recipe_file: Path | None, gol
             raise Halt(f"there is nothing to learn from yet: {dict(prepared.counts)}")
         run = new_run(runs, parent=parent, recipe=recipe, prepared=prepared, created_at=now)
     log.info("run_starts folder=%s parent=%s", run, parent)
-    return finish(run, store=store, settings=settings.model, gate=settings.gate, created_at=now)
+    outcome = finish(run, store=store, settings=settings.model, gate=settings.gate, created_at=now)
+    # Only now: a run that is killed is still due, and goes on.
+    aside = reference_file(settings).with_suffix(".tmp")
+    aside.write_text(seen.model_dump_json())
+    aside.replace(reference_file(settings))
+    return outcome
 
 
 def catalogue(store: ItemStore) -> dict[str, Item]:

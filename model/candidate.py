@@ -21,10 +21,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import NamedTuple
 
 from adapters.releases import ReleaseStore, entry_of
 from model.examples import Prepared
@@ -34,11 +31,9 @@ from model.mining import with_hard_negatives
 from model.recipe import Recipe
 from model.run_files import load_prepared, save_prepared
 from model.settings import ModelSettings, UnusableModel
+from model.vectors import ReleaseVectors
 from schemas.items import digest
 from schemas.releases import Manifest, Training, Verdict
-
-if TYPE_CHECKING:
-    from model.encoder import TextEncoder
 
 log = logging.getLogger(__name__)
 
@@ -86,14 +81,14 @@ def finish(
     told = json.loads((run / "run.json").read_bytes())
     recipe, parent = Recipe.model_validate(told["recipe"]), store.manifest(told["parent"])
     parent_folder, prepared = store.fetch(parent.release_id), load_prepared(run)
-    live = _Vectors(parent_folder, parent, settings)
+    live = ReleaseVectors(parent_folder, parent, settings)
     try:
         training = _trained(run, recipe, parent, parent_folder, prepared, live, settings)
         candidate = _assembled(run, parent, parent_folder)
         reasons = refuse_broken(candidate, parent_folder)
         if reasons:
             return _ended(run, Outcome(Verdict(passed=False, reasons=reasons), None))
-        new = _Vectors(candidate, parent, settings)
+        new = ReleaseVectors(candidate, parent, settings)
         try:
             verdict = judge(prepared.sets, live=live, candidate=new, settings=gate, seed=recipe.seed)
         except UnusableModel as error:
@@ -138,7 +133,7 @@ def _trained(
     parent: Manifest,
     parent_folder: Path,
     prepared: Prepared,
-    live: _Vectors,
+    live: ReleaseVectors,
     settings: ModelSettings,
 ) -> Training:
     """Train, unless a run that was killed later than that has already; how it went."""
@@ -216,27 +211,3 @@ def _installed(name: str) -> bool:
     except metadata.PackageNotFoundError:
         return False
     return True
-
-
-class _Vectors:
-    """Texts to unit vectors by the encoder that serves, loaded at the first use."""
-
-    def __init__(self, folder: Path, manifest: Manifest, settings: ModelSettings) -> None:
-        self._folder = folder
-        self._manifest = manifest
-        self._settings = settings
-        self._encoder: TextEncoder | None = None
-
-    def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        if self._encoder is None:
-            from model.encoder import TextEncoder
-
-            # Prompts stand in the texts already, so that items and queries can be in one table.
-            bare = self._manifest.encoder.model_copy(update={"query_prompt": "", "passage_prompt": ""})
-            self._encoder = TextEncoder.load(self._folder, bare, self._settings)
-        return self._encoder.encode_array(list(texts), background=True)
-
-    def close(self) -> None:
-        if self._encoder is not None:
-            self._encoder.close()
-            self._encoder = None

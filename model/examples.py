@@ -50,7 +50,9 @@ class Prepared(NamedTuple):
     tables: Mapping[str, Mapping[str, Sequence[Any]]] = {}
 
 
-class _Session(NamedTuple):
+class Session(NamedTuple):
+    """Items in order, each with how much it counts (`seen_weight`)."""
+
     items: list[tuple[str, float]]
     starts_ms: int
     name: str
@@ -74,8 +76,8 @@ def prepare(
     """
     generator = np.random.default_rng(seed)
     gap_ms = round(settings.session_gap_minutes * 60_000)
-    fresh = [*_sessions(recent, catalogue, gap_ms, settings.position_bias)]
-    old = [*_sessions(past, catalogue, gap_ms, settings.position_bias)]
+    fresh = [*sessions_of(recent, catalogue, gap_ms, settings.position_bias)]
+    old = [*sessions_of(past, catalogue, gap_ms, settings.position_bias)]
     cut_ms = _cut(fresh, settings.window_share)
     before = [session for session in fresh if session.starts_ms < cut_ms]
     after = [session for session in fresh if session.starts_ms >= cut_ms]
@@ -110,14 +112,14 @@ def prepare(
     often = Counter(item for session in before for item, _ in session.items)
     sets = []
     for name, steps in (
-        ("new window", [*_steps(after)]),
-        ("unseen items", [step for step in _steps(fresh) if step[1] in unseen]),
-        ("old", [*_steps(judged)]),
+        ("new window", [*steps_of(after)]),
+        ("unseen items", [step for step in steps_of(fresh) if step[1] in unseen]),
+        ("old", [*steps_of(judged)]),
         ("golden", [(one, other) for one, other in labelled if one in catalogue and other in catalogue]),
     ):
         if steps:
             sets.append(_retrieval(name, steps, table, catalogue, often, settings, generator))
-    checking = [step for step in _steps(before[-len(before) // 10 :]) if step[1] not in unseen]
+    checking = [step for step in steps_of(before[-len(before) // 10 :]) if step[1] not in unseen]
     validation = (
         _retrieval("validation", checking, table, catalogue, often, settings, generator, most=500)
         if checking
@@ -245,31 +247,34 @@ class _Pairs:
         )
 
 
-def _sessions(table: pa.Table, catalogue: Mapping[str, Item], gap_ms: int, bias: float) -> Iterable[_Session]:
+def sessions_of(
+    table: pa.Table, catalogue: Mapping[str, Item], gap_ms: int, bias: float
+) -> Sequence[Session]:
     """Sessions in the order of their start, of live items alone, an item at a time once."""
     ordered = table.sort_by([("shopper", "ascending"), ("at_ms", "ascending"), ("offset", "ascending")])
     numbers = session_numbers(ordered, gap_ms=gap_ms)
     columns: Any = [ordered[name].to_pylist() for name in ("shopper", "product", "at_ms", "position")]
-    found: dict[int, _Session] = {}
+    found: dict[int, Session] = {}
     for number, shopper, product, at_ms, position in zip(numbers.tolist(), *columns, strict=True):
         if product in catalogue:
-            session = found.setdefault(number, _Session([], at_ms, f"session {shopper} {at_ms}"))
+            session = found.setdefault(number, Session([], at_ms, f"session {shopper} {at_ms}"))
             if not session.items or session.items[-1][0] != product:
                 session.items.append((product, seen_weight(position, bias=bias)))
     return sorted(found.values(), key=lambda session: (session.starts_ms, session.name))
 
 
-def _cut(sessions: Sequence[_Session], share: float) -> float:
+def _cut(sessions: Sequence[Session], share: float) -> float:
     """The time after which sessions are the new window: so many of the sessions with two items at least."""
     times = [session.starts_ms for session in sessions if len(session.items) > 1]
     return float(np.quantile(times, 1 - share)) if len(times) > 1 else float("inf")
 
 
-def _seen(sessions: Iterable[_Session], unseen: set[str]) -> list[list[tuple[str, float]]]:
+def _seen(sessions: Iterable[Session], unseen: set[str]) -> list[list[tuple[str, float]]]:
     return [[entry for entry in session.items if entry[0] not in unseen] for session in sessions]
 
 
-def _steps(sessions: Iterable[_Session]) -> Iterable[tuple[str, str]]:
+def steps_of(sessions: Iterable[Session]) -> Iterable[tuple[str, str]]:
+    """Each item of a session and the one after it."""
     for session in sessions:
         for (one, _), (other, _) in zip(session.items, session.items[1:], strict=False):
             yield one, other

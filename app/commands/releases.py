@@ -14,14 +14,13 @@ from typing import Annotated, Any
 
 import typer
 
-from adapters.index import open_index
-from adapters.index_port import release_of
 from adapters.redis_rollouts import RolloutBoard
 from adapters.releases import ReleaseStore
 from app.discovery import stack_settings
+from app.rollouts import request
 from app.settings import Settings, load_settings
-from app.wiring import alias_of, open_board
-from consumers.release_requests import ask_back, ask_for, ask_removal, wait_until
+from app.wiring import open_board
+from consumers.release_requests import ask_back, ask_removal, wait_until
 from schemas.errors import Halt
 from schemas.rollouts import Rollout, RolloutState
 
@@ -133,20 +132,6 @@ def register(app: typer.Typer) -> None:
 
 def _settings(data_dir: Path) -> Settings:
     return stack_settings(load_settings(), data_dir)
-
-
-def request(settings: Settings, board: RolloutBoard, release: str, *, overrule: bool = False) -> Rollout:
-    """The request for a release. One that is live by the alias has perhaps no record yet."""
-    index = open_index(settings.qdrant)
-    try:
-        live = index.resolve(alias_of(settings))
-        if live is not None and release_of(live) == release:
-            raise ValueError(f"release {release!r} is live already")
-        return ask_for(
-            board, release, alias=alias_of(settings), standing=index.collections(), overrule=overrule
-        )
-    finally:
-        index.close()
 
 
 def follow(board: RolloutBoard, asked: Rollout, *, wait: bool, timeout: float | None) -> None:

@@ -1,0 +1,367 @@
+"""`simstream demo-learn`: the model learns from shoppers and swaps itself in, on an embedded stack.
+
+Reads   nothing but the synthetic shop
+Writes  `var/learn`, made anew each time
+Never   judges by other bounds than the shop of a user would be: the gate's settings are the defaults
+
+Every shopper of the synthetic shop has tastes, and what belongs to a taste is drawn without a look at any
+text. So neighbours by text alone have a taste in common by chance, and whatever they have in common
+afterwards was learned from events. Queries go on all the time, by content alone, and each answer names its
+release.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Annotated
+
+import httpx
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from adapters.kafka import Publisher
+from adapters.kafka_log import Tail
+from app.commands.learn import verdict_lines
+from app.discovery import Addresses
+from app.observability import LogSettings, configure_logging
+from app.rollouts import request
+from app.settings import Settings, load_settings
+from app.stack import running
+from app.trainer_process import Job, TrainerProcess
+from app.wiring import open_board
+from consumers.release_requests import wait_until
+from producers.shop import Shop
+from producers.shop_assortment import TASTE_GROUPS
+from schemas.api import Answer
+from schemas.errors import Halt
+from schemas.events import ItemUpdated, ProductUpserted, parse_event
+from schemas.rollouts import Rollout, RolloutState
+
+if TYPE_CHECKING:
+    from model.candidate import Outcome
+
+#: Nothing here takes longer; a stack that is stuck is said to be.
+_PATIENCE_SECONDS = 600.0
+_NEAREST = 10
+_QUERIES_PER_SECOND = 5.0
+_HISTORY_DAYS = 30
+#: Half of the history counts as the past: it is replayed, and the gate asks whether it was forgotten.
+_WINDOW_DAYS, _PERIOD_DAYS = 15, 5
+_RECIPE = """
+# Small enough for two cores: texts are cut at 32 tokens, which is title, brand and category.
+batch_pairs = 64
+max_tokens = 32
+learning_rate = 1e-4
+"""
+
+
+def demo_learn(
+    products: Annotated[int, typer.Option(min=50, max=20_000, help="Size of the synthetic shop.")] = 300,
+    shoppers: Annotated[int, typer.Option(min=20, help="How many come to it.")] = 200,
+    pairs: Annotated[int, typer.Option(min=200, help="The training budget.")] = 1_500,
+    seed: Annotated[int, typer.Option(help="Another seed is another shop.")] = 7,
+    data_dir: Annotated[Path, typer.Option(help="Scratch folder; emptied first.")] = Path("var/learn"),
+) -> None:
+    """Publish a small shop and its shoppers, train on what they did, judge, fill, verify and swap."""
+    started = time.monotonic()
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = 110
+    quiet = LogSettings(level="ERROR")
+    configure_logging(quiet)
+    logging.getLogger("adapters.kafka").setLevel(logging.CRITICAL)
+    for name in ("broker", "redis", "index", "releases", "archive", "training"):
+        shutil.rmtree(data_dir / name, ignore_errors=True)
+    shop = Shop(
+        seed,
+        products=products,
+        shoppers=shoppers,
+        sessions_per_shopper=8.0,
+        history_days=_HISTORY_DAYS,
+        start=datetime.now(UTC),
+    )
+    console.print("[bold]1. The stack[/bold]: broker, Redis and Qdrant's engine, on this machine")
+    settings = _settings(data_dir, pairs=pairs).model_copy(update={"log": quiet})
+    with running(
+        settings, data_dir=data_dir, port=0, embedded=True, say=lambda line: console.print(f"   {line}")
+    ) as (addresses, settings, failures):
+        passed = _Learning(console, addresses, settings, data_dir, failures.check).run(shop)
+    console.print(f"\nFinished in {time.monotonic() - started:.0f} s. Next: docs/learning.md.")
+    raise typer.Exit(0 if passed else 1)
+
+
+def register(app: typer.Typer) -> None:
+    """Add this command."""
+    app.command("demo-learn")(demo_learn)
+
+
+def _settings(data_dir: Path, *, pairs: int) -> Settings:
+    base = load_settings({})
+    return base.model_copy(
+        update={
+            "archive": base.archive.model_copy(
+                update={
+                    "folder": str(data_dir / "archive"),
+                    "window_days": float(_WINDOW_DAYS),
+                    "period_days": float(_PERIOD_DAYS),
+                }
+            ),
+            "training": base.training.model_copy(update={"folder": str(data_dir / "training")}),
+            "pairs": base.pairs.model_copy(update={"max_pairs": pairs}),
+        }
+    )
+
+
+class _Learning:
+    """One run. `check` raises what ended the stack, if something did."""
+
+    def __init__(
+        self,
+        console: Console,
+        addresses: Addresses,
+        settings: Settings,
+        data_dir: Path,
+        check: Callable[[], None],
+    ) -> None:
+        self._console = console
+        self._addresses = addresses
+        self._settings = settings
+        self._data_dir = data_dir
+        self._check = check
+        self._topics = settings.named_topics()
+        self._api = httpx.Client(base_url=addresses.http, timeout=60.0)
+
+    def run(self, shop: Shop) -> bool:
+        """The seven steps; whether the candidate went live."""
+        products = list(shop.products())
+        titles = {product.product_id: product.title for product in products}
+        taste_of = shop.truth.taste_of
+        self._publish(products, shop)
+        before = self._neighbours(titles)
+        self._before(before, taste_of)
+        load = Load(self._addresses.http, list(titles))
+        with load.running():
+            outcome = self._train()
+            for line in verdict_lines(outcome.verdict, slices=False):
+                self._console.print(f"   {line}")
+            if outcome.manifest is None or not outcome.verdict.passed:
+                self._console.print("   The gate has refused it, so nothing is swapped.")
+                return False
+            self._console.print(f"   [bold]{outcome.manifest.release_id} passed[/bold]")
+            self._swap(outcome.manifest.release_id, load)
+        self._after(before, self._neighbours(titles), titles, taste_of)
+        self._api.close()
+        return True
+
+    def _publish(self, products: Sequence[ProductUpserted], shop: Shop) -> None:
+        events = list(shop.events())
+        self._console.print(
+            f"\n[bold]2. A shop of {len(products):,} products[/bold], and {len(events):,} things that its "
+            f"shoppers did in {_HISTORY_DAYS} days.\n   Each likes two of {TASTE_GROUPS} groups of products "
+            "that no text names."
+        )
+        begun = time.monotonic()
+        updates = Tail(self._settings.kafka, self._topics.updated.name)
+        publisher = Publisher(self._settings.kafka, client_id="simstream-demo-learn")
+        waiting = {product.product_id for product in products}
+        for product in products:
+            body = product.model_dump_json(exclude_none=True).encode()
+            publisher.send(self._topics.products.name, key=product.product_id, value=body)
+        while waiting:
+            for record in updates.poll(0.1):
+                if record.value is not None:
+                    waiting.discard(parse_event(record.value, ItemUpdated).product_id)
+            self._patience(begun, "the shop is not searchable")
+        for event in events:
+            body = event.model_dump_json(exclude_none=True).encode()
+            publisher.send(self._topics.events.name, key=event.user_id, value=body)
+        publisher.close()
+        updates.close()
+        self._console.print(f"   searchable, and told, after {time.monotonic() - begun:.0f} s")
+
+    def _before(self, before: Mapping[str, Sequence[str]], taste_of: Mapping[str, int]) -> None:
+        sizes = Counter(taste_of.values())
+        chance = sum(size * (size - 1) for size in sizes.values()) / (len(taste_of) * (len(taste_of) - 1))
+        self._console.print(
+            "\n[bold]3. Before[/bold]: the ten nearest of every product by content alone\n"
+            f"   {_share(before, taste_of):.1%} of them are liked by the same shoppers; by chance it were "
+            f"{chance:.1%}"
+        )
+
+    def _train(self) -> Outcome:
+        """The trainer is a process of its own at the lowest priority, as `simstream up` runs it."""
+        self._console.print("\n[bold]4. It learns[/bold] from what shoppers did, while queries go on")
+        recipe = self._data_dir / "recipe.toml"
+        recipe.write_text(_RECIPE)
+        begun = time.monotonic()
+        trainer = TrainerProcess(Job(self._settings, self._data_dir, recipe_file=recipe))
+        try:
+            while True:
+                self._patience(begun, "training has not ended")
+                said = trainer.next(0.5)
+                if said is None:
+                    continue
+                kind, content = said
+                if kind == "said":
+                    self._console.print(f"   {content}")
+                    continue
+                outcome: Outcome = content
+                break
+        finally:
+            trainer.stop()
+        training = outcome.manifest.training if outcome.manifest is not None else None
+        if training is not None:
+            data = ", ".join(f"{count:,} {name}" for name, count in training.data.items())
+            losses = [entry["loss"] for entry in training.curves if "loss" in entry]
+            self._console.print(
+                f"   {data}\n   {training.steps} steps in {training.seconds:.0f} s, loss {losses[0]:.2f} -> "
+                f"{losses[-1]:.2f}; with archive, gate and report {time.monotonic() - begun:.0f} s"
+            )
+        self._console.print(
+            "\n[bold]5. The gate[/bold] compares it with the live release on what trained nothing"
+        )
+        return outcome
+
+    def _swap(self, release_id: str, load: Load) -> None:
+        self._console.print("\n[bold]6. Approved: the swap[/bold], while queries go on")
+        load.phase = "swap"
+        board = open_board(self._settings)
+        begun = time.monotonic()
+
+        def say(one: Rollout) -> None:
+            filled = one.state is RolloutState.BACKFILLING and one.filled
+            step = "filled, and written like the live one" if filled else one.state.value
+            why = f": {one.reason}" if one.reason else ""
+            self._console.print(f"   {time.monotonic() - begun:5.1f} s  {step}{why}")
+
+        asked = request(self._settings, board, release_id)
+        ended = wait_until(board, asked.collection, say=say, timeout_seconds=_PATIENCE_SECONDS)
+        if ended.state is not RolloutState.LIVE:
+            raise Halt(f"{ended.collection} did not go live: {ended.reason}")
+        load.phase = "after"
+        time.sleep(5.0)
+        for phase in ("training", "swap", "after"):
+            self._console.print(f"   queries, {phase}: {load.in_words(phase)}")
+        failed = sum(one.release is None for one in load.asked)
+        self._console.print(f"   [bold]{len(load.asked):,} queries, {failed} failed[/bold]")
+
+    def _after(
+        self,
+        before: Mapping[str, Sequence[str]],
+        after: Mapping[str, Sequence[str]],
+        titles: Mapping[str, str],
+        taste_of: Mapping[str, int],
+    ) -> None:
+        self._console.print(
+            "\n[bold]7. After[/bold]: the ten nearest of every product by content alone\n"
+            f"   {_share(before, taste_of):.1%} -> [bold]{_share(after, taste_of):.1%}[/bold] of them are "
+            "liked by the same shoppers"
+        )
+
+        def gained(item: str) -> float:
+            one = {item: before[item]}, {item: after[item]}
+            return _share(one[1], taste_of) - _share(one[0], taste_of)
+
+        seed = max(sorted(before), key=gained)
+        table = Table(
+            "before", "after", title=f"   {titles[seed]}", title_justify="left", box=None, padding=(0, 2)
+        )
+        for pair in zip(before[seed][:5], after[seed][:5], strict=False):
+            marks = [("* " if taste_of[one] == taste_of[seed] else "  ") + titles[one] for one in pair]
+            table.add_row(*marks)
+        self._console.print(table)
+        self._console.print("   * liked by the same shoppers. This product gained most.")
+
+    def _neighbours(self, items: Mapping[str, str]) -> dict[str, list[str]]:
+        """The nearest of each item by content, nearest first, as the service answers."""
+        found = {}
+        for item in items:
+            response = self._api.post("/v1/similar", json=_question(item))
+            response.raise_for_status()
+            answer = Answer.model_validate_json(response.content)
+            found[item] = [hit.item_id for hit in answer.items]
+        return found
+
+    def _patience(self, begun: float, what: str) -> None:
+        self._check()
+        if time.monotonic() - begun > _PATIENCE_SECONDS:
+            raise TimeoutError(f"{what} after {_PATIENCE_SECONDS:.0f} s")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One query: in which phase, how long it took, and which release answered (None: it failed)."""
+
+    phase: str
+    seconds: float
+    release: str | None
+
+
+class Load:
+    """Queries one after the other on a thread, so many a second at most."""
+
+    def __init__(self, address: str, items: Sequence[str]) -> None:
+        self._address = address
+        self._items = items
+        self.phase = "training"
+        self.asked: list[Asked] = []
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Ask until the block ends."""
+        stopped = threading.Event()
+
+        def ask() -> None:
+            draw = Random(1)
+            with httpx.Client(base_url=self._address, timeout=60.0) as api:
+                while not stopped.wait(1 / _QUERIES_PER_SECOND):
+                    phase, begun, release = self.phase, time.monotonic(), None
+                    try:
+                        response = api.post("/v1/similar", json=_question(draw.choice(self._items)))
+                        if response.is_success:
+                            release = str(response.json()["release_id"])
+                    except httpx.HTTPError:
+                        pass
+                    self.asked.append(Asked(phase, time.monotonic() - begun, release))
+
+        thread = threading.Thread(target=ask, name="demo-load", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stopped.set()
+            thread.join()
+
+    def in_words(self, phase: str) -> str:
+        """How many of a phase failed, who answered the others, and how fast."""
+        asked = [one for one in self.asked if one.phase == phase]
+        if not asked:
+            return "none"
+        answered = Counter(one.release for one in asked if one.release is not None)
+        by = ", ".join(f"{count} by {release}" for release, count in answered.items())
+        seconds = sorted(one.seconds for one in asked)
+        p50, p99 = (seconds[int(share * (len(seconds) - 1))] for share in (0.5, 0.99))
+        return (
+            f"{by}; {len(asked) - sum(answered.values())} failed; p50 {p50 * 1e3:.0f}, p99 {p99 * 1e3:.0f} ms"
+        )
+
+
+def _question(item: str) -> dict[str, object]:
+    return {"seeds": [{"item_id": item}], "weights": {"content": 1.0}, "limit": _NEAREST}
+
+
+def _share(neighbours: Mapping[str, Sequence[str]], taste_of: Mapping[str, int]) -> float:
+    """Of the neighbours of these items, the share with the item's own taste."""
+    same = [taste_of[one] == taste_of[item] for item, near in neighbours.items() for one in near]
+    return sum(same) / max(1, len(same))
