@@ -229,6 +229,7 @@ def train_once(settings: Settings, *, parent: str, recipe_file: Path | None, gol
             seed=recipe.seed,
             labelled=_labelled(golden),
             prompts=(encoder.query_prompt, encoder.passage_prompt),
+            period_ms=round(settings.archive.period_days * DAY_MS),
         )
         if not len(prepared.pairs):
             raise Halt(f"there is nothing to learn from yet: {dict(prepared.counts)}")

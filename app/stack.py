@@ -5,9 +5,9 @@ Writes  `stack.json` in the data folder once everything is ready, removed at the
 Never   leaves a server behind: the embedded ones end with this process, however it ends
 
 This process owns the index: it runs the service and `embeddings`. The encoder is a child; `products` and
-`reviews` share another, `behaviour` has its own, for each of them keeps an interpreter busy. So has the trainer,
-where its schedule is enabled. Embedded, so are the broker and Redis, and the index is a folder. That broker
-forgets everything when it ends, so every embedded start reconciles the index with item state.
+`reviews` share another, `behaviour` has its own, for each of them keeps an interpreter busy; so does the
+trainer, where its schedule is enabled. Embedded, so are the broker and Redis, and the index is a folder. That
+broker forgets everything when it ends, so every embedded start reconciles the index with item state.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,11 +26,14 @@ from model.evaluation import RetrievalSet
 from model.learning_settings import PairSettings
 from model.pairs import PairTable, co_interactions, duplicate_groups, seen_weight
 from model.text import ProductText
+from model.transfer import PERIOD
 from schemas.events import Product
 
 #: Event types that say more than a look; a query is believed to have led to what one of them names.
 _CHOSEN = frozenset({"click", "cart", "purchase"})
 _LONG_ENOUGH = 40
+#: The newest periods that are judged apart, the steps one must have, and the queries asked of it.
+_PERIODS, _PERIOD_STEPS, _PERIOD_QUERIES = 12, 50, 500
 
 
 class Item(NamedTuple):
@@ -69,10 +73,12 @@ def prepare(
     seed: int,
     labelled: Iterable[tuple[str, str]] = (),
     prompts: tuple[str, str] = ("", ""),
+    period_ms: int | None = None,
 ) -> Prepared:
     """Everything one run needs. `prompts` are put before texts of queries and of items.
 
-    `labelled` are pairs of products that belong together, by id: the golden set.
+    `labelled` are pairs of products that belong together, by id: the golden set. With `period_ms` what is
+    kept apart for judging is a set per period as well.
     """
     generator = np.random.default_rng(seed)
     gap_ms = round(settings.session_gap_minutes * 60_000)
@@ -119,6 +125,8 @@ def prepare(
     ):
         if steps:
             sets.append(_retrieval(name, steps, table, catalogue, often, settings, generator))
+    if period_ms is not None:
+        sets += _by_period([*judged, *after], period_ms, table, catalogue, often, settings, generator)
     checking = [step for step in steps_of(before[-len(before) // 10 :]) if step[1] not in unseen]
     validation = (
         _retrieval("validation", checking, table, catalogue, often, settings, generator, most=500)
@@ -305,6 +313,38 @@ def _limit(there: int, wanted: float) -> int:
     return min(there, int(wanted))
 
 
+def _by_period(
+    sessions: Sequence[Session],
+    period_ms: int,
+    table: _Texts,
+    catalogue: Mapping[str, Item],
+    often: Counter[str],
+    settings: PairSettings,
+    generator: np.random.Generator,
+) -> list[RetrievalSet]:
+    """A set for each of the newest periods with enough steps, all ranked among much the same items."""
+    found: dict[int, list[tuple[str, str]]] = {}
+    for session in sessions:
+        found.setdefault(session.starts_ms // period_ms * period_ms, []).extend(steps_of([session]))
+    starts = [start for start, steps in sorted(found.items()) if len(steps) >= _PERIOD_STEPS][-_PERIODS:]
+    others = sorted(catalogue)
+    generator.shuffle(others)
+    return [
+        _retrieval(
+            f"{PERIOD}{datetime.fromtimestamp(start / 1000, UTC).date()}",
+            found[start],
+            table,
+            catalogue,
+            often,
+            settings,
+            generator,
+            most=_PERIOD_QUERIES,
+            others=others,
+        )
+        for start in starts
+    ]
+
+
 def _retrieval(
     name: str,
     steps: Sequence[tuple[str, str]],
@@ -315,16 +355,37 @@ def _retrieval(
     generator: np.random.Generator,
     *,
     most: int | None = None,
+    others: Sequence[str] | None = None,
 ) -> RetrievalSet:
-    """At most so many steps, ranked among their own items and others drawn, with slices by what is wanted."""
+    """At most so many steps, ranked among their own items and others, with slices by what is wanted.
+
+    Where the `others` are given they fill up, in their order, and there are no slices.
+    """
     limit = min(most or settings.max_queries, len(steps))
     chosen = [steps[row] for row in sorted(generator.choice(len(steps), limit, replace=False))]
     items = list(dict.fromkeys(item for step in chosen for item in step))
-    rest = sorted(set(catalogue) - set(items))
-    generator.shuffle(rest)
+    if others is None:
+        rest = sorted(set(catalogue) - set(items))
+        generator.shuffle(rest)
+    else:
+        own = set(items)
+        rest = [item for item in others if item not in own]
     items += rest[: max(0, settings.candidates - len(items))]
     rows = {item: row for row, item in enumerate(items)}
     targets = [target for _, target in chosen]
+    slices = _slices(targets, items, catalogue, often) if others is None else {}
+    return RetrievalSet(
+        name=name,
+        texts=[table.texts[table.item(item)] for item in items],
+        queries=np.array([rows[query] for query, _ in chosen], dtype=np.int64),
+        targets=np.array([rows[target] for target in targets], dtype=np.int64),
+        slices=slices,
+    )
+
+
+def _slices(
+    targets: Sequence[str], items: Sequence[str], catalogue: Mapping[str, Item], often: Counter[str]
+) -> dict[str, NDArray[np.bool_]]:
     counts = np.array([often[target] for target in targets])
     popular = np.quantile([often[item] for item in items], 0.9)
     slices: dict[str, NDArray[np.bool_]] = {
@@ -339,10 +400,4 @@ def _retrieval(
         for value, _ in Counter(values).most_common(8):
             if value:
                 slices[f"{kind} {value}"] = np.array([one == value for one in values])
-    return RetrievalSet(
-        name=name,
-        texts=[table.texts[table.item(item)] for item in items],
-        queries=np.array([rows[query] for query, _ in chosen], dtype=np.int64),
-        targets=np.array([rows[target] for target in targets], dtype=np.int64),
-        slices=slices,
-    )
+    return slices

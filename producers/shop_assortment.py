@@ -128,9 +128,9 @@ Tastes = Literal["designs", "kinds"]
 def assortment(seed: int, products: int, *, tastes: Tastes = "designs") -> list[Listing]:
     """The first `products` listings of the shop of this seed.
 
-    With a taste for each design nothing but events says what shoppers like. With one for each kind, they like
-    kinds together that are nothing alike (tea and guitars): text says which kind a product is, and only events
-    say which kinds go together, so it can be learned for products that nobody has seen yet.
+    With a taste for each design nothing but events says what is liked. With one for each kind, unlike kinds
+    are liked together (tea and guitars): text says which kind a product is, and only events say which kinds
+    go together, so it can be learned for products that nobody has seen yet.
     """
     ids = _Ids(seed)
     listings: list[Listing] = []

@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from app.discovery import stack_settings
-from app.observability import configure_logging
+from app.observability import configure_logging, export_metrics
 from app.settings import Settings, load_settings
 from schemas.releases import Verdict
 
@@ -105,6 +105,7 @@ def _by_schedule(settings: Settings, data_dir: Path, *, recipe: Path | None, gol
 
     signal.signal(signal.SIGTERM, interrupt)
     be_nice(settings.training.nice)
+    export_metrics(settings.metrics)
     schedule = Schedule(on_its_device(settings), data_dir, say=_say, recipe_file=recipe, golden=golden)
     schedule.run(threading.Event())
 

@@ -70,12 +70,18 @@ def list_releases(data_dir: DataDir = Path("var"), as_json: AsJson = False) -> N
 
 @releases.command("show")
 def show_release(release: str, data_dir: DataDir = Path("var")) -> None:
-    """A release's manifest, and where its collections stand, as JSON."""
+    """A release's manifest, what its line knows of each period, and where its collections stand, as JSON."""
+    from model.transfer import backward_transfer, known_by
+
     settings = _settings(data_dir)
-    manifest = ReleaseStore(settings.releases).manifest(release)
+    store = ReleaseStore(settings.releases)
+    line = store.line(release)
+    known = known_by(line)
     rollouts = [one for one in open_board(settings).all() if one.release_id == release]
     shown = {
-        "manifest": manifest.model_dump(mode="json"),
+        "manifest": line[-1].model_dump(mode="json"),
+        "hit@10 by period": {one.release_id: dict(one.results) for one in known if one.results},
+        "backward transfer": backward_transfer(known),
         "collections": [one.model_dump(mode="json") for one in rollouts],
     }
     print(json.dumps(shown, indent=2))

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from adapters.kafka import Publisher
 from adapters.releases import ReleaseStore
 from app.learning import archive_figures, follow, train_once
 from app.settings import Settings, load_settings
+from app.trainer_process import Job, TrainerProcess
 from app.wiring import make_topics, open_store
 from consumers.erasures import erasure_key
 from model.release import first_release
+from schemas.errors import Halt
 from schemas.events import UserErased, UserEvent
 from tests.consumers.state import State
 from tests.support.draining import quick_settings
@@ -108,3 +113,36 @@ def test_events_become_a_candidate_with_a_verdict(
     (whole,) = [one for one in standing.verdict.figures if one.name == "new window" and not one.slice]
     assert whole.queries == 40
     assert whole.after > whole.before
+
+
+def test_a_trainer_in_a_process_of_its_own_says_how_it_ended(
+    broker: Broker, redis_server: Redis, namespace: str, tmp_path: Path
+) -> None:
+    settings = settings_of(broker, redis_server, namespace, tmp_path)
+    nowhere = settings.qdrant.model_copy(update={"url": f"edge:{tmp_path / 'index'}"})
+    settings = settings.model_copy(update={"qdrant": nowhere})
+    make_topics(settings)
+    sent = publish(settings, 5)
+    trainer = TrainerProcess(Job(settings, tmp_path))
+    try:
+        said = trainer.next(120)
+        assert said == ("said", f"archive: {sent} records, {sent} added, 0 unreadable, 0 erased, 0 folded")
+        assert os.getpriority(os.PRIO_PROCESS, trainer.pid) == settings.training.nice
+        with pytest.raises(Halt, match="nothing is live yet"):
+            trainer.next(120)
+    finally:
+        trainer.stop()
+
+
+def test_a_trainer_that_is_killed_is_told_from_one_that_has_nothing_to_say(
+    broker: Broker, redis_server: Redis, namespace: str, tmp_path: Path
+) -> None:
+    settings = settings_of(broker, redis_server, namespace, tmp_path)
+    trainer = TrainerProcess(Job(settings, tmp_path, scheduled=True))
+    try:
+        assert trainer.next(0.1) is None
+        os.kill(trainer.pid, signal.SIGKILL)
+        with pytest.raises(Halt, match="exit code -9"):
+            trainer.next(60)
+    finally:
+        trainer.stop()

@@ -146,3 +146,21 @@ def test_prompts_stand_before_queries_and_items() -> None:
     kinds = {found.pairs.texts[row].split(":")[0] for row in found.pairs.anchors}
     assert kinds == {"query", "passage"}
     assert all(text.startswith("passage: ") for one in found.sets for text in one.texts)
+
+
+def test_each_period_is_a_set_of_what_trained_nothing() -> None:
+    week_ms = 7 * 24 * 3_600_000
+    found = prepared(period_ms=week_ms, past=events(2_000, seed=2, start_ms=10**12 - 2_000 * 3_600_000))
+    periods = [one for one in found.sets if one.name.startswith("period ")]
+    assert len(periods) > 5
+    assert [one.name for one in periods] == sorted(one.name for one in periods)
+    assert all(len(one) >= 50 and not one.slices for one in periods)
+    # Without periods the other sets are the same.
+    plain = prepared(past=events(2_000, seed=2, start_ms=10**12 - 2_000 * 3_600_000))
+    assert [one.name for one in plain.sets] == [one.name for one in found.sets if one not in periods]
+    (old,) = (one for one in plain.sets if one.name == "old")
+    texts = {(old.texts[q], old.texts[t]) for q, t in zip(old.queries, old.targets, strict=True)}
+    first = periods[0]
+    assert {
+        (first.texts[q], first.texts[t]) for q, t in zip(first.queries, first.targets, strict=True)
+    } <= texts
