@@ -9,7 +9,8 @@ Never   makes anything live, nor publishes files that are broken
 3. assemble  the parent's files with the new weights
 4. refuse    NaN, wrong shapes, truncated files: the run ends with its reasons and publishes nothing
 5. judge     candidate against parent, on the sets that were kept apart
-6. publish   weights, report and verdict as one immutable release
+6. report    one HTML page in the run's folder and among the candidate's files
+7. publish   weights, report and verdict as one immutable release
 """
 
 from __future__ import annotations
@@ -29,14 +30,17 @@ from model.gate import judge, refuse_broken
 from model.learning_settings import GateSettings
 from model.mining import with_hard_negatives
 from model.recipe import Recipe
+from model.report import changed_most, render
 from model.run_files import load_prepared, save_prepared
 from model.settings import ModelSettings, UnusableModel
+from model.transfer import known_by
 from model.vectors import ReleaseVectors
 from schemas.items import digest
 from schemas.releases import Manifest, Training, Verdict
 
 log = logging.getLogger(__name__)
 
+REPORT = "report.html"
 _VERSIONS = ("torch", "transformers", "sentence-transformers", "accelerate", "peft", "numpy", "simstream")
 
 
@@ -87,21 +91,34 @@ def finish(
         candidate = _assembled(run, parent, parent_folder)
         reasons = refuse_broken(candidate, parent_folder)
         if reasons:
-            return _ended(run, Outcome(Verdict(passed=False, reasons=reasons), None))
+            return _broken(run, parent, training, reasons)
+        slug = parent.release_id.rpartition("-")[0] or parent.release_id
+        contents = {name: entry_of(candidate / name).sha256 for name in _names(candidate)}
+        release_id = f"{slug[:40]}-{digest(contents, training.model_dump(mode='json'))}"
         new = ReleaseVectors(candidate, parent, settings)
         try:
             verdict = judge(prepared.sets, live=live, candidate=new, settings=gate, seed=recipe.seed)
+            texts = [text for one in prepared.sets[:1] for text in one.texts]
+            page = render(
+                run=run.name,
+                parent=parent.release_id,
+                verdict=verdict,
+                training=training,
+                changed=changed_most(texts, before=live, after=new),
+                line=known_by(store.line(parent.release_id), newest=(release_id, verdict)),
+            )
         except UnusableModel as error:
-            return _ended(run, Outcome(Verdict(passed=False, reasons=[str(error)]), None))
+            return _broken(run, parent, training, [str(error)])
         finally:
             new.close()
     finally:
         live.close()
+    # Not part of the id, so that a run that is killed about here publishes no second release.
+    for folder in (run, candidate):
+        (folder / REPORT).write_text(page, encoding="utf-8")
     files = {name: entry_of(candidate / name) for name in _names(candidate)}
-    contents = {name: entry.sha256 for name, entry in files.items()}
-    slug = parent.release_id.rpartition("-")[0] or parent.release_id
     manifest = Manifest(
-        release_id=f"{slug[:40]}-{digest(contents, training.model_dump(mode='json'))}",
+        release_id=release_id,
         created_at=created_at,
         base_model=parent.base_model,
         parent=parent.release_id,
@@ -125,6 +142,14 @@ def finish(
     )
     log.info("candidate_published release=%s passed=%s", standing.release_id, verdict.passed)
     return _ended(run, Outcome(standing.verdict or verdict, standing))
+
+
+def _broken(run: Path, parent: Manifest, training: Training, reasons: list[str]) -> Outcome:
+    """The end of a run whose candidate is not even measured."""
+    verdict = Verdict(passed=False, reasons=reasons)
+    page = render(run=run.name, parent=parent.release_id, verdict=verdict, training=training)
+    (run / REPORT).write_text(page, encoding="utf-8")
+    return _ended(run, Outcome(verdict, None))
 
 
 def _trained(
@@ -163,7 +188,7 @@ def _trained(
     training = Training(
         run=run.name,
         recipe=recipe.model_dump(mode="json"),
-        data=dict(prepared.counts),
+        data={**prepared.counts, **prepared.ranges},
         versions={name: metadata.version(name) for name in _VERSIONS if _installed(name)},
         seconds=round(found.seconds, 1),
         steps=found.steps,
@@ -181,7 +206,7 @@ def _assembled(run: Path, parent: Manifest, parent_folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     for name in parent.files:
-        if not name.endswith((".safetensors", ".safetensors.index.json")):
+        if name != REPORT and not name.endswith((".safetensors", ".safetensors.index.json")):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(parent_folder / name, folder / name)
     for path in (run / "weights").glob("*.safetensors*"):

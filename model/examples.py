@@ -44,7 +44,10 @@ class Item(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """Pairs to learn from, sets to judge by, and the texts that hold the old behaviour in place."""
+    """Pairs to learn from, sets to judge by, and the texts that hold the old behaviour in place.
+
+    `counts` and `ranges` say what of, for the manifest.
+    """
 
     pairs: PairTable
     validation: RetrievalSet | None
@@ -52,6 +55,7 @@ class Prepared(NamedTuple):
     anchors: Sequence[str]
     counts: Mapping[str, int]
     tables: Mapping[str, Mapping[str, Sequence[Any]]] = {}
+    ranges: Mapping[str, str] = {}
 
 
 class Session(NamedTuple):
@@ -147,7 +151,20 @@ def prepare(
             **{f"{name} pairs": count for name, count in pairs.counts.items()},
         },
         tables={"categories": _categories(catalogue, unseen, table)},
+        ranges={
+            name: f"{_moment(min(times))} to {_moment(max(times))}"
+            for name, times in (
+                ("past sessions begin", [session.starts_ms for session in old]),
+                ("sessions trained on begin", [session.starts_ms for session in before]),
+                ("new window's sessions begin", [session.starts_ms for session in after]),
+            )
+            if times
+        },
     )
+
+
+def _moment(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="minutes")
 
 
 def _categories(catalogue: Mapping[str, Item], unseen: set[str], table: _Texts) -> dict[str, Sequence[Any]]:

@@ -42,6 +42,7 @@ def save_prepared(prepared: Prepared, folder: Path) -> None:
         "validated": prepared.validation is not None,
         "anchors": list(prepared.anchors),
         "counts": dict(prepared.counts),
+        "ranges": dict(prepared.ranges),
         "tables": {name: dict(columns) for name, columns in prepared.tables.items()},
     }
     (folder / _WORDS).write_text(json.dumps(words))
@@ -75,5 +76,6 @@ def load_prepared(folder: Path) -> Prepared:
             sets=sets,
             anchors=words["anchors"],
             counts=words["counts"],
+            ranges=words["ranges"],
             tables=words["tables"],
         )

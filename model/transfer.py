@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from schemas.releases import FigureOf, Manifest
+from schemas.releases import FigureOf, Manifest, Verdict
 
 #: Sets of this name, followed by the period's first day, are reported and not judged by.
 PERIOD = "period "
@@ -24,19 +24,23 @@ class Known(NamedTuple):
     newest: str | None
 
 
-def known_by(line: Sequence[Manifest]) -> list[Known]:
+def known_by(line: Sequence[Manifest], *, newest: tuple[str, Verdict] | None = None) -> list[Known]:
     """Of a release and those it descends from, oldest first. The unchanged base model learned no period.
 
-    A row also has what its child's run measured of it on periods that came later.
+    `newest` is one more, by id and verdict, that is not published yet. A row also has what its child's run
+    measured of it on periods that came later.
     """
+    judged = [(one.release_id, one.verdict) for one in line]
+    if newest is not None:
+        judged.append(newest)
     rows = []
-    children: list[Manifest | None] = [*line[1:], None]
-    for one, child in zip(line, children, strict=True):
-        own = {figure.name: figure.after for figure in _periods(one)}
-        seen_by_child = {figure.name: figure.before for figure in _periods(child)} if child else {}
+    children: list[tuple[str, Verdict | None]] = [*judged[1:], ("", None)]
+    for (release_id, verdict), (_, of_child) in zip(judged, children, strict=True):
+        own = {figure.name: figure.after for figure in _periods(verdict)}
+        seen_by_child = {figure.name: figure.before for figure in _periods(of_child)}
         results = {name.removeprefix(PERIOD): value for name, value in (seen_by_child | own).items()}
-        newest = max((name.removeprefix(PERIOD) for name in own), default=None)
-        rows.append(Known(one.release_id, dict(sorted(results.items())), newest))
+        last = max((name.removeprefix(PERIOD) for name in own), default=None)
+        rows.append(Known(release_id, dict(sorted(results.items())), last))
     return rows
 
 
@@ -56,6 +60,6 @@ def backward_transfer(rows: Sequence[Known]) -> float | None:
     return sum(changes) / len(changes) if changes else None
 
 
-def _periods(manifest: Manifest) -> list[FigureOf]:
-    figures = manifest.verdict.figures if manifest.verdict is not None else []
+def _periods(verdict: Verdict | None) -> list[FigureOf]:
+    figures = verdict.figures if verdict is not None else []
     return [figure for figure in figures if figure.name.startswith(PERIOD) and not figure.slice]

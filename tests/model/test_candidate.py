@@ -10,7 +10,7 @@ import pytest
 
 from adapters.releases import ReleaseStore
 from model import candidate as module
-from model.candidate import Outcome, finish, new_run, open_run
+from model.candidate import REPORT, Outcome, finish, new_run, open_run
 from model.learning_settings import GateSettings
 from model.release import load_release
 from model.run_files import load_prepared
@@ -54,7 +54,11 @@ def test_a_run_ends_as_a_release_with_recipe_figures_and_verdict(tmp_path: Path)
     assert list((run / "tensorboard").glob("events.*"))
     assert manifest.text == parent.text
     assert manifest.encoder == parent.encoder
-    assert set(manifest.files) == set(parent.files)
+    assert set(manifest.files) == {*parent.files, REPORT}
+    page = (store.fetch(manifest.release_id) / REPORT).read_text()
+    assert page == (run / REPORT).read_text()
+    assert "The gate lets it pass" in page
+    assert "hard_negatives" in page
     assert manifest.figures["new window, after"] > manifest.figures["new window, before"]
     release = load_release(store, manifest.release_id, settings)
     try:
@@ -80,7 +84,9 @@ class Killed(BaseException):
     """Stands for a kill."""
 
 
-@pytest.mark.parametrize("killed_in", ["_assembled", "refuse_broken", "judge", "entry_of", "_ended"])
+@pytest.mark.parametrize(
+    "killed_in", ["_assembled", "refuse_broken", "judge", "render", "entry_of", "_ended"]
+)
 def test_a_run_killed_later_than_training_does_not_train_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_in: str
 ) -> None:
@@ -119,6 +125,7 @@ def test_weights_that_are_not_finite_are_published_nowhere(tmp_path: Path) -> No
     assert outcome.manifest is None
     assert not outcome.verdict.passed
     assert any("not finite" in reason for reason in outcome.verdict.reasons)
+    assert "is not finite" in (run / REPORT).read_text()
     assert len(store.list()) == 1
 
 
@@ -141,3 +148,21 @@ def test_what_learned_nothing_good_is_published_and_does_not_pass(tmp_path: Path
     assert outcome.manifest is not None
     assert not outcome.verdict.passed
     assert outcome.verdict.reasons
+
+
+def test_a_second_run_starts_from_a_release_with_a_report_and_writes_its_own(tmp_path: Path) -> None:
+    run, store, settings = started(tmp_path)
+    first = ended(run, store, settings).manifest
+    assert first is not None
+    again = new_run(
+        run.parent,
+        parent=first.release_id,
+        recipe=QUICK,
+        prepared=little_examples(),
+        created_at=NOW.replace(year=2027),
+    )
+    second = ended(again, store, settings).manifest
+    assert second is not None
+    assert second.parent == first.release_id
+    assert second.files[REPORT] != first.files[REPORT]
+    assert again.name in (store.fetch(second.release_id) / REPORT).read_text()
