@@ -40,7 +40,6 @@ class Job(NamedTuple):
     settings: Settings
     data_dir: Path
     scheduled: bool = False
-    recipe_file: Path | None = None
 
 
 class TrainerProcess:
@@ -147,7 +146,7 @@ def work(job: Job, say: Callable[[str], None]) -> Outcome | None:
         return None
     from app.learning import one_run
 
-    return one_run(settings, job.data_dir, say=say, recipe_file=job.recipe_file)
+    return one_run(settings, job.data_dir, say=say)
 
 
 def be_nice(level: int) -> None:

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 from adapters.archive import Archive
 from adapters.releases import ReleaseStore
 from app.learning import (
-    catalogue,
     follow,
     live_release,
     publish_wish,
@@ -26,6 +25,7 @@ from app.learning import (
     the_only_trainer,
     train_once,
 )
+from app.learning_inputs import catalogue
 from app.settings import Settings
 from app.wiring import open_store
 from schemas.errors import Halt, Transient
@@ -50,15 +50,11 @@ class Schedule:
         *,
         say: Callable[[str], None] = lambda sentence: None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
-        recipe_file: Path | None = None,
-        golden: Path | None = None,
     ) -> None:
         self._settings = settings
         self._data_dir = data_dir
         self._say = say
         self._now = now
-        self._recipe_file = recipe_file
-        self._golden = golden
         self._encoder: tuple[str, ReleaseVectors] | None = None
 
     def run(self, stopped: threading.Event) -> None:
@@ -84,9 +80,7 @@ class Schedule:
             if not decision.train:
                 return decision
             self._forget_encoder()  # its memory is the run's
-            outcome = train_once(
-                self._settings, parent=parent, recipe_file=self._recipe_file, golden=self._golden
-            )
+            outcome = train_once(self._settings, self._data_dir, parent=parent)
         publish_wish(self._settings, outcome, self._say)
         return decision
 

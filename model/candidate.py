@@ -168,7 +168,7 @@ def _trained(
     from model.training import ANCHORS, Examples, train
 
     pairs = prepared.pairs
-    if recipe.hard_negatives:
+    if recipe.hard_negatives and pairs.negatives is None:
         pairs = with_hard_negatives(
             pairs, live(list(pairs.texts)), count=recipe.hard_negatives, seed=recipe.seed
         )

@@ -11,14 +11,20 @@ from schemas.events import Frozen
 
 
 class TrainingSettings(Frozen):
-    """Where runs keep their checkpoints and reports, and the recipe that is followed without `--recipe`.
+    """Where runs lie, and what they follow: files, unless an option names others.
 
-    A trainer that runs by itself has the priority `nice` (0 is that of serving, 19 the lowest) and the
-    `device`, that of the encoder if None.
+    `recipe` is a TOML or JSON file. `golden` and `labelled` are JSON Lines of products `a` and `b` and a
+    `label`: pairs that a release is judged by, and pairs that are learned from. With `mine_with_index` hard
+    negatives are what the running service finds near, else what the parent's vectors do. A trainer that runs
+    by itself has the priority `nice` (0 is that of serving, 19 the lowest) and the `device`, that of the
+    encoder if None.
     """
 
     folder: str = "./var/training"
     recipe: str | None = None
+    golden: str | None = None
+    labelled: str | None = None
+    mine_with_index: bool = False
     nice: int = Field(default=19, ge=0, le=19)
     device: str | None = Field(default=None, pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
 

@@ -28,8 +28,8 @@ from model.drift import (
     weighted_sample,
 )
 from model.evaluation import Interval, hits_at, ranks_of
-from model.examples import Item, sessions_of, steps_of
 from model.learning_settings import PairSettings, ScheduleSettings
+from model.sessions import Item, sessions_of, steps_of
 from model.text import ProductText
 from schemas.events import Frozen
 

@@ -91,6 +91,9 @@ def demo_learn(
         history_days=_HISTORY_DAYS,
         start=datetime.now(UTC),
     )
+    recipe = data_dir / "recipe.toml"
+    recipe.parent.mkdir(parents=True, exist_ok=True)
+    recipe.write_text(_RECIPE)
     console.print("[bold]1. The stack[/bold]: broker, Redis and Qdrant's engine, on this machine")
     settings = _settings(data_dir, pairs=pairs).model_copy(update={"log": quiet})
     with running(
@@ -117,7 +120,9 @@ def _settings(data_dir: Path, *, pairs: int) -> Settings:
                     "period_days": float(_PERIOD_DAYS),
                 }
             ),
-            "training": base.training.model_copy(update={"folder": str(data_dir / "training")}),
+            "training": base.training.model_copy(
+                update={"folder": str(data_dir / "training"), "recipe": str(data_dir / "recipe.toml")}
+            ),
             "pairs": base.pairs.model_copy(update={"max_pairs": pairs}),
         }
     )
@@ -202,10 +207,8 @@ class _Learning:
     def _train(self) -> Outcome:
         """The trainer is a process of its own at the lowest priority, as `simstream up` runs it."""
         self._console.print("\n[bold]4. It learns[/bold] from what shoppers did, while queries go on")
-        recipe = self._data_dir / "recipe.toml"
-        recipe.write_text(_RECIPE)
         begun = time.monotonic()
-        trainer = TrainerProcess(Job(self._settings, self._data_dir, recipe_file=recipe))
+        trainer = TrainerProcess(Job(self._settings, self._data_dir))
         try:
             while True:
                 self._patience(begun, "training has not ended")

@@ -30,7 +30,7 @@ def show_archive(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Print what the archive holds, by period and category, and what the schedule has decided and why."""
-    from app.learning import archive_figures
+    from app.learning_inputs import archive_figures
     from app.training_schedule import last_decisions
 
     settings = load_settings()
@@ -63,6 +63,9 @@ def train(
     golden: Annotated[
         Path | None, typer.Option(help="JSON Lines of pairs a, b (and label) that belong together.")
     ] = None,
+    labelled: Annotated[
+        Path | None, typer.Option(help="The same, to learn from; a label of 0 for those that do not.")
+    ] = None,
     parent: Annotated[str | None, typer.Option(help="The release to start from; the live one.")] = None,
     data_dir: DataDir = Path("var"),
 ) -> None:
@@ -75,14 +78,17 @@ def train(
     where SIMSTREAM_ROLLOUT__APPROVAL is automatic. The exit code is 0 also when the gate refuses.
     """
     settings = _settings(data_dir)
+    files = {"recipe": recipe, "golden": golden, "labelled": labelled}
+    chosen = {name: str(path) for name, path in files.items() if path is not None}
+    settings = settings.model_copy(update={"training": settings.training.model_copy(update=chosen)})
     if not once:
         if parent is not None:
             raise ValueError("--parent is for one run: the schedule starts from whatever is live (--once)")
-        _by_schedule(settings, data_dir, recipe=recipe, golden=golden)
+        _by_schedule(settings, data_dir)
         return
     from app.learning import one_run
 
-    outcome = one_run(settings, data_dir, say=_say, recipe_file=recipe, golden=golden, parent=parent)
+    outcome = one_run(settings, data_dir, say=_say, parent=parent)
     for line in verdict_lines(outcome.verdict):
         print(line)
     if outcome.manifest is None:
@@ -95,7 +101,7 @@ def train(
         print(f"`simstream releases promote {release_id}` makes it live")
 
 
-def _by_schedule(settings: Settings, data_dir: Path, *, recipe: Path | None, golden: Path | None) -> None:
+def _by_schedule(settings: Settings, data_dir: Path) -> None:
     """Until SIGTERM or Ctrl-C; the lease is given back then."""
     from app.trainer_process import be_nice, on_its_device
     from app.training_schedule import Schedule
@@ -106,8 +112,7 @@ def _by_schedule(settings: Settings, data_dir: Path, *, recipe: Path | None, gol
     signal.signal(signal.SIGTERM, interrupt)
     be_nice(settings.training.nice)
     export_metrics(settings.metrics)
-    schedule = Schedule(on_its_device(settings), data_dir, say=_say, recipe_file=recipe, golden=golden)
-    schedule.run(threading.Event())
+    Schedule(on_its_device(settings), data_dir, say=_say).run(threading.Event())
 
 
 def register(app: typer.Typer) -> None:

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -53,7 +52,7 @@ class World:
         self.arriving = ()
         return Followed(0, 0, 0, 0, 0)
 
-    def _train(self, settings: Settings, *, parent: str, **_: Any) -> Outcome:
+    def _train(self, settings: Settings, data_dir: Path, *, parent: str) -> Outcome:
         self.runs.append(parent)
         seen = Reference(at=self.now, ends=self.archive.positions(), until_ms=0, cells={}, texts=[])
         reference_file(settings).write_text(seen.model_dump_json())

@@ -12,7 +12,8 @@ import pytest
 
 from adapters.kafka import Publisher
 from adapters.releases import ReleaseStore
-from app.learning import archive_figures, follow, train_once
+from app.learning import follow, train_once
+from app.learning_inputs import archive_figures
 from app.settings import Settings, load_settings
 from app.trainer_process import Job, TrainerProcess
 from app.wiring import make_topics, open_store
@@ -103,7 +104,9 @@ def test_events_become_a_candidate_with_a_verdict(
 
     recipe = tmp_path / "recipe.json"
     recipe.write_text(QUICK.model_copy(update={"distil": 0.1, "epochs": 3}).model_dump_json())
-    outcome = train_once(settings, parent=parent, recipe_file=recipe, golden=None)
+    followed = settings.training.model_copy(update={"recipe": str(recipe)})
+    settings = settings.model_copy(update={"training": followed})
+    outcome = train_once(settings, tmp_path, parent=parent)
     assert outcome.manifest is not None
     standing = store.manifest(outcome.manifest.release_id)
     assert standing.parent == parent

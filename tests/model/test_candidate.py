@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from adapters.releases import ReleaseStore
 from model import candidate as module
 from model.candidate import REPORT, Outcome, finish, new_run, open_run
 from model.learning_settings import GateSettings
+from model.recipe import Task
 from model.release import load_release
 from model.run_files import load_prepared
 from model.settings import ModelSettings
@@ -78,6 +80,56 @@ def test_examples_are_the_same_when_a_run_is_opened_again(tmp_path: Path) -> Non
     assert after.validation is not None
     np.testing.assert_array_equal(after.sets[0].slices["first half"], before.sets[0].slices["first half"])
     assert after.tables == before.tables
+
+
+def test_negatives_that_were_mined_before_are_those_that_are_trained_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, parent, settings = tiny_release(tmp_path)
+    examples = little_examples()
+    negatives = np.full((len(examples.pairs), 1), 5, dtype=np.int64)
+    pairs = dataclasses.replace(examples.pairs, negatives=negatives)
+    recipe = QUICK.model_copy(update={"hard_negatives": 1, "epochs": 1})
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    run = new_run(runs, parent=parent, recipe=recipe, prepared=examples._replace(pairs=pairs), created_at=NOW)
+    kept = load_prepared(run).pairs.negatives
+    assert kept is not None
+    np.testing.assert_array_equal(kept, negatives)
+
+    def never(*_: Any, **__: Any) -> Any:
+        pytest.fail("mined again with the parent's vectors")
+
+    monkeypatch.setattr(module, "with_hard_negatives", never)
+    assert ended(run, store, settings).manifest is not None
+
+
+def test_labelled_pairs_and_ratings_are_tasks_of_a_recipe(tmp_path: Path) -> None:
+    store, parent, settings = tiny_release(tmp_path)
+    examples = little_examples()
+    texts = list(examples.pairs.texts)
+    tables = {
+        "labelled": {"a": texts[:16], "b": texts[16:32], "label": [0.0, 1.0] * 8},
+        "ratings": {"text": texts[:16], "label": [0.8] * 16},
+    }
+    tasks = (
+        Task(data="pairs"),
+        Task(data="labelled", loss="CosineSimilarityLoss"),
+        Task(data="ratings", loss="number_head", weight=0.1),
+    )
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    run = new_run(
+        runs,
+        parent=parent,
+        recipe=QUICK.model_copy(update={"tasks": tasks, "epochs": 1}),
+        prepared=examples._replace(tables=tables),
+        created_at=NOW,
+    )
+    manifest = ended(run, store, settings).manifest
+    assert manifest is not None
+    assert manifest.training is not None
+    assert manifest.training.steps >= 48 // 8 + 2 + 2
 
 
 class Killed(BaseException):

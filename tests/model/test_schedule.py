@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from adapters.archive import EVENTS
 from model.evaluation import Interval
-from model.examples import Item
 from model.learning_settings import PairSettings, ScheduleSettings
 from model.schedule import Decision, Drift, Reference, decide, measure_drift, reference_of
+from model.sessions import Item
 from model.text import ProductText
 from schemas.events import Product
 
