@@ -4,25 +4,20 @@ Reads   nothing but the synthetic shop
 Writes  `var/learn`, made anew each time
 Never   judges by other bounds than the shop of a user would be: the gate's settings are the defaults
 
-Every shopper of the synthetic shop has tastes, and what belongs to a taste is drawn without a look at any
-text. So neighbours by text alone have a taste in common by chance, and whatever they have in common
-afterwards was learned from events. Queries go on all the time, by content alone, and each answer names its
-release.
+Every shopper of this shop likes kinds of products together that are nothing alike; which ones is dealt like
+cards, without a look at any text. So of an item's neighbours of other kinds a text knows no better than
+chance which are liked by the same shoppers, and what is better afterwards was learned from events. Queries go
+on all the time, by content alone, and each answer names its release.
 """
 
 from __future__ import annotations
 
 import logging
 import shutil
-import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from random import Random
 from typing import TYPE_CHECKING, Annotated
 
 import httpx
@@ -32,6 +27,7 @@ from rich.table import Table
 
 from adapters.kafka import Publisher
 from adapters.kafka_log import Tail
+from app.commands.demo_queries import Load, Planted, question
 from app.commands.learn import verdict_lines
 from app.discovery import Addresses
 from app.observability import LogSettings, configure_logging
@@ -53,8 +49,6 @@ if TYPE_CHECKING:
 
 #: Nothing here takes longer; a stack that is stuck is said to be.
 _PATIENCE_SECONDS = 600.0
-_NEAREST = 10
-_QUERIES_PER_SECOND = 5.0
 _HISTORY_DAYS = 30
 #: Half of the history counts as the past: it is replayed, and the gate asks whether it was forgotten.
 _WINDOW_DAYS, _PERIOD_DAYS = 15, 5
@@ -90,6 +84,7 @@ def demo_learn(
         sessions_per_shopper=8.0,
         history_days=_HISTORY_DAYS,
         start=datetime.now(UTC),
+        tastes="kinds",
     )
     recipe = data_dir / "recipe.toml"
     recipe.parent.mkdir(parents=True, exist_ok=True)
@@ -149,12 +144,14 @@ class _Learning:
 
     def run(self, shop: Shop) -> bool:
         """The seven steps; whether the candidate went live."""
-        products = list(shop.products())
+        # Short texts, so that two cores do: no descriptions, no attributes.
+        short = {"description": None, "attributes": {}}
+        products = [product.model_copy(update=short) for product in shop.products()]
         titles = {product.product_id: product.title for product in products}
-        taste_of = shop.truth.taste_of
+        planted = Planted(shop)
         self._publish(products, shop)
         before = self._neighbours(titles)
-        self._before(before, taste_of)
+        self._before(before, planted)
         load = Load(self._addresses.http, list(titles))
         with load.running():
             outcome = self._train()
@@ -165,7 +162,7 @@ class _Learning:
                 return False
             self._console.print(f"   [bold]{outcome.manifest.release_id} passed[/bold]")
             self._swap(outcome.manifest.release_id, load)
-        self._after(before, self._neighbours(titles), titles, taste_of)
+        self._after(before, self._neighbours(titles), titles, planted)
         self._api.close()
         return True
 
@@ -173,8 +170,8 @@ class _Learning:
         events = list(shop.events())
         self._console.print(
             f"\n[bold]2. A shop of {len(products):,} products[/bold], and {len(events):,} things that its "
-            f"shoppers did in {_HISTORY_DAYS} days.\n   Each likes two of {TASTE_GROUPS} groups of products "
-            "that no text names."
+            f"shoppers did in {_HISTORY_DAYS} days.\n   Each likes two of {TASTE_GROUPS} groups, made of kinds "
+            "of products that are nothing alike: no text names them."
         )
         begun = time.monotonic()
         updates = Tail(self._settings.kafka, self._topics.updated.name)
@@ -195,13 +192,13 @@ class _Learning:
         updates.close()
         self._console.print(f"   searchable, and told, after {time.monotonic() - begun:.0f} s")
 
-    def _before(self, before: Mapping[str, Sequence[str]], taste_of: Mapping[str, int]) -> None:
-        sizes = Counter(taste_of.values())
-        chance = sum(size * (size - 1) for size in sizes.values()) / (len(taste_of) * (len(taste_of) - 1))
+    def _before(self, before: Mapping[str, Sequence[str]], planted: Planted) -> None:
+        everything = list(before)
+        chance = planted.share({item: everything for item in everything})
         self._console.print(
             "\n[bold]3. Before[/bold]: the ten nearest of every product by content alone\n"
-            f"   {_share(before, taste_of):.1%} of them are liked by the same shoppers; by chance it were "
-            f"{chance:.1%}"
+            f"   Of those of other kinds {planted.share(before):.1%} are liked by the same shoppers; of all "
+            f"products {chance:.1%} are"
         )
 
     def _train(self) -> Outcome:
@@ -225,7 +222,7 @@ class _Learning:
             trainer.stop()
         training = outcome.manifest.training if outcome.manifest is not None else None
         if training is not None:
-            data = ", ".join(f"{count:,} {name}" for name, count in training.data.items())
+            data = ", ".join(f"{n:,} {name}" for name, n in training.data.items() if isinstance(n, int))
             losses = [entry["loss"] for entry in training.curves if "loss" in entry]
             self._console.print(
                 f"   {data}\n   {training.steps} steps in {training.seconds:.0f} s, loss {losses[0]:.2f} -> "
@@ -264,33 +261,33 @@ class _Learning:
         before: Mapping[str, Sequence[str]],
         after: Mapping[str, Sequence[str]],
         titles: Mapping[str, str],
-        taste_of: Mapping[str, int],
+        planted: Planted,
     ) -> None:
         self._console.print(
             "\n[bold]7. After[/bold]: the ten nearest of every product by content alone\n"
-            f"   {_share(before, taste_of):.1%} -> [bold]{_share(after, taste_of):.1%}[/bold] of them are "
-            "liked by the same shoppers"
+            f"   Of those of other kinds {planted.share(before):.1%} -> "
+            f"[bold]{planted.share(after):.1%}[/bold] are liked by the same shoppers"
         )
 
-        def gained(item: str) -> float:
-            one = {item: before[item]}, {item: after[item]}
-            return _share(one[1], taste_of) - _share(one[0], taste_of)
+        def gained(item: str) -> int:
+            return sum(planted.same(item, one) for one in after[item]) - sum(
+                planted.same(item, one) for one in before[item]
+            )
 
         seed = max(sorted(before), key=gained)
         table = Table(
             "before", "after", title=f"   {titles[seed]}", title_justify="left", box=None, padding=(0, 2)
         )
-        for pair in zip(before[seed][:5], after[seed][:5], strict=False):
-            marks = [("* " if taste_of[one] == taste_of[seed] else "  ") + titles[one] for one in pair]
-            table.add_row(*marks)
+        for pair in zip(before[seed], after[seed], strict=False):
+            table.add_row(*(("* " if planted.same(seed, one) else "  ") + titles[one] for one in pair))
         self._console.print(table)
-        self._console.print("   * liked by the same shoppers. This product gained most.")
+        self._console.print("   * of another kind, and liked by the same shoppers. This product gained most.")
 
     def _neighbours(self, items: Mapping[str, str]) -> dict[str, list[str]]:
         """The nearest of each item by content, nearest first, as the service answers."""
         found = {}
         for item in items:
-            response = self._api.post("/v1/similar", json=_question(item))
+            response = self._api.post("/v1/similar", json=question(item))
             response.raise_for_status()
             answer = Answer.model_validate_json(response.content)
             found[item] = [hit.item_id for hit in answer.items]
@@ -300,71 +297,3 @@ class _Learning:
         self._check()
         if time.monotonic() - begun > _PATIENCE_SECONDS:
             raise TimeoutError(f"{what} after {_PATIENCE_SECONDS:.0f} s")
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """One query: in which phase, how long it took, and which release answered (None: it failed)."""
-
-    phase: str
-    seconds: float
-    release: str | None
-
-
-class Load:
-    """Queries one after the other on a thread, so many a second at most."""
-
-    def __init__(self, address: str, items: Sequence[str]) -> None:
-        self._address = address
-        self._items = items
-        self.phase = "training"
-        self.asked: list[Asked] = []
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Ask until the block ends."""
-        stopped = threading.Event()
-
-        def ask() -> None:
-            draw = Random(1)
-            with httpx.Client(base_url=self._address, timeout=60.0) as api:
-                while not stopped.wait(1 / _QUERIES_PER_SECOND):
-                    phase, begun, release = self.phase, time.monotonic(), None
-                    try:
-                        response = api.post("/v1/similar", json=_question(draw.choice(self._items)))
-                        if response.is_success:
-                            release = str(response.json()["release_id"])
-                    except httpx.HTTPError:
-                        pass
-                    self.asked.append(Asked(phase, time.monotonic() - begun, release))
-
-        thread = threading.Thread(target=ask, name="demo-load", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            stopped.set()
-            thread.join()
-
-    def in_words(self, phase: str) -> str:
-        """How many of a phase failed, who answered the others, and how fast."""
-        asked = [one for one in self.asked if one.phase == phase]
-        if not asked:
-            return "none"
-        answered = Counter(one.release for one in asked if one.release is not None)
-        by = ", ".join(f"{count} by {release}" for release, count in answered.items())
-        seconds = sorted(one.seconds for one in asked)
-        p50, p99 = (seconds[int(share * (len(seconds) - 1))] for share in (0.5, 0.99))
-        return (
-            f"{by}; {len(asked) - sum(answered.values())} failed; p50 {p50 * 1e3:.0f}, p99 {p99 * 1e3:.0f} ms"
-        )
-
-
-def _question(item: str) -> dict[str, object]:
-    return {"seeds": [{"item_id": item}], "weights": {"content": 1.0}, "limit": _NEAREST}
-
-
-def _share(neighbours: Mapping[str, Sequence[str]], taste_of: Mapping[str, int]) -> float:
-    """Of the neighbours of these items, the share with the item's own taste."""
-    same = [taste_of[one] == taste_of[item] for item, near in neighbours.items() for one in near]
-    return sum(same) / max(1, len(same))
