@@ -170,8 +170,8 @@ class _Learning:
         events = list(shop.events())
         self._console.print(
             f"\n[bold]2. A shop of {len(products):,} products[/bold], and {len(events):,} things that its "
-            f"shoppers did in {_HISTORY_DAYS} days.\n   Each likes two of {TASTE_GROUPS} groups, made of kinds "
-            "of products that are nothing alike: no text names them."
+            f"shoppers did in {_HISTORY_DAYS} days.\n   Each likes two of {TASTE_GROUPS} groups, made of "
+            "kinds of products that are nothing alike: no text names them."
         )
         begun = time.monotonic()
         updates = Tail(self._settings.kafka, self._topics.updated.name)
