@@ -63,7 +63,8 @@ class _Live:
 class Shop:
     """One shop. `start` is when its catalogue is published: history lies before it, the stream after it.
 
-    `tastes`: what shoppers like is drawn for each design, or for each kind of product (`assortment`).
+    `tastes`: what shoppers like is drawn for each design, or for each kind of product (`assortment`); then
+    a visit is about one of a shopper's tastes.
     """
 
     def __init__(
@@ -106,7 +107,12 @@ class Shop:
     @cached_property
     def shoppers(self) -> Shoppers:
         """The customers."""
-        return Shoppers(self.seed, self.listings, shoppers=self._shopper_count)
+        return Shoppers(
+            self.seed,
+            self.listings,
+            shoppers=self._shopper_count,
+            one_taste_a_visit=self._tastes == "kinds",
+        )
 
     def products(self) -> Iterator[ProductUpserted]:
         """The catalogue at `start`, each product once."""
