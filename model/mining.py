@@ -94,7 +94,8 @@ def with_nearest_negatives(
             anchor: NDArray[np.int64] = anchor,
             positive: NDArray[np.int64] = positive,
         ) -> NDArray[np.int64]:
-            return texts[~(mask.related(anchor, texts) | mask.same(positive, texts))[0]]
+            kept: NDArray[np.int64] = texts[~(mask.related(anchor, texts) | mask.same(positive, texts))[0]]
+            return kept
 
         near = allowed(np.array(neighbours.get(int(anchor[0]), ()), dtype=np.int64))[first:last]
         if len(near) < count:

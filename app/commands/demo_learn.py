@@ -148,7 +148,7 @@ class _Learning:
     def run(self, shop: Shop) -> bool:
         """The seven steps; whether the candidate went live."""
         # Short texts, so that two cores do: no descriptions, no attributes.
-        short = {"description": None, "attributes": {}}
+        short: dict[str, object] = {"description": None, "attributes": {}}
         products = [product.model_copy(update=short) for product in shop.products()]
         titles = {product.product_id: product.title for product in products}
         planted = Planted(shop)

@@ -108,7 +108,7 @@ def test_labelled_pairs_and_ratings_are_tasks_of_a_recipe(tmp_path: Path) -> Non
     store, parent, settings = tiny_release(tmp_path)
     examples = little_examples()
     texts = list(examples.pairs.texts)
-    tables = {
+    tables: dict[str, dict[str, list[Any]]] = {
         "labelled": {"a": texts[:16], "b": texts[16:32], "label": [0.0, 1.0] * 8},
         "ratings": {"text": texts[:16], "label": [0.8] * 16},
     }

@@ -226,5 +226,5 @@ def test_hard_negatives_come_from_the_index_where_one_is_asked() -> None:
         for item in ITEMS
         if share_of("item " + item) < SETTINGS.unseen_share
     }
-    assert not unseen & {found.pairs.texts[row] for row in found.pairs.negatives.ravel()}
+    assert not unseen & {found.pairs.texts[row] for row in found.pairs.negatives.ravel().tolist()}
     assert found.counts["index-mined pairs"] > 0

@@ -64,7 +64,8 @@ LINE = [
 
 def vectors(seed: int) -> NDArray[np.float32]:
     found = np.random.default_rng(seed).normal(size=(60, 8))
-    return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
+    unit: NDArray[np.float32] = (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
+    return unit
 
 
 TEXTS = [f"{EVIL} {number}" for number in range(60)]

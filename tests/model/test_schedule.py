@@ -97,7 +97,7 @@ def catalogue(more: Sequence[str] = ()) -> dict[str, Item]:
 def events(sessions: int, *, start_ms: int, of: Sequence[str], steps: int, seed: int) -> pa.Table:
     """Sessions of two items; the second lies so many places after the first."""
     generator = np.random.default_rng(seed)
-    rows = []
+    rows: list[dict[str, object]] = []
     for session in range(sessions):
         place = int(generator.integers(len(of)))
         for step in range(2):
