@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from model.candidate import Outcome
 
 #: Nothing here takes longer; a stack that is stuck is said to be.
-_PATIENCE_SECONDS = 600.0
+_PATIENCE_SECONDS = 1_800.0
 _HISTORY_DAYS = 30
 #: Half of the history counts as the past: it is replayed, and the gate asks whether it was forgotten.
 _WINDOW_DAYS, _PERIOD_DAYS = 15, 5
