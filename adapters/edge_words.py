@@ -32,6 +32,16 @@ def stored_payload(payload: Mapping[str, Any]) -> dict[str, Any]:
     return stored
 
 
+def changed_payload(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """Of `stored_payload(after)` what is not as in that of `before`; fields that went are None.
+
+    Converting and indexing a field costs the engine 15 to 60 us, so those that stay are not sent again.
+    """
+    stands, asked = stored_payload(before), stored_payload(after)
+    gone = {name: None for name in stands if name not in asked}
+    return {name: value for name, value in asked.items() if stands.get(name) != value} | gone
+
+
 def read_payload(stored: Mapping[str, Any]) -> dict[str, Any]:
     """The payload that `stored_payload` was given."""
     payload: dict[str, Any] = orjson.loads(stored[BODY])
@@ -78,6 +88,7 @@ def _condition(clause: Clause) -> Any:
 
 
 def no_newer_than(ticket: int) -> Filter:
+    """Points that nobody has written with a larger ticket."""
     return edge_filter(Where(must=(Between("ticket", high=ticket),)))
 
 

@@ -19,7 +19,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Protocol
 
-from schemas.vectors import Candidate, CollectionSpec, DimensionQuery, FusedQuery, Point, Where
+from schemas.vectors import (
+    Candidate,
+    CollectionSpec,
+    DimensionQuery,
+    FusedQuery,
+    PayloadChange,
+    Point,
+    Where,
+)
 
 POINT_NAMESPACE = uuid.UUID("6d0f1a5e-7f0b-5c1e-9a46-5b9b2c3f9c11")
 #: Below this many candidates a sparse vector is compared with each of them instead of through its index. A
@@ -92,6 +100,16 @@ class VectorIndex(Protocol):
 
         `ticket` is stored in each payload as `ticket`. Returns once the engine has made the write durable
         and visible. No two points may share an id.
+        """
+        ...
+
+    def change_payloads(self, collection: str, changes: Sequence[PayloadChange], *, ticket: int) -> set[str]:
+        """Give points another payload where they still stand as they were read: stored ticket = `before`'s.
+
+        Nothing is changed either where that ticket is larger than `ticket`: somebody read later. Vectors
+        stay, unread and unwritten, and `ticket` is stored. Returns the products whose point does not carry
+        `ticket` afterwards: those that were written meanwhile, or are gone. Sent again with the same ticket,
+        it has no further effect. Durable and visible as `upsert` is.
         """
         ...
 

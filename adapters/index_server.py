@@ -19,7 +19,7 @@ from qdrant_client.http.exceptions import UnexpectedResponse
 
 from adapters.index import IndexSettings
 from adapters.index_port import PAYLOAD_INDEXES, SPARSE_SCAN_POINTS, point_id
-from adapters.index_words import checked_points, useful
+from adapters.index_words import as_read, checked_ids, checked_points, useful
 from adapters.server_words import (
     check_spec,
     completed,
@@ -30,7 +30,16 @@ from adapters.server_words import (
     translated,
 )
 from schemas.errors import Halt, Transient
-from schemas.vectors import Between, Candidate, CollectionSpec, DimensionQuery, FusedQuery, Point, Where
+from schemas.vectors import (
+    Between,
+    Candidate,
+    CollectionSpec,
+    DimensionQuery,
+    FusedQuery,
+    PayloadChange,
+    Point,
+    Where,
+)
 
 #: The first version whose upsert knows `update_filter` as we use it; an older one would ignore it silently.
 MIN_SERVER = (1, 19)
@@ -147,6 +156,32 @@ class ServerIndex:
     def _write_condition(self, ticket: int) -> models.Filter | None:
         """Which standing points may be replaced. A test switches it off to see that the contract notices."""
         return server_filter(Where(must=(Between("ticket", high=ticket),)))
+
+    def change_payloads(self, collection: str, changes: Sequence[PayloadChange], *, ticket: int) -> set[str]:
+        """See the port. One batch; the server applies it operation by operation."""
+        checked_ids(changes)
+        if not changes:
+            return set()
+        self._refuse_old()
+        operations = [
+            models.OverwritePayloadOperation(
+                overwrite_payload=models.SetPayload(
+                    payload={**change.payload, "ticket": ticket}, filter=self._unchanged(change, ticket)
+                )
+            )
+            for change in changes
+        ]
+        by_id = {point_id(change.product_id): change.product_id for change in changes}
+        with self._calling(f"changing {len(changes)} payloads") as client:
+            for result in client.batch_update_points(collection, operations, wait=True):
+                completed(result, "a change of payload")
+            found = client.retrieve(collection, list(by_id), with_payload=["ticket"], with_vectors=False)
+        taken = {by_id[str(one.id)] for one in found if (one.payload or {}).get("ticket") == ticket}
+        return set(by_id.values()) - taken
+
+    def _unchanged(self, change: PayloadChange, ticket: int) -> models.Filter:
+        """The point as it was read. A test switches it off to see that the contract notices."""
+        return server_filter(as_read(change, ticket))
 
     def _refuse_old(self) -> None:
         """Halt before the first write to a server that would ignore the condition."""

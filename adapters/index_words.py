@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 
 from adapters.index_port import PAYLOAD_INDEXES
-from schemas.vectors import AnyOf, Between, Clause, Ids, Point, SparseVector, Vector
+from schemas.vectors import AnyOf, Between, Clause, Ids, PayloadChange, Point, SparseVector, Vector, Where
 
 _PYTHON_KIND = {"keyword": str, "integer": int, "bool": bool}
 
@@ -34,21 +34,34 @@ def check_clause(clause: Clause) -> None:
                 raise ValueError(f"range of {clause.field!r}: {bound} is no bound; None is open")
 
 
+def checked_ids(written: Sequence[Point] | Sequence[PayloadChange]) -> None:
+    """Raise ValueError if two share an id or a payload names another id."""
+    seen: set[str] = set()
+    for one in written:
+        if one.product_id in seen:
+            raise ValueError(f"product {one.product_id!r} is twice in one write")
+        seen.add(one.product_id)
+        if one.payload.get("product_id") != one.product_id:
+            raise ValueError(
+                f"product {one.product_id!r}: its payload names {one.payload.get('product_id')!r}"
+            )
+
+
 def checked_points(points: Sequence[Point]) -> None:
     """Raise ValueError if two points share an id, a payload names another id, or a number is not finite."""
-    seen: set[str] = set()
+    checked_ids(points)
     for point in points:
-        if point.product_id in seen:
-            raise ValueError(f"product {point.product_id!r} is twice in one write")
-        seen.add(point.product_id)
-        if point.payload.get("product_id") != point.product_id:
-            raise ValueError(
-                f"product {point.product_id!r}: its payload names {point.payload.get('product_id')!r}"
-            )
         for name, vector in point.vectors.items():
             values = vector.values if isinstance(vector, SparseVector) else vector
             if not math.isfinite(sum(values)):
                 raise ValueError(f"product {point.product_id!r}: vector {name!r} holds NaN or infinity")
+
+
+def as_read(change: PayloadChange, ticket: int) -> Where:
+    """The point of a change, as long as it is the one that was read and no newer than `ticket`."""
+    seen = int(change.before["ticket"])
+    # An empty range, where it is newer, holds for no point.
+    return Where(must=(Ids((change.product_id,)), Between("ticket", low=seen, high=min(seen, ticket))))
 
 
 def useful(vector: Vector) -> bool:

@@ -22,6 +22,7 @@ from typing import Any
 
 import uvicorn
 
+from adapters.child import calm_collector
 from adapters.index_port import release_of
 from app.backfill_process import GRAPH_FROM_POINTS
 from app.consumer_process import ConsumersProcess, registry_of
@@ -162,6 +163,7 @@ def running(
             # Last, for it asks the service what is live; and its end is no failure of the stack.
             trainer = ScheduledTrainer(settings, data_dir)
             _start_thread(opened, failures, trainer.run, trainer.stop)
+        calm_collector()
         yield addresses, settings, failures
 
 
@@ -271,6 +273,7 @@ def serve_alone(settings: Settings, *, port: int | None = None) -> None:
         port=settings.service.port if port is None else port,
     )
     log.info("service_listens address=%s", service.address)
+    calm_collector()
     try:
         service.run()
     finally:

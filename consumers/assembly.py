@@ -55,13 +55,17 @@ class Shoppers:
 class Assembly:
     """What to do about one item: a point to write (or None), texts to encode, dimensions that would move.
 
-    `stale` names the dimensions that differ and for which nothing newer was given.
+    `stale` names the dimensions that differ and for which nothing newer was given. `kept` names those whose
+    vector is that of the standing point: it is part of `point` only if it was given. `payload_only`: all of
+    the standing point's vectors stay.
     """
 
     point: Point | None
     wanted: tuple[Wanted, ...]
     moved: tuple[str, ...]
     stale: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+    payload_only: bool = False
 
     @property
     def differs(self) -> bool:
@@ -130,7 +134,14 @@ def assemble(
         shoppers=draft.shoppers,
     )
     written = Point(product_id=product_id, vectors=draft.vectors, payload=payload)
-    return Assembly(written, wanted, tuple(draft.moved), stale)
+    return Assembly(
+        written,
+        wanted,
+        tuple(draft.moved),
+        stale,
+        kept=tuple(draft.kept),
+        payload_only=bool(draft.stored) and draft.moved == [CONTEXT],
+    )
 
 
 class _Draft:
@@ -143,6 +154,7 @@ class _Draft:
         self.vectors: dict[str, Vector] = {}
         self.marks: dict[str, str] = {}
         self.moved: list[str] = []
+        self.kept: list[str] = []
         self.wanted: list[Wanted] = []
         self.stale: list[str] = []
 
@@ -199,6 +211,7 @@ class _Draft:
         for dimension in dimensions:
             if dimension in self.stored:
                 self.marks[dimension] = self.stored[dimension]
+                self.kept.append(dimension)
                 # A sparse vector without any entry is not stored: there is nothing to keep.
                 if dimension in self._standing:
                     self.vectors[dimension] = self._standing[dimension]

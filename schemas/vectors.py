@@ -55,6 +55,15 @@ class Point:
     payload: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class PayloadChange:
+    """A point's next payload, its vectors staying. `before` is the payload that was read, with its ticket."""
+
+    product_id: str
+    payload: Mapping[str, Any]
+    before: Mapping[str, Any]
+
+
 # --- filters -------------------------------------------------------------------------------------
 
 

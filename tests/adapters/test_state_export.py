@@ -68,7 +68,7 @@ def test_where_in_the_log_events_stood_and_what_is_still_to_be_announced_makes_n
 
 def test_lines_are_sorted_whatever_the_order_of_writing(client: redis.Redis, namespace: str) -> None:
     for generation, ids in ((1, ["p2", "p1", "ä"]), (2, ["ä", "p1", "p2"])):
-        state = State(ItemStore(client=client, namespace=namespace, generation=generation))
+        state = State(client, ItemStore(client=client, namespace=namespace, generation=generation))
         # The same place in the log, whatever the order.
         for product_id in ids:
             State(state.store).put(product_id)

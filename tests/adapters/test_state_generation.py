@@ -75,7 +75,7 @@ def test_retired_generations_are_removed_and_the_live_one_and_other_keys_stay(
     generations: Generations, client: redis.Redis, namespace: str
 ) -> None:
     for generation in (FIRST, generations.make(), generations.make()):
-        State(ItemStore(client=client, namespace=namespace, generation=generation)).put("p1")
+        State(client, ItemStore(client=client, namespace=namespace, generation=generation)).put("p1")
         client.set(f"{state_prefix(namespace, generation)}{{dirty-3}}:due", "x")
     client.set(f"{namespace}release:{{all}}:rollouts", "x")
     generations.take_over(2)

@@ -22,7 +22,7 @@ COLLECTION = "items__test__1"
 def state(redis_server: LocalRedis, namespace: str) -> Iterator[State]:
     """What the products consumer has written: nothing yet."""
     with connect(RedisSettings(url=redis_server.url)) as client:
-        yield State(ItemStore(client=client, namespace=namespace))
+        yield State(client, ItemStore(client=client, namespace=namespace))
 
 
 @pytest.fixture

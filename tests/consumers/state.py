@@ -7,7 +7,9 @@ from datetime import UTC, datetime
 from itertools import count
 from typing import Any
 
+from adapters.redis_client import Client
 from adapters.redis_items import ItemStore, LogPosition, ProductWrite
+from adapters.redis_reviews import SUMMARY
 from schemas.events import ProductUpserted
 
 NOW = datetime(2026, 11, 24, 8, tzinfo=UTC)
@@ -16,7 +18,8 @@ NOW = datetime(2026, 11, 24, 8, tzinfo=UTC)
 class State:
     """Writes product events into a store; what it wrote last is the newest."""
 
-    def __init__(self, store: ItemStore) -> None:
+    def __init__(self, client: Client, store: ItemStore) -> None:
+        self.client = client
         self.store = store
         self._offsets = count()
 
@@ -43,6 +46,11 @@ class State:
             ]
         )
         return events
+
+    def digest(self, product_id: str, text: str) -> None:
+        """What an item's reviews say, as the reviews consumer leaves it."""
+        key = self.store.key(product_id).removesuffix("product") + SUMMARY
+        self.client.hset(key, "digest", text)
 
     def delete(self, *product_ids: str, revision: int = 9) -> None:
         """Products that have left the catalogue."""

@@ -193,11 +193,21 @@ def test_many_items_are_one_write(rig: Rig, state: State) -> None:
     state.put_all(ids, 2, price="5.00")
     rig.calls.clear()
     rig.serve(*ids)
-    assert rig.calls == ["draw_ticket", "read", "fetch", "upsert"]
+    assert rig.calls == ["draw_ticket", "read", "fetch", "change_payloads"]
+    assert {rig.payload(one)["price"] for one in ids} == {5.0}
 
 
-def late_write(first: Rig, second: Rig, state: State) -> None:
-    """`first` has read revision 1 and is held before its write; `second` writes revision 2 meanwhile."""
+#: What changes, and by which of the two ways it is written.
+WRITES = pytest.mark.parametrize(
+    ("write", "field", "two", "three"),
+    [("change_payloads", "price", "2.00", "3.00"), ("upsert", "title", "Second", "Third")],
+)
+
+
+def late_write(
+    first: Rig, second: Rig, state: State, *, write: str, field: str, two: str, three: str
+) -> None:
+    """`first` has read revision 2 and is held before its write; `second` writes revision 3 meanwhile."""
     state.put(revision=1)
     second.serve("p1")
     held, free = threading.Event(), threading.Event()
@@ -206,30 +216,75 @@ def late_write(first: Rig, second: Rig, state: State) -> None:
         held.set()
         assert free.wait(10.0)
 
-    state.put(revision=2, price="2.00")
-    first.index.before["upsert"] = hold
+    state.put(revision=2, **{field: two})
+    first.index.before[write] = hold
     (hint,) = first.hint("p1")
     assert held.wait(10.0)
-    state.put(revision=3, price="3.00")
+    state.put(revision=3, **{field: three})
     second.serve("p1")
-    assert second.payload()["price"] == 3.0
+    assert second.payload()["revision"] == 3
     free.set()
     first.until(lambda: hint.settled)
 
 
+@WRITES
 def test_the_write_of_one_who_read_earlier_is_refused_and_its_hint_is_served(
-    make_rig: MakeRig, state: State
+    make_rig: MakeRig, state: State, write: str, field: str, two: str, three: str
 ) -> None:
     first, second = make_rig(), make_rig()
-    late_write(first, second, state)
-    assert first.calls.count("upsert") == 1
-    assert second.payload()["price"] == 3.0
+    late_write(first, second, state, write=write, field=field, two=two, three=three)
+    assert first.calls.count(write) == 1
+    assert second.payload()["revision"] == 3
 
 
-def test_without_tickets_the_late_write_would_win(make_rig: MakeRig, state: State, index: EdgeIndex) -> None:
+@WRITES
+def test_without_tickets_the_late_write_would_win(
+    make_rig: MakeRig, state: State, index: EdgeIndex, write: str, field: str, two: str, three: str
+) -> None:
     first, second = make_rig(TicketlessIndex(index)), make_rig(TicketlessIndex(index))
-    late_write(first, second, state)
-    assert second.payload()["price"] == 2.0
+    late_write(first, second, state, write=write, field=field, two=two, three=three)
+    assert second.payload()["revision"] == 2
+
+
+def test_a_payload_refused_for_a_write_of_one_who_read_earlier_is_compared_again(
+    rig: Rig, state: State, index: EdgeIndex
+) -> None:
+    """Who wrote between our reading and our write may have read before us: our change is still owed."""
+    state.put()
+    rig.serve("p1")
+    state.put(revision=2, price="5.00")
+    point = rig.point()
+    assert point is not None
+
+    def another_writes() -> None:
+        rig.index.before.clear()
+        index.upsert(COLLECTION, [point], ticket=int(point.payload["ticket"]) + 1)
+
+    rig.index.before["change_payloads"] = another_writes
+    rig.calls.clear()
+    rig.serve("p1")
+    assert rig.calls.count("change_payloads") == 2
+    assert rig.payload()["price"] == 5.0
+    assert [update.revision for update in rig.updates()] == [1, 2]
+
+
+def test_a_new_text_keeps_the_vectors_that_are_not_made_from_it(
+    rig: Rig, state: State, index: EdgeIndex
+) -> None:
+    state.put()
+    state.digest("p1", "Quiet and light")
+    rig.serve("p1")
+    before = rig.point()
+    assert before is not None
+    state.put(revision=2, title="Another name")
+    rig.calls.clear()
+    rig.serve("p1")
+    after = rig.point()
+    assert after is not None
+    assert after.vectors["reviews"] == before.vectors["reviews"]
+    assert after.vectors["content"] != before.vectors["content"]
+    # The second reading, with vectors, is of what has to be written whole.
+    assert rig.calls[-4:] == ["read", "fetch", "fetch", "upsert"]
 
 
 def test_a_point_with_a_newer_ticket_makes_it_draw_above_that_and_read_again(
@@ -250,14 +305,14 @@ def test_a_point_with_a_newer_ticket_makes_it_draw_above_that_and_read_again(
         f"draw_ticket above {FAR}",
         "read",
         "fetch",
-        "upsert",
+        "change_payloads",
     ]
     assert rig.payload()["price"] == 5.0
     assert rig.payload()["ticket"] == FAR + 1
     rig.calls.clear()
     state.put(revision=3, price="6.00")
     rig.serve("p1")
-    assert rig.calls == ["draw_ticket", "read", "fetch", "upsert"]  # the counter has passed it
+    assert rig.calls == ["draw_ticket", "read", "fetch", "change_payloads"]  # the counter has passed it
 
 
 def test_a_hint_that_would_change_nothing_writes_nothing_and_tells_nobody(rig: Rig, state: State) -> None:
@@ -407,13 +462,21 @@ def test_tombstones_are_swept_once_they_are_older_than_the_grace(
 
 
 @pytest.mark.parametrize(
-    ("who", "what"), [("store", "draw_ticket"), ("store", "read"), ("index", "fetch"), ("index", "upsert")]
+    ("who", "what"),
+    [
+        ("store", "draw_ticket"),
+        ("store", "read"),
+        ("index", "fetch"),
+        ("index", "upsert"),
+        ("index", "change_payloads"),
+    ],
 )
 def test_what_is_away_is_waited_for_with_a_new_ticket_and_nothing_settles_meanwhile(
     rig: Rig, state: State, who: str, what: str
 ) -> None:
     state.put()
-    rig.serve("p1")
+    if what != "upsert":
+        rig.serve("p1")
     state.put(revision=2, price="5.00")
     rig.calls.clear()
     failing: Spied = getattr(rig, who)
@@ -424,21 +487,25 @@ def test_what_is_away_is_waited_for_with_a_new_ticket_and_nothing_settles_meanwh
     rig.handler.handle([hint])
     rig.until(lambda: hint.settled)
     assert rig.calls.count(what) == 4
-    assert rig.calls.count("draw_ticket") == 4
+    # A new item is compared once more, before its vector is there.
+    assert rig.calls.count("draw_ticket") == 4 + (what == "upsert")
     assert settled[:4] == [False] * 4
     assert rig.payload()["price"] == 5.0
 
 
+@pytest.mark.parametrize("write", ["upsert", "change_payloads"])
 def test_a_write_whose_answer_was_lost_is_compared_again_and_not_written_twice(
-    rig: Rig, state: State
+    rig: Rig, state: State, write: str
 ) -> None:
     state.put()
-    rig.serve("p1")
+    if write == "change_payloads":
+        rig.serve("p1")
     state.put(revision=2, price="5.00")
     rig.calls.clear()
-    rig.index.lost_answers["upsert"] = [Transient("the answer did not come")]
+    rig.index.lost_answers[write] = [Transient("the answer did not come")]
     rig.serve("p1")
-    assert rig.calls == ["draw_ticket", "read", "fetch", "upsert", "draw_ticket", "read", "fetch"]
+    assert rig.calls[-4:] == [write, "draw_ticket", "read", "fetch"]
+    assert rig.calls.count(write) == 1
     assert rig.payload()["price"] == 5.0
 
 

@@ -25,6 +25,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from adapters.index import IndexSettings, open_index
@@ -43,7 +44,7 @@ from consumers.reviews import ReviewsHandler, ReviewsSettings
 from consumers.runner import Handler, Runner, RunnerSettings
 from model.text import ProductText
 from schemas.errors import Transient
-from schemas.vectors import Point, item_vectors
+from schemas.vectors import PayloadChange, Point, item_vectors
 from tests.support.behaviour_faults import faulty_behaviour
 from tests.support.draining import SESSION_TIMEOUT_SECONDS, Names
 from tests.support.fake_encoder import FakeEncoder
@@ -118,6 +119,14 @@ class TicketlessIndex:
     def upsert(self, collection: str, points: Sequence[Point], *, ticket: int) -> None:
         """As the index, whoever wrote later."""
         self._index.upsert(collection, points, ticket=1)
+
+    def change_payloads(self, collection: str, changes: Sequence[PayloadChange], *, ticket: int) -> set[str]:
+        """As the index, whatever stands there now."""
+        found = self._index.fetch(collection, [one.product_id for one in changes], vectors=False)
+        anyhow = [
+            replace(one, before=found[one.product_id].payload) for one in changes if one.product_id in found
+        ]
+        return self._index.change_payloads(collection, anyhow, ticket=1)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._index, name)

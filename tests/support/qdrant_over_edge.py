@@ -9,6 +9,7 @@ from qdrant_client import models
 from qdrant_edge import CountRequest, ScrollRequest, UpdateOperation
 
 from adapters.edge_shards import EdgeShards
+from adapters.edge_words import stored_payload
 from adapters.index_port import PAYLOAD_INDEXES
 from schemas.vectors import CollectionSpec
 from tests.support.qdrant_rest_words import edge_filter, edge_point, edge_query, hit, record
@@ -135,6 +136,23 @@ class QdrantOverEdge:
             )
             self.shards.wrote(opened, len(points))
         return COMPLETED
+
+    def batch(self, name: str, body: bytes) -> Any:
+        """POST /collections/C/points/batch?wait=true, of payloads that are overwritten by filter."""
+        operations = models.UpdateOperations.model_validate_json(body).operations
+        with self.shards.using(self._existing(name)) as opened:
+            for operation in operations:
+                if not isinstance(operation, models.OverwritePayloadOperation):
+                    raise ValueError(f"unknown here: {type(operation).__name__}")
+                asked = operation.overwrite_payload
+                where = edge_filter(asked.filter)
+                if where is None or asked.points is not None or asked.key is not None:
+                    raise ValueError("a filter alone is required")
+                opened.shard.update(
+                    UpdateOperation.overwrite_payload_by_filter(where, stored_payload(asked.payload))
+                )
+            self.shards.wrote(opened, len(operations))
+        return [COMPLETED] * len(operations)
 
     def retrieve(self, name: str, body: bytes) -> Any:
         """POST /collections/C/points."""

@@ -130,6 +130,7 @@ def application(engine: QdrantOverEdge, behaviour: Behaviour, *, api_key: str = 
             route(f"{one}/points/scroll", "POST", engine.scroll),
             route(f"{one}/points/count", "POST", engine.count),
             route(f"{one}/points/delete", "POST", engine.delete),
+            route(f"{one}/points/batch", "POST", engine.batch),
             route(f"{one}/points/query", "POST", engine.query),
             route(f"{one}/points/query/batch", "POST", engine.query_batch),
         ]

@@ -95,7 +95,7 @@ def test_reconcile_reads_the_text_recipe_and_neither_imports_torch_nor_starts_an
     environment: dict[str, str], tansu: TansuBroker, redis_server: LocalRedis, namespace: str, tmp_path: Path
 ) -> None:
     with connect(RedisSettings(url=redis_server.url)) as client:
-        State(ItemStore(client=client, namespace=namespace)).put_all(["p1", "p2"])
+        State(client, ItemStore(client=client, namespace=namespace)).put_all(["p1", "p2"])
     done = run(environment, tmp_path, "reconcile")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["2 items, 0 points; announced 2: 0 outdated, 2 missing, 0 to delete"]
