@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from adapters.kafka import Publisher
+from adapters.redis_client import connect
 from adapters.releases import ReleaseStore
 from app.learning import follow, train_once
 from app.learning_inputs import archive_figures
@@ -79,7 +80,7 @@ def test_events_become_a_candidate_with_a_verdict(
 ) -> None:
     settings = settings_of(broker, redis_server, namespace, tmp_path)
     make_topics(settings)
-    state = State(open_store(settings))
+    state = State(connect(settings.redis), open_store(settings))
     for item in ITEMS:
         state.put(item, title=item.replace("-", " "), category=[item.split("-")[1]])
     store = ReleaseStore(settings.releases)
