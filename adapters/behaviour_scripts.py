@@ -40,6 +40,39 @@ local function raised(packed, code, bytes_total)
 end
 """
 
+# A sum over the members: whatever the order of arrival, equal sketches have equal digests.
+WEIGH = """
+local function weigh(member, score)
+  return ((tonumber(string.sub(member, -9)) or 0) + 1) * (score % 4194304 + 1)
+end
+"""
+
+# KEYS per item: state, sketch. ARGV[1]: [member, [...]]. Takes one shopper out of the sketches; tau stays, so
+# that the others' inclusion probabilities do. Answers per item 1 where they were in it. Counters and
+# registers are anonymous: they stay.
+FORGET = (
+    WEIGH
+    + """
+local ask = cmsgpack.unpack(ARGV[1])
+local member, answers = ask[1], {}
+for n = 1, #KEYS / 2 do
+  local key, sketch_key = KEYS[n * 2 - 1], KEYS[n * 2]
+  local score, raw = redis.call('ZSCORE', sketch_key, member), redis.call('GET', key)
+  answers[n] = 0
+  if score and raw then
+    redis.call('ZREM', sketch_key, member)
+    local version, digest, tau, card, moves, shoppers, registers, rest = struct.unpack('>BddI2I2I4c32', raw)
+    digest, card = (digest - weigh(member, tonumber(score))) % 2 ^ 52, card - 1
+    if tau == math.huge then shoppers = card end
+    local header = struct.pack('>BddI2I2I4c32', version, digest, tau, card, moves, shoppers, registers)
+    redis.call('SET', key, header .. string.sub(raw, rest))
+    answers[n] = 1
+  end
+end
+return cmsgpack.pack(answers)
+"""
+)
+
 # KEYS per item: state, sketch.
 # ARGV[1]: [topic, k, share of members that must move to be enough, [units]]. A unit: how many values follow;
 #   how many are of members; [member, score, ...]; then its events, one by one: 0 and
@@ -65,6 +98,7 @@ local WIDTHS = {{{", ".join(str(width) for width, _ in TIERS)}}}
 local KEPT = {{{", ".join(str(kept) for _, kept in TIERS)}}}
 """
     + REGISTERS
+    + WEIGH
     + """
 local ask = cmsgpack.unpack(ARGV[1])
 local topic, k, share, flat = ask[1], ask[2], ask[3], ask[4]
@@ -146,11 +180,6 @@ local function several(registers)
   if not at then return false end
   local byte = string.byte(registers, at)
   return (byte >= 16 and byte % 16 > 0) or string.find(registers, '[^%z]', at + 1) ~= nil
-end
-
--- A sum over the members: whatever the order of arrival, equal sketches have equal digests.
-local function weigh(member, score)
-  return ((tonumber(string.sub(member, -9)) or 0) + 1) * (score % 4194304 + 1)
 end
 
 -- Whether the events of a sum are above the guards: true, false, or nil if only some are.
@@ -274,7 +303,8 @@ for n = 1, #KEYS / 2 do
     local moved, largest, largest_member = 0, nil, nil
     for i = members, members_end, 2 do
       local member, score = flat[i], flat[i + 1]
-      if card < k or score < tau then
+      -- Fewer than k members and a tau: one was forgotten, and the place is for scores below tau alone.
+      if score < tau then
         local entered = card < k and redis.call('ZADD', sketch_key, 'NX', score, member) == 1
         local standing = not entered and redis.call('ZSCORE', sketch_key, member)
         if entered then

@@ -7,11 +7,11 @@ Writes  creates what is missing; never changes a topic that exists, says instead
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
-from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
     ConfigResource,
@@ -105,6 +105,24 @@ def _wait_described(admin: AdminClient, names: Sequence[str]) -> None:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.05)
+
+
+def delete_records(admin: AdminClient, topic: str, before: Mapping[int, int]) -> None:
+    """Delete the records of each partition below its offset. Raises Transient, Halt where it is refused."""
+    asked = [TopicPartition(topic, number, offset) for number, offset in before.items()]
+    if not asked:
+        return
+    for part, future in admin.delete_records(asked, request_timeout=_TIMEOUT_SECONDS).items():
+        try:
+            _answer(future, f"records of {topic} were not deleted")
+        except KafkaException as error:
+            reason: KafkaError = error.args[0]
+            if reason.retriable() or reason.code() in LOCAL_TIMEOUTS:
+                raise Transient(f"records of {topic} were not deleted: {reason.str()}") from error
+            raise Halt(
+                f"the broker does not delete records of {topic}[{part.partition}] below {part.offset}: "
+                f"{reason.str()}; where topics are compacted, set cleanup.policy to delete"
+            ) from error
 
 
 def topic_ids(admin: AdminClient, names: Sequence[str]) -> dict[str, str]:

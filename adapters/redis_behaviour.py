@@ -15,13 +15,14 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
-from adapters.behaviour_scripts import HEADER_BYTES, ITEMS, SPLIT, TIERS
+from adapters.behaviour_scripts import FORGET, HEADER_BYTES, ITEMS, SPLIT, TIERS
 from adapters.behaviour_state import Header, ItemBehaviour, header_of, state_of
 from adapters.behaviour_work import ItemWork, Moved, ShopperWork
 from adapters.mark_scripts import TAKE_DUE, UNMARK
-from adapters.redis_client import glob, item_key, untagged
+from adapters.redis_client import glob, item_key
 from adapters.redis_nodes import RedisNodes
 from adapters.redis_scripts import UnitScript
+from adapters.redis_walk import item_ids
 from adapters.shopper_scripts import SHOPPERS
 from adapters.state_generation import FIRST, state_prefix
 from schemas.errors import Halt
@@ -53,6 +54,7 @@ class BehaviourStore:
         self._items = UnitScript(nodes, ITEMS)
         self._due = UnitScript(nodes, TAKE_DUE)
         self._unmark = UnitScript(nodes, UNMARK)
+        self._forget = UnitScript(nodes, FORGET)
 
     # --- keys --------------------------------------------------------------------------------------
 
@@ -144,6 +146,33 @@ class BehaviourStore:
                     pipe.zremrangebyrank(keys[position], 0, -TREND_KEPT - 1)
                     pipe.expire(keys[position], width * (kept + 2))
                 pipe.execute()
+
+    # --- erasure -----------------------------------------------------------------------------------
+
+    def forget_shopper(self, shopper: bytes, *, until_ms: int) -> int:
+        """Remove what is kept of a shopper up to then; all of it where nothing is later. How many keys went.
+
+        What is kept of later events stays with their ids; without any, nothing says that there was one.
+        """
+        recent, bought = self.shopper_key(shopper, "recent"), self.shopper_key(shopper, "bought")
+        removed = 0
+        with self._nodes.calling("forgetting a shopper"):
+            node = self._nodes.of(recent)
+            # A score of `recent` is its milliseconds times 8, and the type.
+            node.zremrangebyscore(recent, "-inf", until_ms * 8 + 7)
+            node.zremrangebyscore(bought, "-inf", until_ms)
+            if not node.exists(recent) and not node.exists(bought):
+                pattern = glob(self._shopper(shopper)) + ":*"
+                for key in list(node.scan_iter(match=pattern, count=10_000)):
+                    removed += node.unlink(key)
+        return removed
+
+    def forget_member(self, member: str, product_ids: Sequence[str]) -> list[str]:
+        """Take a shopper out of these items' sketches; those items that it was a member of. Tau stays."""
+        keys = [[self.state_key(one), self.sketch_key(one)] for one in product_ids]
+        with self._nodes.calling("taking a shopper out of sketches"):
+            answers = self._forget.run([member], keys, [[]] * len(product_ids))
+        return [one for one, was in zip(product_ids, answers, strict=True) if was]
 
     # --- marks: items whose vector is to be written ------------------------------------------------
 
@@ -241,19 +270,7 @@ class BehaviourStore:
 
     def scan_ids(self, *, batch: int = 1_000) -> Iterator[list[str]]:
         """Ids of all items with behaviour, in pages; an id may come twice."""
-        prefix, suffix = f"{self._namespace}item:{{", "}:behaviour"
-        for node in self._nodes.primaries():
-            cursor = 0
-            while True:
-                with self._nodes.calling("walking behaviour"):
-                    cursor, keys = cast(
-                        "tuple[int, list[bytes]]",
-                        node.scan(cursor, match=f"{glob(self._namespace)}item:*:behaviour", count=batch),
-                    )
-                if keys:
-                    yield [untagged(key.decode()[len(prefix) : -len(suffix)]) for key in keys]
-                if cursor == 0:
-                    break
+        yield from item_ids(self._nodes, self._namespace, "behaviour", batch=batch)
 
     def run_id(self) -> str:
         """See RedisNodes.run_id."""

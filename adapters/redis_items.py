@@ -21,9 +21,10 @@ from redis.exceptions import NoScriptError
 
 from adapters.behaviour_scripts import HEADER_BYTES
 from adapters.behaviour_state import header_of
-from adapters.redis_client import Client, Outcome, glob, item_key, untagged
+from adapters.redis_client import Client, Outcome, item_key
 from adapters.redis_nodes import RedisNodes
 from adapters.redis_reviews import SUMMARY, SUMMARY_FIELDS, review_state
+from adapters.redis_walk import item_ids
 from adapters.state_generation import FIRST, state_prefix
 from schemas.events import ProductUpserted
 from schemas.items import BehaviourState, ItemState
@@ -264,20 +265,7 @@ class ItemStore:
 
     def scan_ids(self, *, batch: int = 1000) -> Iterator[list[str]]:
         """Ids of all items with state, deleted ones included, in pages; an id may come twice."""
-        prefix, suffix = f"{self._namespace}item:{{", "}:product"
-        pattern = f"{glob(self._namespace)}item:*:product"
-        for node in self._nodes.primaries():
-            cursor = 0
-            while True:
-                with self._nodes.calling("walking item state"):
-                    cursor, keys = cast(
-                        "tuple[int, list[bytes]]", node.scan(cursor, match=pattern, count=batch)
-                    )
-                ids = [untagged(key.decode()[len(prefix) : -len(suffix)]) for key in keys]
-                if ids:
-                    yield ids
-                if cursor == 0:
-                    break
+        yield from item_ids(self._nodes, self._namespace, "product", batch=batch)
 
     def draw_ticket(self, *, floor: int = 0) -> int:
         """The next write ticket: larger than any drawn before and than `floor`; at least the clock's µs."""

@@ -6,6 +6,7 @@ pipelines per node. On a single Redis there is one group.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -72,8 +73,39 @@ class RedisNodes:
         with self.calling("asking for its run id"):
             return " ".join(sorted(str(node.info("server")["run_id"]) for node in self.primaries()))
 
+    def rewrite_logs(self, *, timeout_seconds: float) -> bool:
+        """Have each node write its append-only file anew, from what it holds; False if none keeps one.
+
+        Returns once it is done: what was removed from memory before is then in no file of Redis. Raises
+        Transient when it takes longer.
+        """
+        kept, deadline = False, time.monotonic() + timeout_seconds
+        with self.calling("rewriting the append-only file"):
+            for node in self.primaries():
+                if not node.info("persistence")["aof_enabled"]:
+                    continue
+                kept = True
+                _settled(node, deadline)  # one that began earlier may hold what was there then
+                node.bgrewriteaof()
+                _settled(node, deadline)
+                status = node.info("persistence")["aof_last_bgrewrite_status"]
+                if status != "ok":
+                    raise Transient(f"Redis did not rewrite its append-only file: {status}")
+        return kept
+
     def ping(self) -> None:
         """Raises Transient when a node is away."""
         with self.calling("a ping"):
             for node in self.primaries():
                 node.ping()
+
+
+def _settled(node: redis.Redis, deadline: float) -> None:
+    """Wait until no rewrite of the append-only file is under way or scheduled."""
+    while True:
+        found = node.info("persistence")
+        if not found["aof_rewrite_in_progress"] and not found["aof_rewrite_scheduled"]:
+            return
+        if time.monotonic() > deadline:
+            raise Transient("Redis is still rewriting its append-only file")
+        time.sleep(0.05)

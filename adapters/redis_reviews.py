@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
@@ -25,7 +25,8 @@ from redis.exceptions import NoScriptError
 
 from adapters.redis_client import Client, Outcome, item_key
 from adapters.redis_nodes import RedisNodes
-from adapters.review_scripts import APPLY, ENTRY, NO_RATING, SETTLE, TEXT_HEAD, TEXTS
+from adapters.redis_walk import item_ids
+from adapters.review_scripts import APPLY, ENTRY, FORGET, NO_RATING, SETTLE, TEXT_HEAD, TEXTS
 from adapters.state_generation import FIRST, state_prefix
 from schemas.items import Rating, ReviewState
 
@@ -152,6 +153,27 @@ class ReviewStore:
         ]
         answers = self._called(APPLY, calls, "writing reviews")
         return [ReviewApplied(Outcome(status.decode()), bool(stale)) for status, stale in answers]
+
+    def forget(self, shopper: bytes, product_ids: Sequence[str], *, until_ms: int) -> list[tuple[int, bool]]:
+        """Take back what a shopper wrote about these products up to then.
+
+        Per product how many reviews were theirs, and whether its digest was made from other texts than are
+        left. Safe to repeat. Raises Transient when Redis is away.
+        """
+        calls = [
+            _Call(
+                [self.key(one, part) for part in ("", "texts", "kept", "slots", "summary")],
+                [shopper, str(until_ms)],
+            )
+            for one in product_ids
+        ]
+        return [
+            (int(found), bool(stale)) for found, stale in self._called(FORGET, calls, "taking reviews back")
+        ]
+
+    def scan_ids(self, *, batch: int = 1_000) -> Iterator[list[str]]:
+        """Ids of all products with reviews, in pages; an id may come twice."""
+        yield from item_ids(self._nodes, self._namespace, "reviews", batch=batch)
 
     def texts(self, product_ids: Sequence[str]) -> dict[str, KeptTexts]:
         """The texts of each product, read together with their mark. Raises Transient when Redis is away."""

@@ -25,13 +25,9 @@ NO_RATING = 0xFFFFFFFF
 #: In front of a compressed text: time and votes.
 TEXT_HEAD = ">dd"
 
-# KEYS: reviews, texts, kept, slots, summary. ARGV: 1 review id, 2 entry, 3 packed text ('' for none), 4 rank
-# ('' without text), 5 max_texts.
-# Answers {status, 1 if the digest was made from other texts}. An older event is "equal" if it gave the review
-# its best rank: it may have moved the floor.
-APPLY = """
+# What scripts on the five keys share, in the order of the list above.
+_FIGURES = """
 local ledger, texts, kept, slots, summary = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local id, entry, text, rank, room = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local ENTRY, NO_RATING = '>ddI4I4ddI4B', 4294967295
 local mark = tonumber(redis.call('HGET', summary, 'mark') or '0')
 
@@ -65,6 +61,22 @@ local function drop(other, review)
   end
 end
 
+local function closed()
+  if mark == 0 then redis.call('HDEL', summary, 'mark')
+  else redis.call('HSET', summary, 'mark', string.format('%.0f', mark)) end
+  local digested = tonumber(redis.call('HGET', summary, 'digested') or '0')
+  return digested == mark and 0 or 1
+end
+"""
+
+# KEYS: reviews, texts, kept, slots, summary. ARGV: 1 review id, 2 entry, 3 packed text ('' for none), 4 rank
+# ('' without text), 5 max_texts.
+# Answers {status, 1 if the digest was made from other texts}. An older event is "equal" if it gave the review
+# its best rank: it may have moved the floor.
+APPLY = (
+    _FIGURES
+    + """
+local id, entry, text, rank, room = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local new, status = unpacked(entry), 'newer'
 local stood = redis.call('HGET', ledger, id)
 if stood then
@@ -106,11 +118,36 @@ if floor then
   end
 end
 
-if mark == 0 then redis.call('HDEL', summary, 'mark')
-else redis.call('HSET', summary, 'mark', string.format('%.0f', mark)) end
-local digested = tonumber(redis.call('HGET', summary, 'digested') or '0')
-return {status, digested == mark and 0 or 1}
+return {status, closed()}
 """
+)
+
+# KEYS as APPLY. ARGV: 1 a shopper's hash, 2 milliseconds since 1970. Takes back every review that the shopper
+# wrote, or that was recorded, up to then: what stays is that there was one, as a replay that ignores it would
+# leave it. Answers {how many were theirs, 1 if the digest was made from other texts}.
+FORGET = (
+    _FIGURES
+    + """
+local found = 0
+local all = redis.call('HGETALL', ledger)
+for place = 1, #all, 2 do
+  local id, entry = all[place], all[place + 1]
+  if string.sub(entry, -8) == ARGV[1] then
+    local rev, ts, high, low, at = struct.unpack(ENTRY, entry)
+    if math.min(ts, at / 1000) <= tonumber(ARGV[2]) then
+      local old = unpacked(entry)
+      count(old, -1)
+      drop(id, old)
+      redis.call('ZREM', slots, id)
+      local anonymous = struct.pack(ENTRY, rev, ts, high, low, at, 0, NO_RATING, 0) .. string.rep('\\0', 8)
+      redis.call('HSET', ledger, id, anonymous)
+      found = found + 1
+    end
+  end
+end
+return {found, closed()}
+"""
+)
 
 # KEYS: texts, summary. Answers {mark, texts}.
 TEXTS = """

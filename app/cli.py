@@ -17,6 +17,7 @@ from app.commands import (
     demo,
     demo_learn,
     evaluate,
+    forget,
     learn,
     operate,
     publish,
@@ -49,6 +50,7 @@ for module in (
     operate,
     releases,
     rebuild,
+    forget,
     schemas,
 ):
     module.register(app)

@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,6 +28,7 @@ from adapters.redis_behaviour import BehaviourStore
 from adapters.redis_client import connect
 from adapters.redis_items import ItemStore
 from adapters.redis_nodes import RedisNodes
+from adapters.redis_readers import ErasureReaders
 from adapters.redis_reviews import ReviewStore
 from adapters.redis_rollouts import RolloutBoard
 from adapters.releases import ReleaseStore
@@ -263,14 +265,29 @@ def products_handler(settings: Settings, generation: int, *, publisher: Publishe
     )
 
 
-def read_erasures(settings: Settings) -> Erasures:
-    """Who asked to be forgotten up to now; it goes on reading."""
+def open_readers(settings: Settings) -> ErasureReaders:
+    """Who reads user.erasures."""
+    return ErasureReaders(nodes=RedisNodes(connect(settings.redis)), namespace=settings.namespace)
+
+
+def read_erasures(settings: Settings, consumer: str) -> Erasures:
+    """Who asked to be forgotten up to now; it goes on reading, and says so under the name of its consumer."""
     erasures = Erasures(key=settings.erasures.secret)
     topic = settings.named_topics().erasures.name
     erasures.take(patiently("kafka", lambda: list(read_to_end(settings.kafka, topic))))
+    # Nothing is in hand yet that could be older.
+    erasures.acknowledge(erasures.reached)
+    readers, reader = open_readers(settings), client_id(settings, consumer)
+    patiently("redis", lambda: readers.report(reader, erasures.reached))
     # From the beginning once more: the topic is compacted and small, and nothing between the two is missed.
     tail = Tail(settings.kafka.unhurried(), topic)
-    erasures.follow(tail.poll, release=tail.close)
+
+    def release() -> None:
+        tail.close()
+        with suppress(Transient):
+            readers.leave(reader)
+
+    erasures.follow(tail.poll, release=release, report=lambda reached: readers.report(reader, reached))
     return erasures
 
 
@@ -282,7 +299,7 @@ def reviews_handler(settings: Settings, generation: int, *, publisher: Publisher
         topics=settings.named_topics(),
         settings=settings.reviews,
         hash_key=settings.behaviour.sketch.key,
-        erasures=read_erasures(settings),
+        erasures=read_erasures(settings, "reviews"),
     )
 
 
@@ -290,7 +307,7 @@ def behaviour_handler(settings: Settings, generation: int, *, publisher: Publish
     """What the behaviour consumer does; its announcing thread has started."""
     return BehaviourHandler(
         store=open_behaviour(settings, generation),
-        erasures=read_erasures(settings),
+        erasures=read_erasures(settings, "behaviour"),
         publisher=publisher,
         topics=settings.named_topics(),
         settings=settings.behaviour,
@@ -327,6 +344,7 @@ def state_runner(
         batch = settings.behaviour.batch_records
         room = max(loop.in_flight_records, 4 * batch)
         loop = loop.model_copy(update={"batch_records": batch, "in_flight_records": room})
+    handler = _HANDLERS[consumer](settings, written, publisher=publisher)
     return Runner(
         reader=GroupReader(
             # Prices are waited for; reviews and what shoppers do are seen after a debounce at best.
@@ -334,11 +352,12 @@ def state_runner(
             group=state_group(settings, consumer, written),
             client_id=client_id(settings, consumer),
         ),
-        handler=_HANDLERS[consumer](settings, written, publisher=publisher),
+        handler=handler,
         dead_letters=dead_letters or DeadLetters(publisher=publisher),
         settings=loop,
         accept_poison=accept_poison,
         standing=_standing(settings, written) if generation is None else lambda: None,
+        erasures=handler.erasures if isinstance(handler, ReviewsHandler | BehaviourHandler) else None,
     )
 
 

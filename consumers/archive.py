@@ -81,7 +81,7 @@ class Archiver:
         """Read, write, erase, fold. Raises Halt when another process writes the archive, or Transient."""
         with self._archive.locked():
             records, added, unreadable = self._read(log_)
-            erased = self._archive.erase(self._kept)
+            erased = self._archive.erase(lambda table: kept_rows(table, self._erasures))
             folded = self._fold()
         log.info(
             "archive_followed records=%d added=%d unreadable=%d erased=%d folded=%d",
@@ -159,15 +159,6 @@ class Archiver:
             row["category"] = found.get(row["product"], "")
         self._archive.write(rows, part=(topic_id, number, start, end))
 
-    def _kept(self, table: pa.Table) -> pa.Array:
-        """Marks rows whose shopper has not asked to be forgotten."""
-        names = table["shopper"].to_pylist()
-        times = table["at_ms"].to_pylist()
-        return pa.array(
-            [not self._erasures.covers_name(name, at / 1000) for name, at in zip(names, times, strict=True)],
-            type=pa.bool_(),
-        )
-
     def _fold(self) -> int:
         times = self._archive.recent()["at_ms"].to_numpy()
         if not len(times):
@@ -194,3 +185,12 @@ class Archiver:
         return table.filter(
             pa.array([one in chosen for one in zip(shoppers, periods, strict=True)], pa.bool_())
         )
+
+
+def kept_rows(table: pa.Table, erasures: Erasures) -> pa.Array:
+    """Marks rows whose shopper has not asked to be forgotten since."""
+    names, times = table["shopper"].to_pylist(), table["at_ms"].to_pylist()
+    return pa.array(
+        [not erasures.covers_name(name, at / 1000) for name, at in zip(names, times, strict=True)],
+        type=pa.bool_(),
+    )

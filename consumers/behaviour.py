@@ -31,7 +31,7 @@ from consumers.debounce import Debounce, DebounceSettings
 from consumers.erasures import Erasures
 from consumers.follower import Follower
 from consumers.interactions import Interaction, duplicates_in, item_works, shopper_works
-from consumers.interest import Scorer, SketchSettings
+from consumers.interest import Scorer, SketchSettings, shopper_from
 from consumers.progress import Delivery, settle_all
 from schemas.behaviour import PLACE
 from schemas.errors import PoisonMessage
@@ -57,6 +57,10 @@ class BehaviourSettings(Frozen):
     #: wait for the maximum delay.
     enough_share: float = Field(default=0.05, gt=0, le=1)
     batch_records: int = Field(default=20_000, ge=1)
+
+
+#: What nobody is to look at: of one who asked to be forgotten, and unreadable besides.
+_NOBODYS = Interaction("", -1, -1, shopper_from(bytes(8)), "", b"", 0, 0.0, 0.0, 0, True)
 
 
 class _Known(NamedTuple):
@@ -95,7 +99,7 @@ class BehaviourHandler:
         erasures: Erasures | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._erasures = erasures
+        self.erasures = erasures
         self._parse = fields_parser(UserEvent)
         self._store = store
         self._settings = settings
@@ -122,6 +126,8 @@ class BehaviourHandler:
         try:
             event = self._parse(value)
         except InvalidEvent as error:
+            if self._named_by_key(key, timestamp_ms):
+                return _NOBODYS
             raise PoisonMessage(str(error)) from error
         user_id, product_id, kind = event["user_id"], event["product_id"], event["type"]
         if key != user_id.encode():
@@ -132,7 +138,7 @@ class BehaviourHandler:
         occurred = event["occurred_at"].timestamp()
         # Old topics keep no time of the record: -1.
         recorded = timestamp_ms / 1000 if timestamp_ms >= 0 else occurred
-        scorer, erasures = self._scorer, self._erasures
+        scorer, erasures = self._scorer, self.erasures
         return Interaction(
             topic_id[:8],
             partition,
@@ -146,6 +152,12 @@ class BehaviourHandler:
             scorer.item_register(product_id),
             erasures is not None and erasures.covers(user_id, occurred, recorded),
         )
+
+    def _named_by_key(self, key: bytes | None, timestamp_ms: int) -> bool:
+        """Whether an unreadable record is of one who asked to be forgotten: it is no dead letter either."""
+        if self.erasures is None or key is None or timestamp_ms < 0:
+            return False
+        return self.erasures.covers(key.decode(errors="replace"), timestamp_ms / 1000)
 
     def handle(self, deliveries: Sequence[Delivery[Interaction]]) -> None:
         """Apply to shoppers here, to items behind. Raises Transient: all of it may be applied again.
@@ -258,5 +270,5 @@ class BehaviourHandler:
         self._summing.close()
         self._writing.close()
         self._debounce.close()
-        if self._erasures is not None:
-            self._erasures.close()
+        if self.erasures is not None:
+            self.erasures.close()

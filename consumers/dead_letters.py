@@ -32,6 +32,11 @@ _ERROR_BYTES = 4_000
 _RETRY_SECONDS = 1.0
 
 
+def rewriter_of(topic: str, *, namespace: str = "") -> str:
+    """The transactional id of whoever rewrites the dead letters of a topic: of two, the later one stays."""
+    return f"{namespace}redrive-{topic}"
+
+
 class DeadLetters:
     """Puts records on their topic's dead-letter topic."""
 

@@ -1,7 +1,7 @@
 """Who asked to be forgotten, and when: events of theirs up to then are nobody's business any more.
 
 Reads   user.erasures: every partition, without a group; to the end before anything else, then as it grows
-Writes  nothing
+Writes  through `Report`, how far this process has drawn the consequences
 Never   knows a user id: the topic names shoppers by an HMAC under a key used for nothing else
 """
 
@@ -11,17 +11,24 @@ import hashlib
 import hmac
 import logging
 import threading
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Mapping
 
 from pydantic import SecretStr
 
 from adapters.kafka import Record
+from consumers.progress import Progress
 from schemas.errors import Transient
 from schemas.events import Frozen, InvalidEvent, UserErased, parse_event
 
 log = logging.getLogger(__name__)
 
 Poll = Callable[[float], Iterable[Record]]
+#: Next offsets by partition.
+Reached = Mapping[int, int]
+Report = Callable[[Reached], None]
+#: How often a reader says that it lives.
+_REPORT_SECONDS = 5.0
 
 
 class ErasureSettings(Frozen):
@@ -40,19 +47,37 @@ def erasure_key(user_id: str, key: bytes) -> str:
     return hmac.new(key, user_id.encode(), hashlib.sha256).hexdigest()
 
 
+class OlderWork:
+    """What was in hand when a process learned of erasures: read before, and perhaps without, them."""
+
+    def __init__(self, reached: Reached, stays: Iterable[Progress]) -> None:
+        self.reached = reached
+        self._open = [one for stay in stays for one in stay.in_flight if not one.settled]
+
+    def done(self) -> bool:
+        """Whether all of it is settled, or its partition has gone elsewhere."""
+        while self._open and (self._open[-1].settled or self._open[-1].abandoned):
+            self._open.pop()
+        return not self._open
+
+
 class Erasures:
     """The latest erasure of each shopper, in memory: about 150 bytes each."""
 
     def __init__(self, *, key: bytes) -> None:
         self._key = key
         self._latest: dict[str, float] = {}
+        self._reached: dict[int, int] = {}
+        self._acknowledged: Reached = {}
         self._stop = threading.Event()
         self._follower: threading.Thread | None = None
 
     def take(self, records: Iterable[Record]) -> None:
         """Learn from records of the topic; what cannot be read is said and passed over."""
+        reached = dict(self._reached)
         for record in records:
             name = (record.key or b"").decode(errors="replace")
+            reached[record.partition] = max(record.offset + 1, reached.get(record.partition, 0))
             if record.value is None:  # compacted away: the shop took its erasure back
                 self._latest.pop(name, None)
                 continue
@@ -68,6 +93,8 @@ class Erasures:
                 )
                 continue
             self._latest[name] = max(at, self._latest.get(name, at))
+        if reached != self._reached:
+            self._reached = reached
 
     def covers(self, user_id: str, *seconds: float) -> bool:
         """Whether this shopper's event is to be ignored: one of its times is not later than the erasure."""
@@ -80,14 +107,34 @@ class Erasures:
         at = self._latest.get(name)
         return at is not None and min(seconds) <= at
 
-    def follow(self, poll: Poll, *, release: Callable[[], None] = lambda: None) -> None:
-        """Go on learning on a thread of its own, until `close`; `release` is then called there, once."""
+    @property
+    def reached(self) -> Reached:
+        """How far the topic is known here. Another object when that grows; none is ever changed."""
+        return self._reached
+
+    def acknowledge(self, reached: Reached) -> None:
+        """Events that were read before those erasures were known are done, or dropped for good."""
+        self._acknowledged = reached
+
+    def follow(
+        self, poll: Poll, *, release: Callable[[], None] = lambda: None, report: Report | None = None
+    ) -> None:
+        """Go on learning on a thread of its own, until `close`; `release` is then called there, once.
+
+        `report` is told what has been acknowledged, at once and then again and again. It may raise Transient.
+        """
 
         def run() -> None:
+            told: Reached | None = None
+            next_report = 0.0
             try:
                 while not self._stop.is_set():
                     try:
                         self.take(poll(0.5))
+                        acknowledged, now = self._acknowledged, time.monotonic()
+                        if report is not None and (acknowledged != told or now >= next_report):
+                            report(acknowledged)
+                            told, next_report = acknowledged, now + _REPORT_SECONDS
                     except Transient as error:
                         log.warning("consumer_waits consumer=erasures reason=%s", error)
                         self._stop.wait(1.0)

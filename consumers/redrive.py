@@ -24,6 +24,7 @@ from consumers.dead_letters import (
     TOPIC_HEADER,
     TOPIC_ID_HEADER,
     DeadLetters,
+    rewriter_of,
 )
 
 #: On a mark: the identity of the dead letter that was redriven. On a redriven record: where it came from.
@@ -129,7 +130,7 @@ def redrive(
     its new identity. Raises Transient (nothing of the current batch was written) or Halt.
     """
     # The transaction comes first: it aborts what another process has open, so that marks read next are final.
-    transactions = Transactions(settings, transactional_id=f"{namespace}redrive-{topic}")
+    transactions = Transactions(settings, transactional_id=rewriter_of(topic, namespace=namespace))
     letters = [one for one in read_dead_letters(settings, topic) if not one.redriven and chosen(one)]
     for start in range(0, len(letters), _BATCH):
         batch: Sequence[DeadLetter] = letters[start : start + _BATCH]

@@ -87,7 +87,7 @@ class ReviewsHandler:
         erasures: Erasures | None = None,
         ack_timeout_seconds: float = 30.0,
     ) -> None:
-        self._erasures = erasures
+        self.erasures = erasures
         self._store = store
         self._announcer = Announcer(
             publisher=publisher, topics=topics, ack_timeout_seconds=ack_timeout_seconds
@@ -135,10 +135,10 @@ class ReviewsHandler:
 
     def _forgotten(self, event: ReviewPosted, record: Record) -> bool:
         """Whether its writer has asked to be forgotten since: then it is read as taken back."""
-        if self._erasures is None or event.user_id is None:
+        if self.erasures is None or event.user_id is None:
             return False
         times = event.occurred_at.timestamp(), record.timestamp_ms / 1000
-        return self._erasures.covers(event.user_id, *times)
+        return self.erasures.covers(event.user_id, *times)
 
     def handle(self, deliveries: Sequence[Delivery[ReviewChange]]) -> None:
         """Write, digest, announce, settle. Raises Transient with the rest still unsettled."""
@@ -159,6 +159,20 @@ class ReviewsHandler:
                 announced.setdefault(product_id, []).append(delivery)
         dimensions = {one: [*(["reviews"] if one in moved else ()), "context"] for one in announced}
         self._announcer.announce(announced, dimensions, consumed_at=consumed_at)
+
+    def forget(self, user_id: str, *, until_ms: int) -> list[str]:
+        """Take back all that this shopper wrote up to then, wherever it is; the products it was about.
+
+        Their digests are made anew. Announcing them is for the caller. Raises Transient; safe to repeat.
+        """
+        shopper = shopper_hash(user_id, self._hash_key)
+        products: dict[str, None] = {}
+        for ids in self._store.scan_ids():
+            answers = list(zip(ids, self._store.forget(shopper, ids, until_ms=until_ms), strict=True))
+            # Those as well that an earlier call was cut off behind.
+            products.update(dict.fromkeys(one for one, (found, stale) in answers if found or stale))
+            self._digest({one for one, (_, stale) in answers if stale})
+        return list(products)
 
     def _digest(self, product_ids: Iterable[str]) -> set[str]:
         """Make the digests of these products anew; those whose digest moved.
@@ -195,8 +209,8 @@ class ReviewsHandler:
 
     def close(self) -> None:
         """Stop following erasures; other collaborators belong to whoever made them."""
-        if self._erasures is not None:
-            self._erasures.close()
+        if self.erasures is not None:
+            self.erasures.close()
 
 
 def plain(title: str | None, text: str | None, *, chars: int) -> str:

@@ -36,6 +36,7 @@ from adapters.metrics import (
 )
 from consumers.backlog import Backlog, Unread, is_bulk
 from consumers.dead_letters import DeadLetters
+from consumers.erasures import Erasures, OlderWork
 from consumers.poison import Poison
 from consumers.progress import Delivery, Progress
 from schemas.errors import PoisonMessage, Transient
@@ -118,8 +119,11 @@ class Runner(Generic[E]):
         settings: RunnerSettings,
         accept_poison: int = 0,
         standing: Callable[[], None] = lambda: None,
+        erasures: Erasures | None = None,
     ) -> None:
         self._standing = standing
+        self._erasures = erasures
+        self._older: OlderWork | None = None
         self._reader = reader
         self._handler = handler
         self._poison = Poison(consumer=handler.name, dead_letters=dead_letters, accept=accept_poison)
@@ -209,6 +213,7 @@ class Runner(Generic[E]):
         now = time.monotonic()
         for progress in self._progress.values():
             progress.collect(now)
+        self._acknowledge_erasures()
         self._apply_back_pressure()
         # 5. commit
         if now >= self._next_commit:
@@ -335,6 +340,16 @@ class Runner(Generic[E]):
             elif full <= 0.5 and topic in self._paused:
                 self._paused.discard(topic)
                 self._reader.resume(parts)
+
+    def _acknowledge_erasures(self) -> None:
+        """Say which erasures have had their consequences: all that was in hand when they came is done."""
+        if self._erasures is None:
+            return
+        reached = self._erasures.reached
+        if self._older is None or self._older.reached is not reached:
+            self._older = OlderWork(reached, self._progress.values())
+        if self._older.done():
+            self._erasures.acknowledge(reached)
 
     def _check_standing(self) -> None:
         """Raises Halt when the work is wanted no more. Not from `_commit`, which Kafka's callbacks reach."""

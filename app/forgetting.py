@@ -1,0 +1,268 @@
+"""A shopper is forgotten: events of theirs up to now are nobody's business, and what was kept of them goes.
+
+Reads   state, archive, dead letters; who reads user.erasures; commits of the embeddings groups
+Writes  user.erasures; recent items, sketches and reviews in Redis, through their owners' scripts; archive
+        files; dead letters; hints for the items that it was about
+Never   touches weights of trained models, or counts that name nobody
+
+1. say so        on user.erasures, under a name that only holders of its key can make of the user id
+2. wait          until every running reader knows, and has nothing older in hand
+3. remove        recent and bought items, members of sketches, reviews; of every generation of the state
+4. archive       rows of the shopper; a trainer that writes the archive just now is waited for
+5. dead letters  those of the shopper
+6. index         the items are announced, and every collection's group has come past that
+7. files         Redis writes its append-only file anew
+
+The topic names shoppers by a key used for nothing else, so its readers cannot tell which hash to remove: only
+here is the user id known, and so the removing is done here. Killed anywhere, the same command does the rest.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from adapters.archive import Archive
+from adapters.index_port import release_of
+from adapters.kafka import Publisher
+from adapters.kafka_groups import GroupOffsets
+from adapters.kafka_log import read_to_end
+from adapters.redis_client import connect
+from adapters.redis_nodes import RedisNodes
+from app.settings import Settings
+from app.wiring import (
+    embeddings_group,
+    open_behaviour,
+    open_generations,
+    open_publisher,
+    open_readers,
+    open_reviews,
+)
+from consumers.archive import kept_rows
+from consumers.behaviour import MAX_AHEAD_SECONDS
+from consumers.dead_letter_purge import purge_dead_letters
+from consumers.erasures import Erasures, erasure_key
+from consumers.interest import shopper_of
+from consumers.reviews import ReviewsHandler
+from schemas.errors import Halt, Transient
+from schemas.events import ItemChanged, UserErased
+
+log = logging.getLogger(__name__)
+
+_PAUSE_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """What was removed. `pending` names, with the reason, what could not be done now."""
+
+    erased_at: str
+    readers: int
+    keys: int
+    sketches: int
+    reviewed_products: int
+    archive_rows: int
+    dead_letters: int
+    redis_files_rewritten: bool
+    pending: tuple[str, ...]
+
+    def as_json(self) -> dict[str, object]:
+        """For `--json`."""
+        return asdict(self)
+
+
+def forget(
+    settings: Settings,
+    user_id: str,
+    *,
+    collections: Sequence[str],
+    timeout_seconds: float,
+    say: Callable[[str], None],
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> Forgotten:
+    """All of it, in the order above. `collections` are those whose vectors are written today.
+
+    Raises Transient when a store is away, or a reader does not acknowledge in time: give the command again.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    erased_at = now()
+    until_ms = int(erased_at.timestamp() * 1000)
+    pending: list[str] = []
+    publisher = open_publisher(settings, "forget")
+    try:
+        # 1. and 2.
+        part, offset = _publish(settings, publisher, user_id, erased_at)
+        readers = _wait_for_readers(settings, part, offset, deadline, say)
+        # 3.
+        keys, touched, reviewed = 0, set[str](), set[str]()
+        generations = open_generations(settings)
+        for generation in (generations.live(), *generations.retired()):
+            removed, members = _behaviour(settings, user_id, generation, until_ms)
+            keys += removed
+            about = _reviews(settings, publisher, user_id, generation, until_ms)
+            if generation == generations.live():
+                touched, reviewed = set(members), set(about)
+        say(f"{keys} keys, {len(touched)} sketches, reviews of {len(reviewed)} products")
+        # 4. and 5.
+        rows = _archive(settings, deadline, pending)
+        letters = 0
+        for topic in settings.named_topics().declared():
+            if topic.has_dead_letters:
+                letters += _dead_letters(settings, topic.name, user_id, pending)
+        say(f"{rows} rows of the archive, {letters} dead letters")
+        # 6.
+        _announce(settings, publisher, touched, reviewed, erased_at)
+        _wait_for_index(settings, collections, deadline, pending, say)
+        # 7.
+        rewritten = RedisNodes(connect(settings.redis)).rewrite_logs(
+            timeout_seconds=max(1.0, deadline - time.monotonic())
+        )
+    finally:
+        publisher.close()
+    name = erasure_key(user_id, settings.erasures.secret)
+    log.info("shopper_forgotten name=%s erased_at=%s pending=%d", name, erased_at.isoformat(), len(pending))
+    return Forgotten(
+        erased_at=erased_at.isoformat(),
+        readers=readers,
+        keys=keys,
+        sketches=len(touched),
+        reviewed_products=len(reviewed),
+        archive_rows=rows,
+        dead_letters=letters,
+        redis_files_rewritten=rewritten,
+        pending=tuple(pending),
+    )
+
+
+def _publish(settings: Settings, publisher: Publisher, user_id: str, erased_at: datetime) -> tuple[int, int]:
+    """Where on user.erasures the record stands, once the broker has it."""
+    topic = settings.named_topics().erasures.name
+    name, value = erasure_key(user_id, settings.erasures.secret), UserErased(erased_at=erased_at)
+    failure: list[Exception | None] = []
+    body = value.model_dump_json().encode()
+    publisher.send(topic, key=name, value=body, on_ack=failure.append)
+    publisher.flush(30.0)
+    if not failure or failure[0] is not None:
+        raise Transient(f"the broker has not taken the erasure: {failure[0] if failure else 'no answer'}")
+    ours = [
+        (record.partition, record.offset)
+        for record in read_to_end(settings.kafka, topic)
+        if record.key == name.encode() and record.value == body
+    ]
+    if not ours:
+        raise Transient(f"the erasure is not on {topic}, which the broker has acknowledged")
+    return ours[-1]
+
+
+def _wait_for_readers(
+    settings: Settings, part: int, offset: int, deadline: float, say: Callable[[str], None]
+) -> int:
+    """Until every running reader has acknowledged the erasure; how many there are."""
+    readers, told = open_readers(settings), False
+    while True:
+        standing = readers.standing()
+        behind = sorted(name for name, reached in standing.items() if reached.get(part, 0) <= offset)
+        if not behind:
+            return len(standing)
+        if time.monotonic() > deadline:
+            raise Transient(f"{', '.join(behind)} did not acknowledge the erasure; give the command again")
+        if not told:
+            say(f"waiting for {len(behind)} of {len(standing)} readers to finish what they have in hand")
+            told = True
+        time.sleep(_PAUSE_SECONDS)
+
+
+def _behaviour(settings: Settings, user_id: str, generation: int, until_ms: int) -> tuple[int, list[str]]:
+    store = open_behaviour(settings, generation)
+    shopper = shopper_of(user_id, settings.behaviour.sketch.key)
+    touched: list[str] = []
+    for ids in store.scan_ids():
+        touched += store.forget_member(shopper.member, ids)
+    # What was recorded before the erasure may say that it happened a little later.
+    latest_ms = until_ms + int(MAX_AHEAD_SECONDS * 1000)
+    return store.forget_shopper(shopper.hash, until_ms=latest_ms), touched
+
+
+def _reviews(
+    settings: Settings, publisher: Publisher, user_id: str, generation: int, until_ms: int
+) -> list[str]:
+    handler = ReviewsHandler(
+        store=open_reviews(settings, generation),
+        publisher=publisher,
+        topics=settings.named_topics(),
+        settings=settings.reviews,
+        hash_key=settings.behaviour.sketch.key,
+    )
+    return handler.forget(user_id, until_ms=until_ms)
+
+
+def _archive(settings: Settings, deadline: float, pending: list[str]) -> int:
+    """Rows that went; a writer of the archive is waited for, as long as there is time."""
+    folder = Path(settings.archive.folder)
+    if not folder.is_dir():
+        return 0
+    erasures = Erasures(key=settings.erasures.secret)
+    erasures.take(read_to_end(settings.kafka, settings.named_topics().erasures.name))
+    archive = Archive(folder)
+    while True:
+        try:
+            with archive.locked():
+                return archive.erase(lambda table: kept_rows(table, erasures))
+        except Halt as error:
+            if time.monotonic() > deadline:
+                pending.append(f"archive: {error} (the next `simstream train` removes the rows as well)")
+                return 0
+            time.sleep(_PAUSE_SECONDS)
+
+
+def _dead_letters(settings: Settings, topic: str, user_id: str, pending: list[str]) -> int:
+    try:
+        return purge_dead_letters(settings.kafka, topic, user_id, namespace=settings.namespace)
+    except Halt as error:
+        pending.append(f"dead letters of {topic}: {error}")
+        return 0
+
+
+def _announce(
+    settings: Settings, publisher: Publisher, touched: set[str], reviewed: set[str], at: datetime
+) -> None:
+    topic = settings.named_topics().changed.name
+    failures: list[Exception | None] = []
+    for product_id in sorted(touched | reviewed):
+        dimensions = [
+            *(["behaviour"] if product_id in touched else ()),
+            *(["reviews", "context"] if product_id in reviewed else ()),
+        ]
+        hint = ItemChanged(product_id=product_id, dimensions=dimensions, occurred_at=at, consumed_at=at)
+        publisher.send(topic, key=product_id, value=hint.model_dump_json().encode(), on_ack=failures.append)
+    if publisher.flush(60.0) or any(failures):
+        raise Transient("the broker has not taken the announcements; give the command again")
+
+
+def _wait_for_index(
+    settings: Settings,
+    collections: Sequence[str],
+    deadline: float,
+    pending: list[str],
+    say: Callable[[str], None],
+) -> None:
+    """Until each collection's group has committed what stands on items.changed now."""
+    topic = settings.named_topics().changed.name
+    for collection in collections:
+        say(f"waiting for collection {collection}, release {release_of(collection)}")
+        with GroupOffsets(
+            settings.kafka, group=embeddings_group(settings, collection), topics=[topic]
+        ) as group:
+            ends = group.ends()
+            while True:
+                commits = group.commits()
+                if all((commits[part] or 0) >= end for part, end in ends.items() if end):
+                    break
+                if time.monotonic() > deadline:
+                    pending.append(f"collection {collection}: its vectors are not written anew yet")
+                    break
+                time.sleep(_PAUSE_SECONDS)
