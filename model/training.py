@@ -83,7 +83,7 @@ def train(
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bars()
-    disable_progress_bar()
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     started = time.monotonic()
     where = chosen_device(device)
     precision = _precision(recipe, where)
