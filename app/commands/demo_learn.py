@@ -5,9 +5,9 @@ Writes  `var/learn`, made anew each time
 Never   judges by other bounds than the shop of a user would be: the gate's settings are the defaults
 
 Every shopper of this shop likes kinds of products together that are nothing alike; which ones is dealt like
-cards, without a look at any text. So of an item's neighbours of other kinds a text knows no better than
-chance which are liked by the same shoppers, and what is better afterwards was learned from events. Queries go
-on all the time, by content alone, and each answer names its release.
+cards, without a look at any text. So a text says little about which of an item's neighbours of other kinds
+the same shoppers like, and what is better afterwards was learned from events. Queries go on all the time, by
+content alone, and each answer names its release.
 """
 
 from __future__ import annotations
