@@ -8,7 +8,7 @@ PYTHON ?= $(shell for name in python3 python3.12 python3.11; do \
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-SOURCES := schemas adapters consumers producers model service app tests benchmarks
+SOURCES := schemas client adapters consumers producers model service app tests benchmarks
 
 .DEFAULT_GOAL := help
 # `check` is a sequence, also under make -j: timings and real servers share the machine.

@@ -18,6 +18,7 @@ from app.commands import (
     demo_learn,
     evaluate,
     forget,
+    keys,
     learn,
     operate,
     publish,
@@ -46,11 +47,12 @@ for module in (
     shop,
     query,
     evaluate,
+    keys,
     learn,
     operate,
+    forget,
     releases,
     rebuild,
-    forget,
     schemas,
 ):
     module.register(app)

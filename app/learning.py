@@ -87,7 +87,7 @@ def live_release(settings: Settings, data_dir: Path) -> str:
     stack = find_stack(data_dir)
     if stack is not None:
         try:
-            answer = httpx.get(f"{stack.http}/v1/release", timeout=30)
+            answer = httpx.get(f"{stack.http}/v1/release", timeout=30, headers=settings.api.client_headers())
             answer.raise_for_status()
             return str(answer.json()["release_id"])
         except httpx.HTTPError as error:
@@ -198,7 +198,7 @@ def train_once(settings: Settings, data_dir: Path, *, parent: str) -> Outcome:
             prompts=(encoder.query_prompt, encoder.passage_prompt),
             period_ms=round(settings.archive.period_days * DAY_MS),
             hard_negatives=recipe.hard_negatives,
-            nearest=neighbours_by_service(settings.service, data_dir, parent=parent)
+            nearest=neighbours_by_service(settings, data_dir, parent=parent)
             if recipe.hard_negatives and chosen.mine_with_index
             else None,
         )

@@ -24,7 +24,6 @@ from app.labels import Query
 from app.settings import Settings
 from consumers.archive import DAY_MS
 from schemas.errors import Halt
-from service.settings import ServiceSettings
 
 if TYPE_CHECKING:
     from model.examples import Labelled
@@ -51,15 +50,17 @@ def catalogue(store: ItemStore) -> dict[str, Item]:
     return found
 
 
-def neighbours_by_service(settings: ServiceSettings, data_dir: Path, *, parent: str) -> Nearest:
+def neighbours_by_service(settings: Settings, data_dir: Path, *, parent: str) -> Nearest:
     """Asks the running service for the nearest items by content.
 
     Raises Halt where another release than `parent` answers, Transient where nobody does.
     """
     client = httpx.Client(
-        base_url=service_url(None, settings, data_dir), timeout=settings.client_timeout_seconds
+        base_url=service_url(None, settings.service, data_dir),
+        timeout=settings.service.client_timeout_seconds,
+        headers=settings.api.client_headers(),
     )
-    asker = Asker(client, settings)
+    asker = Asker(client, settings.service)
     serving = asker.release()
     if serving != parent:
         raise Halt(f"the index is that of release {serving}, and hard negatives are to be those of {parent}")

@@ -1,11 +1,12 @@
 """Every setting of simstream, joined once; the only module that reads the environment.
 
-Reads   environment variables `SIMSTREAM_SECTION__NAME` and the file `.env` (the environment wins)
+Reads   environment variables `SIMSTREAM_SECTION__NAME` and the file `.env` (the environment wins); for
+        `SIMSTREAM_SECTION__NAME_FILE` the file that it names: secrets as containers mount them
 Writes  nothing
 Never   guesses: an unknown variable, or a value that does not fit, is refused with its name and the fix
 
 Each section is declared beside what it configures (adapters/kafka.py declares `KafkaSettings`, ...).
-A list may be given as JSON or separated by commas, a mapping as a JSON object.
+A list may be given as JSON or separated by commas (in a file also one a line), a mapping as a JSON object.
 """
 
 from __future__ import annotations
@@ -41,12 +42,15 @@ from model.learning_settings import GateSettings, PairSettings, ScheduleSettings
 from model.settings import ModelSettings
 from schemas.events import Frozen
 from schemas.topics import Topics
+from service.keys import ApiSettings
 from service.settings import ServiceSettings
 
 PREFIX = "SIMSTREAM_"
 #: Variables of the tests and benchmarks: where data sets and downloaded servers are kept.
 NOT_SETTINGS = frozenset({"SIMSTREAM_DATA", "SIMSTREAM_CACHE"})
 DELIMITER = "__"
+#: `NAME_FILE` names a file with the value of `NAME`.
+FILE_SUFFIX = "_file"
 HIDDEN = "**********"
 #: Names whose values are never printed, wherever they stand (librdkafka's options included).
 _SECRET_NAME = re.compile(
@@ -84,6 +88,7 @@ class Settings(Frozen):
     releases: ReleaseSettings = ReleaseSettings()
     model: ModelSettings = ModelSettings()
     service: ServiceSettings = ServiceSettings()
+    api: ApiSettings = ApiSettings()
     loop: RunnerSettings = RunnerSettings()
     embeddings: EmbeddingsSettings = EmbeddingsSettings()
     reviews: ReviewsSettings = ReviewsSettings()
@@ -122,6 +127,14 @@ def load_settings(env: Mapping[str, str] | None = None) -> Settings:
             continue
         path = name[len(PREFIX) :].lower().split(DELIMITER)
         field = _field_at(path)
+        if field is None and path[-1].endswith(FILE_SUFFIX):
+            path[-1] = path[-1].removesuffix(FILE_SUFFIX)
+            field = _field_at(path)
+            try:
+                value = _content(name, value, found)
+            except InvalidSettings as error:
+                problems.append(str(error))
+                continue
         if field is None:
             problems.append(_unknown(name))
             continue
@@ -161,6 +174,18 @@ def _environment() -> dict[str, str]:
     return {**from_file, **{name: value for name, value in os.environ.items() if name.startswith(PREFIX)}}
 
 
+def _content(name: str, file: str, found: Mapping[str, str]) -> str:
+    """What the file of a `NAME_FILE` holds, without the white space around it. Raises InvalidSettings."""
+    plain = name[: -len(FILE_SUFFIX)]
+    if plain in found:
+        raise InvalidSettings(f"{name} and {plain} are both set: keep one")
+    try:
+        return Path(file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise InvalidSettings(f"{name}: cannot read {file!r}: {reason}") from None
+
+
 def _model_of(annotation: Any) -> type[BaseModel] | None:
     """The model an annotation stands for, through `X | None`; None for plain values."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
@@ -197,7 +222,7 @@ def _decoded(field: FieldInfo, value: str) -> Any:
         text = value.strip()
         if text.startswith("["):
             return _json(text)
-        return [part.strip() for part in text.split(",") if part.strip()]
+        return [part.strip() for part in re.split(r"[,\n]", text) if part.strip()]
     if dict in kinds or Mapping in kinds:
         return _json(value)
     if value == "" and type(None) in kinds:
@@ -227,10 +252,17 @@ def _wrong(error: ValidationError) -> str:
             (leaf for leaf, _ in _leaves(Settings, ()) if list(leaf) == path[: len(leaf)]), default=()
         )
         name = PREFIX + DELIMITER.join(known or path).upper()
-        secret = isinstance(detail["input"], SecretStr) or _SECRET_NAME.search(path[-1]) or "url" in path[-1]
-        got = "" if secret else f" (got {detail['input']!r})"
+        got = "" if _is_secret(path, detail["input"]) else f" (got {detail['input']!r})"
         sentences.append(f"{name}: {detail['msg']}{got}")
     return "; ".join(sentences)
+
+
+def _is_secret(path: list[str], value: Any) -> bool:
+    """Whether a wrong value may not be repeated: secrets, addresses (passwords), and whole mappings."""
+    if isinstance(value, SecretStr | Mapping):
+        return True
+    names = [part for part in path if not part.isdigit()]
+    return any(_SECRET_NAME.search(name) or "url" in name or name.endswith("options") for name in names)
 
 
 def _hidden(name: str, value: Any) -> str:
@@ -249,11 +281,15 @@ def _hidden(name: str, value: Any) -> str:
 
 
 def _without_password(value: str) -> str:
-    """`redis://user:secret@host` without the secret; anything else unchanged."""
+    """`redis://user:secret@host?password=secret` without the secrets; anything else unchanged."""
     if "://" not in value:
         return value
     parts = urlsplit(value)
-    if parts.password is None:
-        return value
+    query = re.sub(
+        r"([^&=]+)=[^&]*",
+        lambda pair: f"{pair[1]}={HIDDEN}" if _SECRET_NAME.search(pair[1]) else pair[0],
+        parts.query,
+    )
     host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:{HIDDEN}@{host}"))
+    where = parts.netloc if parts.password is None else f"{parts.username or ''}:{HIDDEN}@{host}"
+    return urlunsplit(parts._replace(netloc=where, query=query))

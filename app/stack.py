@@ -13,14 +13,10 @@ broker forgets everything when it ends, so every embedded start reconciles the i
 from __future__ import annotations
 
 import logging
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
-
-import uvicorn
 
 from adapters.child import calm_collector
 from adapters.index_port import release_of
@@ -38,20 +34,19 @@ from app.wiring import (
     make_topics,
     open_live,
     open_publisher,
+    open_sink,
     open_store,
     patiently,
     recipe_of,
     reconciler,
 )
 from app.written_collections import Instance, WrittenCollections
-from schemas.errors import Halt
+from service.access import Keyring
 from service.api import create_app
+from service.server import Service
 
 log = logging.getLogger(__name__)
 
-#: Longer than the minute for which load balancers and clients usually keep an idle connection: whoever closes
-#: first must be the client, or its next request meets a reset.
-KEEP_ALIVE_SECONDS = 75
 #: They parse and touch Redis alone; app/consumer_process.py runs them.
 CHILDREN = (("products", "reviews"), ("behaviour",))
 #: Tansu keeps a group's first member waiting for half its session timeout (45 s by default), and looks for
@@ -63,6 +58,7 @@ _TANSU_OPTIONS = {
 }
 #: A fetch costs Tansu 1.6 ms of a core: six consumers that ask every 20 ms kept half a core busy for nothing.
 _TANSU_UNHURRIED_OPTIONS = {"fetch.wait.max.ms": "300"}
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 Say = Callable[[str], None]
 
 
@@ -88,39 +84,15 @@ class Failures:
             raise self.first
 
 
-class Service:
-    """The query API on a thread."""
-
-    def __init__(self, app: Any, *, host: str, port: int) -> None:
-        self._socket = _bound(host, port)
-        self.address = f"http://{host}:{self._socket.getsockname()[1]}"
-        self._server = uvicorn.Server(
-            uvicorn.Config(app, log_config=None, access_log=False, timeout_keep_alive=KEEP_ALIVE_SECONDS)
+def open_keyring(settings: Settings) -> Keyring:
+    """The keys of the API; says so where the service is open to more than this machine."""
+    keyring = Keyring(settings.api)
+    if not keyring and settings.service.host not in LOOPBACK:
+        log.warning(
+            "api_without_keys host=%s: everybody who reaches it may ask; `simstream keys new` makes a key",
+            settings.service.host,
         )
-
-    def run(self) -> None:
-        """Serve until `stop`."""
-        self._server.run(sockets=[self._socket])
-
-    def stop(self) -> None:
-        """Finish the requests in hand, then end `run`."""
-        self._server.should_exit = True
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    """A listening socket of our own, so that a taken port is a sentence and not a log line."""
-    # The protocol is named because asyncio turns Nagle's algorithm off only where it sees it: without, every
-    # request but the first of a connection waits 40 ms for the last bytes of its answer.
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        raise Halt(
-            f"cannot listen on {host}:{port}: {error.strerror}; choose another port with --port"
-        ) from error
-    return listener
+    return keyring
 
 
 @contextmanager
@@ -215,6 +187,8 @@ def _start(
     rollouts = make_rollouts(settings, store=store, publisher=publisher, index=index, writes=writers.writes)
     opened.enter_context(rolling(rollouts))
     state = live_state(settings)
+    sink = open_sink(settings)
+    opened.callback(sink.close)
     service = Service(
         create_app(
             index=index,
@@ -223,10 +197,14 @@ def _start(
             settings=settings.service,
             alias=alias_of(settings),
             behaviour=state,
+            keyring=open_keyring(settings),
+            sink=sink,
+            topics=settings.named_topics(),
             registry=registry_of([child.metrics for child in children]),
         ),
         host=settings.service.host,
         port=port,
+        limits=settings.service,
     )
     _start_thread(opened, failures, service.run, service.stop)
     for runner in runners:
@@ -260,6 +238,7 @@ def serve_alone(settings: Settings, *, port: int | None = None) -> None:
     watcher = threading.Thread(target=failures.watch, args=(instance.run,), daemon=True)
     watcher.start()
     state = live_state(settings)
+    sink = open_sink(settings)
     service = Service(
         create_app(
             index=index,
@@ -268,15 +247,20 @@ def serve_alone(settings: Settings, *, port: int | None = None) -> None:
             settings=settings.service,
             alias=alias_of(settings),
             behaviour=state,
+            keyring=open_keyring(settings),
+            sink=sink,
+            topics=settings.named_topics(),
         ),
         host=settings.service.host,
         port=settings.service.port if port is None else port,
+        limits=settings.service,
     )
     log.info("service_listens address=%s", service.address)
     calm_collector()
     try:
         service.run()
     finally:
+        sink.close()
         instance.stop()
         watcher.join(30.0)
         releases.close()

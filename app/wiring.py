@@ -48,6 +48,7 @@ from consumers.work import Hint
 from schemas.errors import Halt, Transient
 from schemas.vectors import Encoder, TextRecipe, item_vectors
 from service.releases import ReleaseNotLoaded
+from service.sink import EventSink
 
 if TYPE_CHECKING:
     from model.encoder_process import EncoderProcess
@@ -141,6 +142,19 @@ def live_state(settings: Settings) -> LiveState:
 def open_publisher(settings: Settings, role: str) -> Publisher:
     """A producer under the name of its role."""
     return Publisher(settings.kafka, client_id=client_id(settings, role))
+
+
+def open_sink(settings: Settings) -> EventSink:
+    """Where posted events go. Its publisher gives up on a record when nobody waits for it any more."""
+    service, kafka = settings.service, settings.kafka
+    seconds = min(service.publish_seconds, kafka.delivery_timeout_seconds)
+    impatient = kafka.model_copy(update={"delivery_timeout_seconds": seconds})
+    return EventSink(
+        opened=lambda: Publisher(impatient, client_id=client_id(settings, "api")),
+        ack_seconds=seconds,
+        most_records=service.publish_pending_records,
+        most_bytes=service.publish_pending_bytes,
+    )
 
 
 def open_board(settings: Settings) -> RolloutBoard:

@@ -142,7 +142,16 @@ def prepare(
         sets += sets_by_period([*judged, *after], period_ms, table, catalogue, often, settings, generator)
     checking = [step for step in steps_of(before[-len(before) // 10 :]) if step[1] not in unseen]
     validation = (
-        retrieval_set("validation", checking, table, catalogue, often, settings, generator, most=500)
+        retrieval_set(
+            "validation",
+            checking,
+            table,
+            catalogue,
+            often,
+            settings,
+            generator,
+            most=min(500, settings.max_queries),
+        )
         if checking
         else None
     )

@@ -262,6 +262,12 @@ class Answer(Frozen):
     notes: list[str] = []
 
 
+class Page(Answer):
+    """An answer that goes on: `next_offset` asks for the hits after these; null: there are none."""
+
+    next_offset: int | None = None
+
+
 class DimensionAge(Frozen):
     """When a dimension of an item was last written, and from what."""
 

@@ -1,73 +1,36 @@
-"""The HTTP API: routes, parsing at the edge, worker threads; OpenAPI at /docs.
+"""The HTTP API, put together: routes, limits, keys; OpenAPI at /docs.
 
-Reads   what service/query.py, service/recommend.py and service/catalogue.py read
-Writes  nothing
+Reads   what its routes read
+Writes  events that are posted, onto their topics
 Never   blocks the event loop: every call to a store runs in a worker thread
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from typing import Annotated, Any, TypeVar
-
-import orjson
-from anyio import CapacityLimiter, to_thread
-from fastapi import APIRouter, FastAPI, Path, Query, Request
-from fastapi.routing import APIRoute
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
-from pydantic import BaseModel
-from starlette.responses import Response
+from fastapi import FastAPI, Security
+from fastapi.security import HTTPBearer
+from prometheus_client import REGISTRY, CollectorRegistry
 
 from adapters.index_port import LIVE_ALIAS, VectorIndex
-from schemas.api import Answer, ItemView, Problem, ReleaseView, SearchRequest, SimilarRequest
 from schemas.behaviour import BehaviourReader
 from schemas.items import Items
-from service import problems
+from schemas.topics import Topics
+from service import problems, routes
+from service.access import Access, Keyring
 from service.catalogue import Catalogue
-from service.middleware import BodyLimit, Measured
-from service.parameters import RecommendationForm, ShortForm, TrendingForm
+from service.middleware import Admission, Bodies, Measured
+from service.openapi import describe
+from service.publish_routes import publishing
 from service.query import QueryEngine
 from service.recommend import Recommender
 from service.releases import Releases
 from service.settings import ServiceSettings
-from service.timing import Timings
+from service.sink import EventSink
+from service.standing import Standing
+from service.workers import Workers
 
-Returned = TypeVar("Returned")
-SIMILAR_SUFFIX = "/similar"
-PROBLEM_ANSWERS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Problem, "description": what, "content": {problems.MEDIA_TYPE: {}}}
-    for status, what in {
-        404: "Unknown item or release",
-        409: "The item waits for its first vectors; see Retry-After",
-        410: "The item has left the catalogue",
-        413: "The body is too large",
-        422: "A field is wrong; `errors` names it",
-        503: "A store or the encoder is missing; `errors` names it, see Retry-After",
-    }.items()
-}
-
-
-class StrictJson(Request):
-    """A request whose JSON is parsed by orjson: no NaN, no lone surrogates, no bottomless nesting."""
-
-    async def json(self) -> Any:
-        """The body. Raises json.JSONDecodeError, which FastAPI answers as a wrong field."""
-        if not hasattr(self, "_json"):
-            self._json = orjson.loads(await self.body())
-        return self._json
-
-
-class StrictJsonRoute(APIRoute):
-    """A route that reads its body with StrictJson."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """FastAPI's handler, given a request that parses strictly."""
-        handler = super().get_route_handler()
-
-        async def strict(request: Request) -> Response:
-            return await handler(StrictJson(request.scope, request.receive))
-
-        return strict
+#: For the document alone; service/access.py looks at the header before any route.
+_BEARER = HTTPBearer(auto_error=False, scheme_name="key", description="A key of `simstream keys new`.")
 
 
 def create_app(
@@ -79,11 +42,15 @@ def create_app(
     alias: str = LIVE_ALIAS,
     registry: CollectorRegistry = REGISTRY,
     behaviour: BehaviourReader | None = None,
+    keyring: Keyring | None = None,
+    sink: EventSink | None = None,
+    topics: Topics | None = None,
 ) -> FastAPI:
     """The application. Everything it needs is handed in open; it closes nothing.
 
     `alias` names the live collection (namespace included). Requests beyond `settings.threads` at a time wait.
-    Without `behaviour` the routes that need it answer 503, and items show no counters.
+    With a `keyring` that is not empty nothing but health answers without a key. Without `behaviour` or a
+    `sink` the routes that need it answer 503, and without `behaviour` items show no counters.
     """
     catalogue = Catalogue(
         index=index,
@@ -95,7 +62,7 @@ def create_app(
     )
     engine = QueryEngine(catalogue=catalogue, settings=settings)
     recommender = Recommender(catalogue=catalogue, engine=engine, behaviour=behaviour, settings=settings)
-    workers = Workers(settings.threads)
+    workers = Workers(settings.threads, answer_seconds=settings.answer_seconds)
 
     app = FastAPI(
         title="simstream",
@@ -104,113 +71,24 @@ def create_app(
         redirect_slashes=False,
     )
     problems.install(app, retry_after_seconds=settings.retry_after_seconds)
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    if keyring:
+        app.add_middleware(Access, keyring=keyring)
+    app.add_middleware(Admission, most=settings.concurrent)
+    app.add_middleware(Bodies, max_bytes=settings.max_body_bytes, read_seconds=settings.body_seconds)
     app.add_middleware(Measured)
-    app.include_router(_ranking(engine, catalogue, workers))
-    app.include_router(_behaviour(recommender, workers))
-    app.include_router(_operations(catalogue, workers, settings, registry))
-    return app
-
-
-class Workers:
-    """Worker threads of this application, apart from the framework's own."""
-
-    def __init__(self, threads: int) -> None:
-        self._limiter = CapacityLimiter(threads)
-        self._checks = CapacityLimiter(2)
-
-    async def run(self, work: Callable[[Timings], BaseModel]) -> Response:
-        """`work` in a thread, its model as JSON, with a Server-Timing header."""
-        timings = Timings()
-
-        def answered() -> bytes:
-            return orjson.dumps(work(timings).model_dump(mode="json"))
-
-        body = await to_thread.run_sync(answered, limiter=self._limiter)
-        return Response(body, media_type="application/json", headers={"Server-Timing": timings.header()})
-
-    async def check(self, work: Callable[[], Returned]) -> Returned:
-        """Health and metrics: they never queue behind queries."""
-        return await to_thread.run_sync(work, limiter=self._checks)
-
-
-ItemId = Annotated[str, Path(min_length=1, max_length=256, examples=["B00X"])]
-UserId = Annotated[str, Path(min_length=1, max_length=256, examples=["u000123"])]
-
-
-def _ranking(engine: QueryEngine, catalogue: Catalogue, workers: Workers) -> APIRouter:
-    router = APIRouter(prefix="/v1", route_class=StrictJsonRoute, responses=PROBLEM_ANSWERS, tags=["items"])
-
-    @router.get("/items/{item_id:path}/similar", response_model=Answer, summary="Neighbours, the short form")
-    async def similar_to_item(
-        request: Request, item_id: ItemId, query: Annotated[ShortForm, Query()]
-    ) -> Response:
-        # An id may itself end in "/similar", percent-encoded; only the raw path tells it from the route.
-        if not request.scope.get("raw_path", b"").endswith(SIMILAR_SUFFIX.encode()):
-            return await workers.run(lambda timings: catalogue.item(item_id + SIMILAR_SUFFIX, timings))
-        wanted = query.request(item_id)
-        return await workers.run(lambda timings: engine.similar(wanted, timings))
-
-    @router.get("/items/{item_id:path}", response_model=ItemView, summary="An item and how fresh it is")
-    async def item(item_id: ItemId) -> Response:
-        return await workers.run(lambda timings: catalogue.item(item_id, timings))
-
-    @router.post("/similar", response_model=Answer, summary="Neighbours of several seeds")
-    async def similar(body: SimilarRequest) -> Response:
-        return await workers.run(lambda timings: engine.similar(body, timings))
-
-    @router.post("/search", response_model=Answer, summary="Items that a text describes")
-    async def search(body: SearchRequest) -> Response:
-        return await workers.run(lambda timings: engine.search(body, timings))
-
-    @router.get("/release", response_model=ReleaseView, summary="The live release", tags=["release"])
-    async def release() -> Response:
-        return await workers.run(catalogue.release)
-
-    return router
-
-
-def _behaviour(recommender: Recommender, workers: Workers) -> APIRouter:
-    router = APIRouter(prefix="/v1", responses=PROBLEM_ANSWERS, tags=["behaviour"])
-
-    @router.get("/users/{user_id:path}/recommendations", response_model=Answer, summary="Items for a shopper")
-    async def recommendations(user_id: UserId, query: Annotated[RecommendationForm, Query()]) -> Response:
-        wanted = query.wanted()
-        return await workers.run(lambda timings: recommender.recommended(user_id, wanted, timings))
-
-    @router.get("/trending", response_model=Answer, summary="Items with the most shoppers")
-    async def trending(query: Annotated[TrendingForm, Query()]) -> Response:
-        return await workers.run(lambda timings: recommender.trending(query, timings))
-
-    return router
-
-
-def _operations(
-    catalogue: Catalogue, workers: Workers, settings: ServiceSettings, registry: CollectorRegistry
-) -> APIRouter:
-    router = APIRouter(tags=["operations"])
-
-    @router.get("/health/live", summary="The process answers")
-    async def live() -> dict[str, str]:
-        return {"status": "live"}
-
-    @router.get("/health/ready", summary="Every route can be answered", responses={503: {"model": Problem}})
-    async def ready() -> Response:
-        missing = await workers.check(catalogue.missing)
-        if not missing:
-            return Response(b'{"status":"ready"}', media_type="application/json")
-        detail = "; ".join(entry["message"] for entry in missing)
-        return problems.problem(
-            503,
-            detail,
-            title="Not ready",
-            errors=missing,
-            headers={"Retry-After": str(settings.retry_after_seconds)},
+    locked = [Security(_BEARER)] if keyring else []
+    app.include_router(routes.ranking(engine, catalogue, workers, Standing(lambda: store.ping()), locked))
+    app.include_router(routes.shoppers(recommender, workers, locked))
+    app.include_router(publishing(sink, topics or Topics.named(), locked))
+    app.include_router(
+        routes.operations(
+            catalogue,
+            workers,
+            settings,
+            registry,
+            broker_away=lambda: sink.away if sink is not None else None,
+            dependencies=locked,
         )
-
-    @router.get("/metrics", summary="Prometheus metrics")
-    async def metrics() -> Response:
-        text = await workers.check(lambda: generate_latest(registry))
-        return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
-
-    return router
+    )
+    describe(app)
+    return app

@@ -188,19 +188,21 @@ class Catalogue:
         )
 
     def missing(self) -> list[dict[str, str]]:
-        """What keeps this process from answering every route: store and reason, empty when it is ready."""
-        found = []
-        timings = Timings()
+        """What every ranking needs and this process has not: store and reason, empty when it is ready."""
         try:
-            with timings.asking(ITEMS):
+            self.loaded(self.target(None, Timings()).release_id)
+        except Unavailable as error:
+            return error.errors
+        return []
+
+    def degraded(self) -> list[dict[str, str]]:
+        """What some routes need and is away, while neighbours of items are answered: store and reason."""
+        try:
+            with Timings().asking(ITEMS):
                 self._store.ping()
         except Unavailable as error:
-            found.append({"store": error.store, "message": error.detail})
-        try:
-            self.loaded(self.target(None, timings).release_id)
-        except Unavailable as error:
-            found.append({"store": error.store, "message": error.detail})
-        return found
+            return error.errors
+        return []
 
 
 def searchable(point: Point | None) -> bool:

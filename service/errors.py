@@ -8,11 +8,63 @@ class Refused(Exception):
 
     status = 400
     title = "Bad request"
+    #: Whether the same request may succeed a little later: the answer then says when.
+    passes = False
 
-    def __init__(self, detail: str, *, errors: list[dict[str, str]] | None = None) -> None:
+    def __init__(
+        self,
+        detail: str,
+        *,
+        errors: list[dict[str, str]] | None = None,
+        retry_after_seconds: int | None = None,
+    ) -> None:
         super().__init__(detail)
         self.detail = detail
         self.errors = errors or []
+        self.retry_after_seconds = retry_after_seconds
+
+    def headers(self) -> dict[str, str]:
+        """Headers of the answer beside Retry-After."""
+        return {}
+
+
+class Forbidden(Refused):
+    """The key is known and may not do this: 403, `scope` names what it lacks."""
+
+    status = 403
+    title = "Forbidden"
+
+    def __init__(self, detail: str, *, scope: str) -> None:
+        super().__init__(detail, errors=[{"scope": scope, "message": detail}])
+        self.scope = scope
+
+    def headers(self) -> dict[str, str]:
+        """RFC 6750, section 3."""
+        challenge = f'Bearer realm="simstream", error="insufficient_scope", scope="{self.scope}"'
+        return {"WWW-Authenticate": challenge}
+
+
+class TooManyRequests(Refused):
+    """The key is over its rate: 429."""
+
+    status = 429
+    title = "Too many requests"
+    passes = True
+
+
+class Busy(Refused):
+    """More is asked than this process can answer in time: 503, worth repeating a little later."""
+
+    status = 503
+    title = "Too busy"
+    passes = True
+
+
+class TooLarge(Refused):
+    """An event that its topic does not take: 413."""
+
+    status = 413
+    title = "Event too large"
 
 
 class UnknownItem(Refused):
@@ -41,6 +93,7 @@ class NotSearchableYet(Refused):
 
     status = 409
     title = "Item not searchable yet"
+    passes = True
 
 
 class Unanswerable(Refused):
@@ -55,6 +108,7 @@ class Unavailable(Refused):
 
     status = 503
     title = "Temporarily unavailable"
+    passes = True
 
     def __init__(self, store: str, detail: str) -> None:
         super().__init__(detail, errors=[{"store": store, "message": detail}])

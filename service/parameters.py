@@ -74,6 +74,8 @@ class TrendingForm(Strict):
 
     window: Window = "24h"
     limit: Limit = 10
+    #: Hits to pass over: the `next_offset` of the answer before.
+    offset: Annotated[int, Field(ge=0, le=100_000)] = 0
     category: list[str] = []
     in_stock: bool | None = None
     brand_cap: Limit | None = None

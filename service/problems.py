@@ -1,8 +1,10 @@
 """Every error of the API as an RFC 9457 problem (application/problem+json).
 
-404 unknown item, release or route; 405; 409 an item that waits for its first vectors; 410 a deleted item;
-413 a body over the limit; 422 a field that is wrong, each one named; 503 a store or encoder that is missing,
-with Retry-After and its name. A client's words come back only escaped, and never as HTML.
+401 no key, or none that is known; 403 a key without the scope; 404 unknown item, release or route; 405;
+408 a body that does not come; 409 an item that waits for its first vectors; 410 a deleted item; 413 a body
+over the limit; 422 a field that is wrong, each one named; 429 over the rate; 503 a store or encoder that is
+missing, with its name, or too much to do. What passes comes with Retry-After. A client's words come back only
+escaped, and never as HTML.
 """
 
 from __future__ import annotations
@@ -18,15 +20,17 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from schemas.api import Problem
-from service.errors import NotSearchableYet, Refused, Unavailable
+from service.errors import Refused, Unavailable
 
 logger = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
 MAX_ERRORS = 20
 _TITLES = {
     400: "Bad request",
+    401: "Unauthorized",
     404: "Not found",
     405: "Method not allowed",
+    408: "Too slow",
     413: "Body too large",
     415: "Unsupported media type",
     422: "Invalid request",
@@ -85,17 +89,27 @@ def invalid(details: Sequence[Mapping[str, Any]]) -> Response:
     return problem(422, first + more, errors=errors)
 
 
+def body_of(error: Refused) -> Problem:
+    """A refusal as the body of an answer."""
+    return Problem(title=error.title, status=error.status, detail=error.detail, errors=error.errors)
+
+
+def of(error: Refused, *, retry_after_seconds: int = 1) -> Response:
+    """The answer to a query that was refused; `retry_after_seconds` where the error does not say."""
+    headers = error.headers()
+    if error.passes:
+        headers["Retry-After"] = str(error.retry_after_seconds or retry_after_seconds)
+    return problem(error.status, error.detail, title=error.title, errors=error.errors, headers=headers)
+
+
 def install(app: FastAPI, *, retry_after_seconds: int) -> None:
     """Make every error that leaves a route a problem."""
 
     async def refused(_: Request, error: Exception) -> Response:
         assert isinstance(error, Refused)  # noqa: S101  (registered for it alone)
-        headers = {}
-        if isinstance(error, Unavailable | NotSearchableYet):
-            headers["Retry-After"] = str(retry_after_seconds)
         if isinstance(error, Unavailable):
             logger.warning("store_unavailable store=%s reason=%s", error.store, ascii(error.detail))
-        return problem(error.status, error.detail, title=error.title, errors=error.errors, headers=headers)
+        return of(error, retry_after_seconds=retry_after_seconds)
 
     async def unparsable(_: Request, error: Exception) -> Response:
         details = error.errors() if isinstance(error, RequestValidationError) else []

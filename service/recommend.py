@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from schemas.api import Answer, Filter, Hit, Seed
+from schemas.api import Answer, Filter, Hit, Page, Seed
 from schemas.behaviour import BehaviourReader, Interaction, Trending, Window
 from schemas.items import CATEGORY_SEPARATOR
 from schemas.vectors import AnyOf, Where
@@ -78,15 +78,18 @@ class Recommender:
             )
         return self._for_the_cold({*ids, *bought}, options, target, timings)
 
-    def trending(self, form: TrendingForm, timings: Timings) -> Answer:
-        """The items with the most shoppers in a window. Raises the exceptions of service.errors."""
+    def trending(self, form: TrendingForm, timings: Timings) -> Page:
+        """A page of the items with the most shoppers in a window. Raises the exceptions of service.errors."""
         target = self._catalogue.target(None, timings)
         where, notes = conditions(form.filter(), seeds=(), groups=(), price=None)
         found = self._read(form.window, timings)
-        hits = self._hits(found, where, form.filter(), form.limit, target, timings)
-        if len(hits) < form.limit and len(found) >= self._settings.trending_read:
+        end = form.offset + form.limit
+        hits = self._hits(found, where, form.filter(), end + 1, target, timings)
+        more, hits = len(hits) > end, hits[form.offset : end]
+        if not more and len(found) >= self._settings.trending_read:
             notes.append(f"only the first {len(found)} items of the window were looked at")
-        return _answer(hits, target, notes, timings)
+        answer = _answer(hits, target, notes, timings)
+        return Page(next_offset=end if more else None, **dict(answer))
 
     def _reader(self) -> BehaviourReader:
         if self._behaviour is None:

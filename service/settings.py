@@ -61,6 +61,19 @@ class ServiceSettings(Frozen):
     #: Requests served at the same time; the index works outside the interpreter's lock.
     threads: int = Field(default=16, ge=1, le=256)
     max_body_bytes: int = Field(default=2 * 1024 * 1024, ge=1024)
+    #: Requests in hand, waiting ones included, and open connections: beyond, a client is told to come back.
+    concurrent: int = Field(default=256, ge=1)
+    connections: int = Field(default=2_000, ge=1)
+    #: How long a head, a body, an answer and the reading of an answer may take. An answer's work goes on
+    #: behind its back until the stores' own timeouts end it, and keeps its thread.
+    header_seconds: float = Field(default=10.0, gt=0)
+    body_seconds: float = Field(default=30.0, gt=0)
+    answer_seconds: float = Field(default=30.0, gt=0)
+    write_seconds: float = Field(default=30.0, gt=0)
+    #: Events that are posted: how long their acknowledgement is waited for, and how much may wait for one.
+    publish_seconds: float = Field(default=5.0, gt=0)
+    publish_pending_records: int = Field(default=10_000, ge=500)
+    publish_pending_bytes: int = Field(default=32 * 1024 * 1024, ge=2 * 1024 * 1024)
     #: What a client is told to wait when a store is away.
     retry_after_seconds: int = Field(default=2, ge=1)
     #: How long a command waits for the service's answer.

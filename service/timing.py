@@ -13,12 +13,14 @@ INDEX = "index"
 ITEMS = "items"
 BEHAVIOUR = "behaviour"
 ENCODER = "encoder"
+BROKER = "broker"
 #: What each store is called in an answer.
 NAMES = {
     INDEX: "the vector index",
     ITEMS: "item state (Redis)",
     BEHAVIOUR: "behaviour (Redis)",
     ENCODER: "the encoder",
+    BROKER: "the broker (Kafka)",
 }
 
 
@@ -39,6 +41,11 @@ class Timings:
             raise Unavailable(store, f"{NAMES[store]} cannot answer now: {error}") from error
         finally:
             self.seconds[store] = self.seconds.get(store, 0.0) + time.perf_counter() - before
+
+    def add(self, part: Timings) -> None:
+        """Count the spans of one part of the request."""
+        for name, seconds in part.seconds.items():
+            self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
     def elapsed_ms(self) -> float:
         """Milliseconds since the request's work began."""

@@ -252,7 +252,7 @@ def test_every_benchmark_of_the_house_is_found_under_its_files_name() -> None:
         name: f"benchmarks.{name.replace('-', '_')}" for name in found
     }
     covered = {name: one.covered_by for name, one in found.items() if one.covered_by}
-    assert covered == {"chaos": "tests/chaos"}
+    assert covered == {"api": "tests/service", "chaos": "tests/chaos"}
     assert all(list((harness.ROOT / folder).glob("test_*.py")) for folder in covered.values())
 
 

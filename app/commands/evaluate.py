@@ -90,10 +90,14 @@ def evaluate(
     if len(asked) > queries:
         asked = Random(seed).sample(asked, queries)
         typer.echo(f"{queries:,} of {len(labels.queries):,} queries, drawn by seed {seed}", err=True)
-    settings = load_settings().service
+    loaded = load_settings()
+    settings, headers = loaded.service, loaded.api.client_headers()
     base = service_url(url, settings, data_dir)
     given = parsed_weights(weights) if weights is not None else None
-    with httpx.Client(base_url=base, timeout=settings.client_timeout_seconds) as client, _bar() as progress:
+    with (
+        httpx.Client(base_url=base, timeout=settings.client_timeout_seconds, headers=headers) as client,
+        _bar() as progress,
+    ):
         asker = Asker(client, settings, _options(preset, filter_json))
         try:
             result: Evaluation | Fit = (

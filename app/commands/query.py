@@ -18,7 +18,7 @@ import typer
 
 from app.commands.answers import show
 from app.discovery import service_url
-from app.settings import load_settings
+from app.settings import Settings, load_settings
 from service.settings import ServiceSettings
 
 _Url = Annotated[
@@ -156,9 +156,9 @@ def parsed_weights(text: str) -> dict[str, float]:
     return weights
 
 
-def _service(url: str | None, data_dir: Path) -> tuple[ServiceSettings, str]:
-    settings = load_settings().service
-    return settings, service_url(url, settings, data_dir)
+def _service(url: str | None, data_dir: Path) -> tuple[Settings, str]:
+    settings = load_settings()
+    return settings, service_url(url, settings.service, data_dir)
 
 
 def _options(
@@ -187,7 +187,7 @@ def _options(
 
 
 def _ask(
-    settings: ServiceSettings,
+    settings: Settings,
     base: str,
     path: str,
     *,
@@ -195,9 +195,9 @@ def _ask(
     parameters: dict[str, Any] | None = None,
 ) -> httpx.Response:
     """POST the body, or GET with the parameters. Ends the command, in one line, where there is no answer."""
-    method, timeout = "GET" if body is None else "POST", settings.client_timeout_seconds
     try:
-        response = httpx.request(method, base + path, json=body, params=parameters, timeout=timeout)
+        with _http(settings, base) as client:
+            response = client.request("GET" if body is None else "POST", path, json=body, params=parameters)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         _fail(f"no service answers at {base} ({error}); start one with `simstream up`, or name it with --url")
     if response.is_success:
@@ -214,12 +214,20 @@ def _fail(message: str) -> NoReturn:
     raise typer.Exit(1)
 
 
-def _title_of(settings: ServiceSettings, base: str, item: str) -> str:
+def _http(settings: Settings, base: str) -> httpx.Client:
+    """A client that says who it is, where SIMSTREAM_API__CLIENT_KEY does."""
+    return httpx.Client(
+        base_url=base,
+        timeout=settings.service.client_timeout_seconds,
+        headers=settings.api.client_headers(),
+    )
+
+
+def _title_of(settings: Settings, base: str, item: str) -> str:
     """The item's title for the heading; its id where item state, which ranking never needs, is away."""
     try:
-        response = httpx.get(
-            f"{base}/v1/items/{quote(item, safe='')}", timeout=settings.client_timeout_seconds
-        )
+        with _http(settings, base) as client:
+            response = client.get(f"/v1/items/{quote(item, safe='')}")
         return str(response.json()["title"]) if response.is_success else item
     except (httpx.HTTPError, ValueError, KeyError):
         return item

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from app.learning_inputs import labelled_pairs, neighbours_by_service
+from app.settings import Settings
 from model.examples import Labelled
 from schemas.errors import Halt, Transient
-from service.settings import ServiceSettings
 
 
 def test_pairs_of_a_file_are_read_and_a_bad_line_is_named(tmp_path: Path) -> None:
@@ -69,19 +69,23 @@ def view(item: str) -> dict[str, object]:
     return {"item_id": item, "revision": 1, "title": item}
 
 
+def at(url: str) -> Settings:
+    return Settings.model_validate({"service": {"url": url}})
+
+
 @pytest.fixture
-def settings() -> Iterator[ServiceSettings]:
+def settings() -> Iterator[Settings]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Service)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    yield ServiceSettings(url=f"http://127.0.0.1:{server.server_address[1]}")
+    yield at(f"http://127.0.0.1:{server.server_address[1]}")
     server.shutdown()
     server.server_close()
     thread.join(10)
 
 
 def test_the_service_is_asked_for_neighbours_by_content_and_may_not_know_an_item(
-    settings: ServiceSettings, tmp_path: Path
+    settings: Settings, tmp_path: Path
 ) -> None:
     nearest = neighbours_by_service(settings, tmp_path, parent="live")
     assert nearest(["a", "unknown", "b"]) == {"a": ["a0", "a1"], "b": ["b0", "b1"]}
@@ -89,7 +93,7 @@ def test_the_service_is_asked_for_neighbours_by_content_and_may_not_know_an_item
 
 
 def test_neighbours_of_another_release_than_the_parent_are_refused(
-    settings: ServiceSettings, tmp_path: Path
+    settings: Settings, tmp_path: Path
 ) -> None:
     with pytest.raises(Halt, match="the index is that of release live"):
         neighbours_by_service(settings, tmp_path, parent="an older one")
@@ -97,4 +101,4 @@ def test_neighbours_of_another_release_than_the_parent_are_refused(
 
 def test_without_a_service_the_trainer_says_so(tmp_path: Path) -> None:
     with pytest.raises(Transient, match="no service answers"):
-        neighbours_by_service(ServiceSettings(url="http://127.0.0.1:9"), tmp_path, parent="live")
+        neighbours_by_service(at("http://127.0.0.1:9"), tmp_path, parent="live")

@@ -61,6 +61,8 @@ def test_a_password_inside_a_url_is_never_printed() -> None:
     assert "hunter2" not in str(settings)
     assert dict(shown(settings))["redis.url"] == f"redis://user:{HIDDEN}@store:6379/0"
     assert settings.redis.url == "redis://user:hunter2@store:6379/0"
+    settings = load_settings({"SIMSTREAM_REDIS__URL": "rediss://store/0?ssl_ca_certs=/ca&password=hunter2"})
+    assert dict(shown(settings))["redis.url"] == f"rediss://store/0?ssl_ca_certs=/ca&password={HIDDEN}"
 
 
 def test_the_environment_wins_over_the_env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,3 +82,45 @@ def test_every_variable_is_listed_and_accepted_by_name() -> None:
     for name in listed:
         with pytest.raises(InvalidSettings, match="is not a setting"):
             load_settings({name + "X": "1"})
+
+
+def test_a_setting_is_read_from_the_file_that_its_name_with_file_names(tmp_path: Path) -> None:
+    secret = tmp_path / "redis-url"
+    secret.write_text("redis://:hunter2@store:6379/0\n")
+    keys = tmp_path / "keys"
+    keys.write_text(f"shop:read:{'0' * 64}\n\nops:admin:{'1' * 64}\n")
+    settings = load_settings(
+        {"SIMSTREAM_REDIS__URL_FILE": str(secret), "SIMSTREAM_API__KEYS_FILE": str(keys)}
+    )
+    assert settings.redis.url == "redis://:hunter2@store:6379/0"
+    assert [key.name for key in settings.api.parsed()] == ["shop", "ops"]
+    assert "hunter2" not in str(settings)
+
+
+def test_a_file_that_is_not_there_or_stands_beside_the_value_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidSettings, match=r"SIMSTREAM_REDIS__URL_FILE: cannot read .*No such file"):
+        load_settings({"SIMSTREAM_REDIS__URL_FILE": str(tmp_path / "nothing")})
+    with pytest.raises(InvalidSettings, match="both set"):
+        load_settings({"SIMSTREAM_REDIS__URL_FILE": "x", "SIMSTREAM_REDIS__URL": "redis://store"})
+    with pytest.raises(InvalidSettings, match=r"NOPE_FILE.* is not a setting|cannot read"):
+        load_settings({"SIMSTREAM_NOPE_FILE": "x"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SIMSTREAM_API__KEYS", "shop:read:hunter2"),
+        ("SIMSTREAM_API__KEYS", '["hunter2", 1]'),
+        ("SIMSTREAM_KAFKA__OPTIONS", '{"sasl.password": "hunter2", "acks": "1"}'),
+        ("SIMSTREAM_KAFKA__OPTIONS", '{"sasl.password": "hunter2"'),
+        ("SIMSTREAM_KAFKA__OPTIONS", '["hunter2"]'),
+        ("SIMSTREAM_QDRANT__API_KEY", '["hunter2"'),
+    ],
+)
+def test_a_wrong_secret_is_not_repeated(name: str, value: str) -> None:
+    try:
+        said = str(load_settings({name: value}))
+    except InvalidSettings as error:
+        said = str(error)
+        assert name in said
+    assert "hunter2" not in said

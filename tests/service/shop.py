@@ -31,11 +31,13 @@ from schemas.vectors import (
     Vector,
     item_vectors,
 )
+from service.access import Keyring
 from service.api import create_app
 from service.catalogue import Catalogue, Target
 from service.query import QueryEngine
 from service.releases import LoadedRelease, ReleaseNotLoaded
 from service.settings import ServiceSettings
+from service.sink import EventSink
 from tests.support.fake_encoder import FakeEncoder
 
 NOW = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
@@ -243,6 +245,8 @@ class Shop:
         store: ItemStore | None = None,
         releases: StaticReleases | None = None,
         behaviour: BehaviourReader | None = None,
+        keyring: Keyring | None = None,
+        sink: EventSink | None = None,
     ) -> FastAPI:
         """The HTTP application over this shop, or with one of its collaborators replaced."""
         return create_app(
@@ -251,4 +255,6 @@ class Shop:
             releases=self.releases if releases is None else releases,
             settings=settings or ServiceSettings(),
             behaviour=behaviour,
+            keyring=keyring,
+            sink=sink,
         )

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -45,6 +45,7 @@ def test_without_diversity_the_order_is_that_of_the_scores(pool: Any, limit: int
     )
 
 
+@settings(deadline=None)
 @given(pool=pools(), diversity=st.floats(0, 1))
 def test_each_place_goes_to_the_most_marginal_relevance(pool: Any, diversity: float) -> None:
     scores, similarity = pool

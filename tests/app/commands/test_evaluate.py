@@ -17,7 +17,7 @@ from adapters.redis_client import RedisSettings, connect
 from adapters.redis_items import ItemStore
 from app.commands.evaluate import register
 from app.local import LocalRedis
-from app.stack import Service
+from service.server import Service
 from tests.service.shop import PRODUCTS, Shop, product
 from tests.support.fake_behaviour import FakeBehaviour, visits
 

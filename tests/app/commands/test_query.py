@@ -17,8 +17,8 @@ from adapters.redis_items import ItemStore
 from app.commands.query import parsed_weights, register
 from app.discovery import service_url
 from app.local import LocalRedis
-from app.stack import Service
 from schemas.api import Answer
+from service.server import Service
 from service.settings import ServiceSettings
 from tests.service.shop import Shop
 from tests.support.fake_behaviour import FakeBehaviour, visits

@@ -1,0 +1,165 @@
+"""The client for threads.
+
+Reads, writes  the service's HTTP API
+Never          logs or shows the key
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+from client import calls
+from client.calls import Call, Returned
+from client.errors import ApiError, Unreachable
+from client.retries import Retries
+from schemas.api import (
+    Answer,
+    Filter,
+    ItemView,
+    Page,
+    PresetName,
+    ReleaseView,
+    SearchRequest,
+    SimilarRequest,
+    Weights,
+)
+from schemas.api_bulk import BatchAnswer
+from schemas.behaviour import Window
+from schemas.events import (
+    Frozen,
+    ProductDeleted,
+    ProductUpserted,
+    ReviewPosted,
+    ReviewRemoved,
+    UserEvent,
+)
+
+
+class Simstream:
+    """A service's API. Thread-safe; a context manager that closes its connections.
+
+    Every method raises a subclass of ApiError for what the service refuses, and Unreachable where nobody
+    answers, after `retries`.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        key: str | None = None,
+        timeout_seconds: float = 30.0,
+        retries: Retries | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self._http = httpx.Client(
+            base_url=url, timeout=timeout_seconds, headers=calls.headers_of(key), transport=transport
+        )
+        self._retries = retries or Retries()
+        self._sleep = sleep
+
+    def item(self, item_id: str) -> ItemView:
+        """An item and how fresh it is."""
+        return self._answered(calls.item(item_id))
+
+    def similar(self, request: SimilarRequest | str, *, limit: int | None = None) -> Answer:
+        """Neighbours of seeds, or of the item with that id."""
+        return self._answered(calls.similar(request, limit))
+
+    def similar_batch(self, requests: Sequence[SimilarRequest]) -> BatchAnswer:
+        """Neighbours of many lists of seeds; what is wrong with one stands in its entry."""
+        return self._answered(calls.similar_batch(requests))
+
+    def search(self, request: SearchRequest | str, *, limit: int | None = None) -> Answer:
+        """Items that a text describes."""
+        return self._answered(calls.search(request, limit))
+
+    def recommendations(
+        self,
+        user_id: str,
+        *,
+        limit: int | None = None,
+        preset: PresetName | None = None,
+        weights: Weights | None = None,
+        filter: Filter | None = None,
+        include_bought: bool = False,
+    ) -> Answer:
+        """Items for a shopper. Raises ValueError for a filter that these cannot have."""
+        return self._answered(
+            calls.recommendations(
+                user_id,
+                limit=limit,
+                preset=preset,
+                weights=weights,
+                filter=filter,
+                include_bought=include_bought,
+            )
+        )
+
+    def trending(
+        self,
+        window: Window | None = None,
+        *,
+        limit: int | None = None,
+        offset: int | None = None,
+        category: Sequence[str] = (),
+    ) -> Page:
+        """A page of the items with the most shoppers; `next_offset` of the answer asks for the next."""
+        return self._answered(calls.trending(window, limit=limit, offset=offset, category=category))
+
+    def release(self) -> ReleaseView:
+        """The live release."""
+        return self._answered(calls.release())
+
+    def publish_events(self, events: Sequence[UserEvent]) -> int:
+        """Post what shoppers did; how many events the broker has acknowledged: all of them."""
+        return self._published("/v1/events", events)
+
+    def publish_products(self, events: Sequence[ProductUpserted | ProductDeleted]) -> int:
+        """Post products; the same."""
+        return self._published("/v1/products", events)
+
+    def publish_reviews(self, events: Sequence[ReviewPosted | ReviewRemoved]) -> int:
+        """Post reviews; the same."""
+        return self._published("/v1/reviews", events)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Simstream({str(self._http.base_url)!r})"
+
+    def _published(self, path: str, events: Sequence[Frozen]) -> int:
+        return sum(self._answered(call).acknowledged for call in calls.posts(path, events))
+
+    def _answered(self, call: Call[Returned]) -> Returned:
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                return call.parsed(self._requested(call))
+            except (ApiError, Unreachable) as error:
+                wait = self._retries.wait_seconds(attempt, error)
+                if wait is None:
+                    raise
+            self._sleep(wait)
+
+    def _requested(self, call: Call[Returned]) -> httpx.Response:
+        try:
+            return self._http.request(call.method, call.path, **call.arguments())
+        except httpx.TransportError as error:
+            raise Unreachable(f"no answer from {self._http.base_url}: {error!r}") from error

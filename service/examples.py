@@ -1,0 +1,112 @@
+"""Answers as they look, for the OpenAPI document; a test holds them to the models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_DIMENSIONS: dict[str, Any] = {
+    "content": {"score": 0.7312, "weight": 1.0},
+    "lexical": {"score": 0.4127, "weight": 1.5},
+    "behaviour": {"score": 0.2201, "weight": 0.83},
+}
+_ITEM: dict[str, Any] = {
+    "item_id": "B00Y",
+    "revision": 1732400000000000,
+    "title": "Speedcross trail running shoe",
+    "brand": "Salomon",
+    "category": ["Sport", "Shoes"],
+    "price": "80",
+    "currency": "EUR",
+    "in_stock": True,
+    "image_url": None,
+    "group_id": None,
+    "rating": {"mean": 4.4, "count": 31},
+}
+ANSWER: dict[str, Any] = {
+    "items": [{"item_id": "B00Y", "score": 0.4708, "dimensions": _DIMENSIONS, "item": _ITEM}],
+    "release_id": "all-minilm-l6-v2-1a2b3c",
+    "took_ms": 6.2,
+    "notes": [],
+}
+TRENDING: dict[str, Any] = {
+    "items": [{"item_id": "B00Y", "score": 1.0, "dimensions": {}, "item": _ITEM}],
+    "release_id": "all-minilm-l6-v2-1a2b3c",
+    "took_ms": 3.1,
+    "notes": [],
+    "next_offset": 1,
+}
+BATCH: dict[str, Any] = {
+    "answers": [
+        {"answer": ANSWER, "problem": None},
+        {
+            "answer": None,
+            "problem": {
+                "type": "about:blank",
+                "title": "Unknown item",
+                "status": 404,
+                "detail": "no item 'B00Z' in the catalogue",
+                "errors": [],
+            },
+        },
+    ],
+    "took_ms": 11.8,
+}
+ITEM: dict[str, Any] = {
+    **{name: value for name, value in _ITEM.items() if name != "rating"},
+    "indexed_revision": 1732400000000000,
+    "occurred_at": "2026-11-24T08:00:00Z",
+    "description": "Grip for mud and rock.",
+    "attributes": {"colour": "black"},
+    "seller_id": None,
+    "condition": "new",
+    "gtin": None,
+    "language": "en",
+    "rating": {
+        "mean": 4.4,
+        "count": 31,
+        "histogram": {"0": 0, "1": 1, "2": 1, "3": 3, "4": 6, "5": 20},
+        "bayesian_mean": 4.34,
+    },
+    "counters": {"view": 120, "purchase": 3},
+    "behaviour": None,
+    "dimensions": {"content": {"updated_at": "2026-11-24T08:00:01Z", "fingerprint": "5f1c0a9be3d2"}},
+}
+RELEASE: dict[str, Any] = {
+    "release_id": "all-minilm-l6-v2-1a2b3c",
+    "collection": "items__all-minilm-l6-v2-1a2b3c__1",
+    "model": "sentence-transformers/all-MiniLM-L6-v2",
+    "dimension": 384,
+    "points": 20000,
+    "created_at": "2026-11-24T08:00:00Z",
+    "parent": None,
+    "figures": {},
+}
+PUBLISHED: dict[str, Any] = {"acknowledged": 1}
+EVENT: dict[str, Any] = {
+    "kind": "user_event",
+    "event_id": "e1",
+    "type": "view",
+    "user_id": "u1",
+    "product_id": "B00X",
+    "occurred_at": "2026-11-24T08:00:00Z",
+}
+PRODUCT: dict[str, Any] = {
+    "kind": "product_upserted",
+    "product_id": "B00X",
+    "occurred_at": "2026-11-24T08:00:00Z",
+    "title": "Norda 001 trail running shoe",
+    "brand": "Norda",
+    "category": ["Sport", "Shoes"],
+    "price": "100",
+    "currency": "EUR",
+    "in_stock": True,
+}
+REVIEW: dict[str, Any] = {
+    "kind": "review_posted",
+    "review_id": "r1",
+    "product_id": "B00X",
+    "user_id": "u1",
+    "occurred_at": "2026-11-24T08:00:00Z",
+    "rating": 4,
+    "text": "Great grip in mud, runs small.",
+}

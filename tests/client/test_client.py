@@ -1,0 +1,260 @@
+"""client/: both clients against the real service on a socket, and against answers of a test."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from adapters.index_edge import EdgeIndex
+from adapters.redis_client import RedisSettings, connect
+from adapters.redis_items import ItemStore
+from app.local import LocalRedis
+from client import (
+    ApiError,
+    AsyncSimstream,
+    Forbidden,
+    Invalid,
+    NotFound,
+    Retries,
+    Simstream,
+    TooManyRequests,
+    Unauthorized,
+    Unavailable,
+    Unreachable,
+)
+from schemas.api import Filter, SearchRequest, Seed, SimilarRequest
+from schemas.events import ProductDeleted, ReviewRemoved, UserEvent
+from service.access import Keyring
+from service.keys import ApiSettings, Scope, new_key
+from tests.service.shop import NOW, Shop
+from tests.service.test_publish import Broker, sink_of
+from tests.support.fake_behaviour import FakeBehaviour, visits
+from tests.support.serving import serving
+
+ROOT = Path(__file__).parent.parent.parent
+KEY, KEPT = new_key("shop", frozenset({Scope.READ, Scope.PUBLISH}))
+READER, KEPT_READER = new_key("reader", frozenset({Scope.READ}))
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory, redis_server: LocalRedis) -> Iterator[str]:
+    """A service with keys, over a small shop, a broker's double behind it."""
+    store = connect(RedisSettings(url=redis_server.url))
+    index = EdgeIndex(tmp_path_factory.mktemp("client"))
+    shop = Shop(index=index, store=ItemStore(client=store, namespace="client-tests."))
+    keyring = Keyring(ApiSettings(keys=(KEPT.entry(), KEPT_READER.entry())))
+    behaviour = FakeBehaviour(
+        shopped={"a/b": visits("s1", "s3")}, windows={"24h": {"s1": 5.0, "c1": 3.0, "s5": 1.0}}
+    )
+    app = shop.app(keyring=keyring, sink=sink_of(Broker()), behaviour=behaviour)
+    with serving(app) as address:
+        yield address
+    index.close()
+    store.close()
+
+
+class Blocking:
+    """The async client, its methods awaited: one test for both."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._runner = asyncio.Runner()
+        self._client = AsyncSimstream(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._client, name)
+        return lambda *args, **kwargs: self._runner.run(method(*args, **kwargs))
+
+    def __enter__(self) -> Blocking:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._runner.run(self._client.close())
+        self._runner.close()
+
+
+@pytest.fixture(params=[Simstream, Blocking], ids=["sync", "async"])
+def made(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """Makes a client."""
+    kind: Callable[..., Any] = request.param
+    return kind
+
+
+def event(number: int) -> UserEvent:
+    return UserEvent(event_id=f"e{number}", type="view", user_id="u", product_id="s1", occurred_at=NOW)
+
+
+def test_every_route_is_a_typed_call(made: Callable[..., Any], url: str) -> None:
+    with made(url, key=KEY) as client:
+        assert client.item("s1").title.startswith("Norda")
+        assert client.item("odd/ü<b>&/similar").item_id == "odd/ü<b>&/similar"
+        assert len(client.similar("s1", limit=3).items) == 3
+        wanted = SimilarRequest(
+            seeds=[Seed(item_id="s1"), Seed(item_id="c1", weight=-0.5)], filter=Filter(in_stock=True), limit=2
+        )
+        answer = client.similar(wanted)
+        assert len(answer.items) == 2
+        batch = client.similar_batch([wanted, SimilarRequest(seeds=[Seed(item_id="nowhere")])])
+        assert batch.answers[0].answer.items == answer.items
+        assert batch.answers[1].problem.status == 404
+        assert client.search("espresso", limit=1).items[0].item_id in {"c1", "c2"}
+        assert client.search(SearchRequest(text="espresso", filter=Filter(brand=["Nobody"]))).items == []
+        found = client.recommendations(
+            "a/b", limit=2, weights={"content": 1.0, "lexical": 0.5}, filter=Filter(category=["Shoes"])
+        )
+        assert len(found.items) == 2
+        page = client.trending("24h", limit=2)
+        assert [hit.item_id for hit in page.items] == ["s1", "c1"]
+        rest = client.trending("24h", limit=2, offset=page.next_offset)
+        assert ([hit.item_id for hit in rest.items], rest.next_offset) == (["s5"], None)
+        assert client.release().model == "fake"
+        assert client.publish_events([event(number) for number in range(1_200)]) == 1_200
+        assert client.publish_products([ProductDeleted(product_id="p", occurred_at=NOW)]) == 1
+        assert client.publish_reviews([ReviewRemoved(review_id="r", product_id="p", occurred_at=NOW)]) == 1
+        assert client.publish_events([]) == 0
+
+
+def test_each_refusal_is_an_exception_of_its_own(made: Callable[..., Any], url: str) -> None:
+    with made(url) as client, pytest.raises(Unauthorized):
+        client.item("s1")
+    with made(url, key=READER) as client:
+        with pytest.raises(Forbidden, match="publish"):
+            client.publish_events([event(1)])
+        with pytest.raises(Forbidden, match="admin"):
+            client.similar(SimilarRequest(seeds=[Seed(item_id="s1")], release_id="r1"))
+        with pytest.raises(NotFound, match="nowhere"):
+            client.item("nowhere")
+        with pytest.raises(Invalid) as caught:
+            client.similar("s1", limit=0)
+        assert list(caught.value.fields) == ["limit"]
+        with pytest.raises(ValueError, match="price"):
+            client.recommendations("u", filter=Filter.model_validate({"price": {"currency": "EUR"}}))
+
+
+class Scripted(httpx.BaseTransport, httpx.AsyncBaseTransport):
+    """Answers in turn; an exception is raised."""
+
+    def __init__(self, *answers: httpx.Response | Exception) -> None:
+        self._answers = list(answers)
+        self.seen: list[httpx.Request] = []
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """The next answer."""
+        self.seen.append(request)
+        answer = self._answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        # A copy: a client binds the answer that it gets to itself.
+        return httpx.Response(answer.status_code, headers=answer.headers, content=answer.content)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """The same."""
+        return self.handle_request(request)
+
+
+def refusal(status: int, retry_after: str | None = None, **errors: str) -> httpx.Response:
+    body = {"title": "T", "status": status, "detail": "why", "errors": [errors] if errors else []}
+    headers = {} if retry_after is None else {"Retry-After": retry_after}
+    return httpx.Response(status, headers=headers, content=json.dumps(body).encode())
+
+
+PUBLISHED = httpx.Response(202, content=b'{"acknowledged": 1}')
+
+
+def slept(made: Callable[..., Any], transport: Scripted, **retries: Any) -> tuple[Any, list[float]]:
+    """A client that does not really wait, and what it would have waited."""
+    waits: list[float] = []
+
+    async def later(seconds: float) -> None:
+        waits.append(seconds)
+
+    client = made(
+        "http://test",
+        key=KEY,
+        retries=Retries(draw=lambda: 0.5, **retries),
+        sleep=waits.append if made is Simstream else later,
+        transport=transport,
+    )
+    return client, waits
+
+
+def test_what_passes_is_tried_again_after_what_the_service_asks(made: Callable[..., Any]) -> None:
+    transport = Scripted(refusal(429, "3"), refusal(503), httpx.ConnectError("refused"), PUBLISHED)
+    client, waits = slept(made, transport)
+    with client:
+        assert client.publish_events([event(1)]) == 1
+    assert waits == [pytest.approx(3.3), pytest.approx(0.3), pytest.approx(0.6)]
+    assert len({request.read() for request in transport.seen}) == 1
+    assert all(request.headers["authorization"] == f"Bearer {KEY}" for request in transport.seen)
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (refusal(429, "1"), TooManyRequests),
+        (refusal(503, "1", store="index"), Unavailable),
+        (httpx.ReadTimeout("slow"), Unreachable),
+    ],
+)
+def test_after_the_last_attempt_the_error_is_raised(
+    made: Callable[..., Any], answer: Any, error: type[Exception]
+) -> None:
+    client, waits = slept(made, Scripted(*[answer] * 3), attempts=3)
+    with client, pytest.raises(error) as caught:
+        client.item("s1")
+    assert len(waits) == 2
+    if isinstance(caught.value, Unavailable):
+        assert caught.value.stores == ["index"]
+
+
+@pytest.mark.parametrize(
+    "answer", [refusal(404), refusal(409, "1"), refusal(422), refusal(503, "60"), refusal(500)]
+)
+def test_what_does_not_pass_or_takes_too_long_is_raised_at_once(
+    made: Callable[..., Any], answer: httpx.Response
+) -> None:
+    client, waits = slept(made, Scripted(answer))
+    with client, pytest.raises(ApiError) as caught:
+        client.item("s1")
+    assert caught.value.status == answer.status_code
+    assert waits == []
+
+
+def test_an_answer_of_somebody_in_between_is_an_error_with_its_text(made: Callable[..., Any]) -> None:
+    client, _ = slept(made, Scripted(httpx.Response(502, content=b"<html>bad gateway</html>")))
+    with client, pytest.raises(ApiError, match="502 Bad Gateway: <html>bad gateway"):
+        client.item("s1")
+
+
+def test_the_key_is_not_shown() -> None:
+    with Simstream("http://test", key=KEY) as client:
+        assert KEY not in repr(client)
+    assert KEY not in repr(AsyncSimstream("http://test", key=KEY))
+
+
+def test_the_client_is_imported_without_torch_or_anything_of_the_service() -> None:
+    code = """
+import sys
+class Refusing:
+    def find_spec(self, name, path=None, target=None):
+        refused = {"torch", "transformers", "numpy", "fastapi", "uvicorn", "redis", "confluent_kafka",
+                   "pyarrow", "qdrant_client", "adapters", "service", "app", "model", "consumers"}
+        if name.partition(".")[0] in refused:
+            raise ImportError("refused: " + name)
+sys.meta_path.insert(0, Refusing())
+import client
+print(client.Simstream("http://test"))
+try:
+    import numpy
+except ImportError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["Simstream('http://test')", "refused:", "numpy"]
