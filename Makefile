@@ -1,4 +1,4 @@
-# make demo | test | check | bench | lint | type
+# make demo | learn | test | check | bench | lint | type
 # The environment is made once, from the pins of constraints.txt, and again only when they change.
 
 # The first of these that is 3.11 or 3.12; `make PYTHON=/path/to/python3.12` chooses another.
@@ -13,10 +13,11 @@ SOURCES := schemas client adapters consumers producers model service app tests b
 .DEFAULT_GOAL := help
 # `check` is a sequence, also under make -j: timings and real servers share the machine.
 .NOTPARALLEL:
-.PHONY: help demo test check bench bench-small lint type format install clean
+.PHONY: help demo learn test check bench bench-small lint type format install clean
 
 help:
 	@echo "make demo    the whole stack on a synthetic shop of 1,000 products (under a minute once installed)"
+	@echo "make learn   the model learns from shoppers and swaps itself in, on an embedded stack (some minutes)"
 	@echo "make test    every test; those that need Apache Kafka are skipped where there is no Java or Maven"
 	@echo "make check   lint, types, small benchmarks, tests: what CI runs"
 	@echo "make bench   every benchmark in full, results in benchmarks/results/ and the README"
@@ -38,6 +39,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	@$(BIN)/simstream demo
+
+learn: $(STAMP)
+	@$(BIN)/simstream demo-learn
 
 test: $(STAMP)
 	$(BIN)/python -m pytest

@@ -111,14 +111,30 @@ class Archive:
         """The next offset of each partition that has been read."""
         topic = topic_name(topic_id)
         ends: dict[int, int] = {}
-        for name, end in self.folded().ends.items():
+        for name, end in self.positions().items():
             of, _, number = name.partition("-")
             if of == topic:
                 ends[int(number)] = end
-        for part in self.parts():
-            if part.topic == topic:
-                ends[part.partition] = max(part.end, ends.get(part.partition, 0))
         return ends
+
+    def positions(self) -> dict[str, int]:
+        """The next offset of each partition of each topic, by `{topic}-{partition}`."""
+        found = dict(self.folded().ends)
+        for part in self.parts():
+            name = f"{part.topic}-{part.partition}"
+            found[name] = max(part.end, found.get(name, 0))
+        return found
+
+    def rows_since(self, positions: Mapping[str, int]) -> int:
+        """How many events lie in files that begin at or after these positions, which `positions` gave before.
+
+        Every event is in one file, so these are the new ones, less what has left the window whole.
+        """
+        return sum(
+            int(pq.read_metadata(part.path).num_rows)
+            for part in self.parts()
+            if part.start >= positions.get(f"{part.topic}-{part.partition}", 0)
+        )
 
     def write(self, rows: Sequence[Mapping[str, object]], *, part: tuple[str, int, int, int]) -> Path:
         """Add the rows of records [start, end) of (topic id, partition); all of them or none."""
@@ -159,10 +175,7 @@ class Archive:
         leaving = recent.filter(pc.less(recent["at_ms"], before_ms))
         if not leaving.num_rows:
             return 0
-        ends = dict(folded.ends)
-        for part in self.parts():
-            name = f"{part.topic}-{part.partition}"
-            ends[name] = max(part.end, ends.get(name, 0))
+        ends = self.positions()
         kept = reduce(pa.concat_tables([self.past(), leaving]))
         self._put_past(kept, Folded(before_ms, ends))
         self._drop_folded()

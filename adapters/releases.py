@@ -9,6 +9,7 @@ object store there is no rename: what has no manifest is no release. Leftovers o
 
 from __future__ import annotations
 
+import builtins
 import hashlib
 import os
 import shutil
@@ -83,6 +84,18 @@ class ReleaseStore:
                     "check SIMSTREAM_RELEASES__URL"
                 ) from None
         return _parsed(release_id, body)
+
+    def line(self, release_id: str) -> builtins.list[Manifest]:
+        """The release's manifest and those it descends from, oldest first, as far as they are still there."""
+        found = [self.manifest(release_id)]
+        known = {release_id}
+        while (parent := found[0].parent) is not None and parent not in known:
+            known.add(parent)
+            try:
+                found.insert(0, self.manifest(parent))
+            except InvalidRelease:
+                break
+        return found
 
     def publish(self, folder: Path, manifest: Manifest) -> Manifest:
         """Store the files of `folder` that the manifest lists; answers the manifest that stands there now.

@@ -99,6 +99,10 @@ class Asker:
             relevant=len(query.relevant),
         )
 
+    def release(self) -> str:
+        """The release that answers. Raises Transient."""
+        return str(self._request("GET", "/v1/release", None).json()["release_id"])
+
     def item(self, item_id: str) -> ItemView | None:
         """The item as the service shows it; None where it does not know it."""
         try:

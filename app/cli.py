@@ -15,6 +15,7 @@ import typer
 from adapters.child import GIL_SWITCH_SECONDS
 from app.commands import (
     demo,
+    demo_learn,
     evaluate,
     forget,
     keys,
@@ -41,6 +42,7 @@ app = typer.Typer(
 for module in (
     run,
     demo,
+    demo_learn,
     publish,
     shop,
     query,

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from adapters.kafka import KafkaSettings
 from app.settings import Settings
+from service.settings import ServiceSettings
 
 STACK_FILE = "stack.json"
 
@@ -69,3 +70,11 @@ def kafka_settings(settings: Settings, data_dir: Path) -> KafkaSettings:
     if "bootstrap_servers" in settings.kafka.model_fields_set or stack is None:
         return settings.kafka
     return settings.kafka.model_copy(update={"bootstrap_servers": stack.kafka})
+
+
+def service_url(given: str | None, settings: ServiceSettings, data_dir: Path) -> str:
+    """Where the service answers: the option, the setting, the folder's stack.json, the default address."""
+    if given or settings.url:
+        return (given or settings.url or "").rstrip("/")
+    stack = find_stack(data_dir)
+    return (f"http://{settings.host}:{settings.port}" if stack is None else stack.http).rstrip("/")

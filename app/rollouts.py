@@ -14,15 +14,18 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from adapters.index_port import VectorIndex
+from adapters.index import open_index
+from adapters.index_port import VectorIndex, release_of
 from adapters.kafka import Publisher
 from adapters.kafka_groups import GroupOffsets, remove_group
 from adapters.redis_items import ItemStore
+from adapters.redis_rollouts import RolloutBoard
 from adapters.releases import ReleaseStore
 from app.backfill_process import Backfill
 from app.settings import Settings
 from app.wiring import alias_of, embeddings_group, open_board, recipe_of
 from app.written_collections import instance_name
+from consumers.release_requests import ask_for
 from consumers.rollout import Rollouts
 from consumers.verification import Verified, Verifier
 from schemas.releases import Manifest
@@ -131,6 +134,20 @@ def refuse_unless_passed(manifest: Manifest, *, overruled: bool) -> None:
         f"the gate refused release {manifest.release_id!r}: {reasons}. `simstream releases show` has its "
         "figures, and `promote --against-the-gate` brings it live all the same"
     )
+
+
+def request(settings: Settings, board: RolloutBoard, release: str, *, overrule: bool = False) -> Rollout:
+    """The request for a release. One that is live by the alias has perhaps no record yet."""
+    index = open_index(settings.qdrant)
+    try:
+        live = index.resolve(alias_of(settings))
+        if live is not None and release_of(live) == release:
+            raise ValueError(f"release {release!r} is live already")
+        return ask_for(
+            board, release, alias=alias_of(settings), standing=index.collections(), overrule=overrule
+        )
+    finally:
+        index.close()
 
 
 def make_rollouts(

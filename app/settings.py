@@ -38,7 +38,7 @@ from consumers.reviews import ReviewsSettings
 from consumers.rollout import RolloutSettings
 from consumers.runner import RunnerSettings
 from consumers.shopper_vectors import VectorSettings
-from model.learning_settings import GateSettings, PairSettings, TrainingSettings
+from model.learning_settings import GateSettings, PairSettings, ScheduleSettings, TrainingSettings
 from model.settings import ModelSettings
 from schemas.events import Frozen
 from schemas.topics import Topics
@@ -98,6 +98,7 @@ class Settings(Frozen):
     rollout: RolloutSettings = RolloutSettings()
     archive: ArchiveSettings = ArchiveSettings()
     training: TrainingSettings = TrainingSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
     pairs: PairSettings = PairSettings()
     gate: GateSettings = GateSettings()
     metrics: MetricsSettings = MetricsSettings()

@@ -5,9 +5,9 @@ Writes  `stack.json` in the data folder once everything is ready, removed at the
 Never   leaves a server behind: the embedded ones end with this process, however it ends
 
 This process owns the index: it runs the service and `embeddings`. The encoder is a child; `products` and
-`reviews` share another, `behaviour` has its own, for each of them keeps an interpreter busy. Embedded, so are
-the broker and Redis, and the index is a folder. That broker forgets everything when it ends, so every
-embedded start reconciles the index with item state.
+`reviews` share another, `behaviour` has its own, for each of them keeps an interpreter busy; so does the
+trainer, where its schedule is enabled. Embedded, so are the broker and Redis, and the index is a folder. That
+broker forgets everything when it ends, so every embedded start reconciles the index with item state.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from app.discovery import Addresses, announce
 from app.local import LocalRedis, TansuBroker
 from app.rollouts import make_rollouts, rolling
 from app.settings import Settings
+from app.trainer_process import ScheduledTrainer
 from app.wiring import (
     LoadedReleases,
     alias_of,
@@ -130,6 +131,10 @@ def running(
             settings = opened.enter_context(embedded_servers(settings, data_dir, say))
         addresses, failures = _start(opened, settings, port=port, embedded=embedded, say=say)
         opened.callback(announce(addresses, data_dir).unlink, missing_ok=True)
+        if settings.schedule.enabled:
+            # Last, for it asks the service what is live; and its end is no failure of the stack.
+            trainer = ScheduledTrainer(settings, data_dir)
+            _start_thread(opened, failures, trainer.run, trainer.stop)
         calm_collector()
         yield addresses, settings, failures
 

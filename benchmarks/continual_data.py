@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from adapters.archive import EVENTS
 from benchmarks.harness import Skipped
 from model.evaluation import Floats, Ints, hits_at, ranks_of
-from model.examples import Item, share_of
+from model.sessions import Item, share_of
 from schemas.events import Product
 
 PERIODS = 5

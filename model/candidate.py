@@ -9,7 +9,8 @@ Never   makes anything live, nor publishes files that are broken
 3. assemble  the parent's files with the new weights
 4. refuse    NaN, wrong shapes, truncated files: the run ends with its reasons and publishes nothing
 5. judge     candidate against parent, on the sets that were kept apart
-6. publish   weights, report and verdict as one immutable release
+6. report    one HTML page in the run's folder and among the candidate's files
+7. publish   weights, report and verdict as one immutable release
 """
 
 from __future__ import annotations
@@ -21,10 +22,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import NamedTuple
 
 from adapters.releases import ReleaseStore, entry_of
 from model.examples import Prepared
@@ -32,16 +30,17 @@ from model.gate import judge, refuse_broken
 from model.learning_settings import GateSettings
 from model.mining import with_hard_negatives
 from model.recipe import Recipe
+from model.report import changed_most, render
 from model.run_files import load_prepared, save_prepared
 from model.settings import ModelSettings, UnusableModel
+from model.transfer import known_by
+from model.vectors import ReleaseVectors
 from schemas.items import digest
 from schemas.releases import Manifest, Training, Verdict
 
-if TYPE_CHECKING:
-    from model.encoder import TextEncoder
-
 log = logging.getLogger(__name__)
 
+REPORT = "report.html"
 _VERSIONS = ("torch", "transformers", "sentence-transformers", "accelerate", "peft", "numpy", "simstream")
 
 
@@ -86,27 +85,40 @@ def finish(
     told = json.loads((run / "run.json").read_bytes())
     recipe, parent = Recipe.model_validate(told["recipe"]), store.manifest(told["parent"])
     parent_folder, prepared = store.fetch(parent.release_id), load_prepared(run)
-    live = _Vectors(parent_folder, parent, settings)
+    live = ReleaseVectors(parent_folder, parent, settings)
     try:
         training = _trained(run, recipe, parent, parent_folder, prepared, live, settings)
         candidate = _assembled(run, parent, parent_folder)
         reasons = refuse_broken(candidate, parent_folder)
         if reasons:
-            return _ended(run, Outcome(Verdict(passed=False, reasons=reasons), None))
-        new = _Vectors(candidate, parent, settings)
+            return _broken(run, parent, training, reasons)
+        slug = parent.release_id.rpartition("-")[0] or parent.release_id
+        contents = {name: entry_of(candidate / name).sha256 for name in _names(candidate)}
+        release_id = f"{slug[:40]}-{digest(contents, training.model_dump(mode='json'))}"
+        new = ReleaseVectors(candidate, parent, settings)
         try:
             verdict = judge(prepared.sets, live=live, candidate=new, settings=gate, seed=recipe.seed)
+            texts = [text for one in prepared.sets[:1] for text in one.texts]
+            page = render(
+                run=run.name,
+                parent=parent.release_id,
+                verdict=verdict,
+                training=training,
+                changed=changed_most(texts, before=live, after=new),
+                line=known_by(store.line(parent.release_id), newest=(release_id, verdict)),
+            )
         except UnusableModel as error:
-            return _ended(run, Outcome(Verdict(passed=False, reasons=[str(error)]), None))
+            return _broken(run, parent, training, [str(error)])
         finally:
             new.close()
     finally:
         live.close()
+    # Not part of the id, so that a run that is killed about here publishes no second release.
+    for folder in (run, candidate):
+        (folder / REPORT).write_text(page, encoding="utf-8")
     files = {name: entry_of(candidate / name) for name in _names(candidate)}
-    contents = {name: entry.sha256 for name, entry in files.items()}
-    slug = parent.release_id.rpartition("-")[0] or parent.release_id
     manifest = Manifest(
-        release_id=f"{slug[:40]}-{digest(contents, training.model_dump(mode='json'))}",
+        release_id=release_id,
         created_at=created_at,
         base_model=parent.base_model,
         parent=parent.release_id,
@@ -132,13 +144,21 @@ def finish(
     return _ended(run, Outcome(standing.verdict or verdict, standing))
 
 
+def _broken(run: Path, parent: Manifest, training: Training, reasons: list[str]) -> Outcome:
+    """The end of a run whose candidate is not even measured."""
+    verdict = Verdict(passed=False, reasons=reasons)
+    page = render(run=run.name, parent=parent.release_id, verdict=verdict, training=training)
+    (run / REPORT).write_text(page, encoding="utf-8")
+    return _ended(run, Outcome(verdict, None))
+
+
 def _trained(
     run: Path,
     recipe: Recipe,
     parent: Manifest,
     parent_folder: Path,
     prepared: Prepared,
-    live: _Vectors,
+    live: ReleaseVectors,
     settings: ModelSettings,
 ) -> Training:
     """Train, unless a run that was killed later than that has already; how it went."""
@@ -148,7 +168,7 @@ def _trained(
     from model.training import ANCHORS, Examples, train
 
     pairs = prepared.pairs
-    if recipe.hard_negatives:
+    if recipe.hard_negatives and pairs.negatives is None:
         pairs = with_hard_negatives(
             pairs, live(list(pairs.texts)), count=recipe.hard_negatives, seed=recipe.seed
         )
@@ -168,7 +188,7 @@ def _trained(
     training = Training(
         run=run.name,
         recipe=recipe.model_dump(mode="json"),
-        data=dict(prepared.counts),
+        data={**prepared.counts, **prepared.ranges},
         versions={name: metadata.version(name) for name in _VERSIONS if _installed(name)},
         seconds=round(found.seconds, 1),
         steps=found.steps,
@@ -186,7 +206,7 @@ def _assembled(run: Path, parent: Manifest, parent_folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     for name in parent.files:
-        if not name.endswith((".safetensors", ".safetensors.index.json")):
+        if name != REPORT and not name.endswith((".safetensors", ".safetensors.index.json")):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(parent_folder / name, folder / name)
     for path in (run / "weights").glob("*.safetensors*"):
@@ -216,27 +236,3 @@ def _installed(name: str) -> bool:
     except metadata.PackageNotFoundError:
         return False
     return True
-
-
-class _Vectors:
-    """Texts to unit vectors by the encoder that serves, loaded at the first use."""
-
-    def __init__(self, folder: Path, manifest: Manifest, settings: ModelSettings) -> None:
-        self._folder = folder
-        self._manifest = manifest
-        self._settings = settings
-        self._encoder: TextEncoder | None = None
-
-    def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        if self._encoder is None:
-            from model.encoder import TextEncoder
-
-            # Prompts stand in the texts already, so that items and queries can be in one table.
-            bare = self._manifest.encoder.model_copy(update={"query_prompt": "", "passage_prompt": ""})
-            self._encoder = TextEncoder.load(self._folder, bare, self._settings)
-        return self._encoder.encode_array(list(texts), background=True)
-
-    def close(self) -> None:
-        if self._encoder is not None:
-            self._encoder.close()
-            self._encoder = None

@@ -11,36 +11,43 @@ split by a hash too: some are replayed, the others are the old set.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from adapters.archive import session_numbers
 from model.evaluation import RetrievalSet
+from model.example_texts import Pairs, Texts
+from model.judging_sets import retrieval_set, sets_by_period
 from model.learning_settings import PairSettings
-from model.pairs import PairTable, co_interactions, duplicate_groups, seen_weight
+from model.mining import Nearest, with_nearest_negatives
+from model.pairs import PairTable, co_interactions
+from model.sessions import Item, new_window_from, sessions_of, share_of, steps_of, without
 from model.text import ProductText
 from schemas.events import Product
 
 #: Event types that say more than a look; a query is believed to have led to what one of them names.
 _CHOSEN = frozenset({"click", "cart", "purchase"})
 _LONG_ENOUGH = 40
+MOST_STARS = 5.0
 
 
-class Item(NamedTuple):
-    """A live item as training sees it."""
+class Labelled(NamedTuple):
+    """Two products by id, and how much they belong together: 1 wholly, 0 not at all."""
 
-    product: Product
-    reviews: str = ""
+    a: str
+    b: str
+    label: float = 1.0
 
 
 class Prepared(NamedTuple):
-    """Pairs to learn from, sets to judge by, and the texts that hold the old behaviour in place."""
+    """Pairs to learn from, sets to judge by, and the texts that hold the old behaviour in place.
+
+    `counts` and `ranges` say what of, for the manifest.
+    """
 
     pairs: PairTable
     validation: RetrievalSet | None
@@ -48,12 +55,7 @@ class Prepared(NamedTuple):
     anchors: Sequence[str]
     counts: Mapping[str, int]
     tables: Mapping[str, Mapping[str, Sequence[Any]]] = {}
-
-
-class _Session(NamedTuple):
-    items: list[tuple[str, float]]
-    starts_ms: int
-    name: str
+    ranges: Mapping[str, str] = {}
 
 
 def prepare(
@@ -65,27 +67,46 @@ def prepare(
     settings: PairSettings,
     replay: float,
     seed: int,
-    labelled: Iterable[tuple[str, str]] = (),
+    golden: Iterable[Labelled] = (),
+    labelled: Iterable[Labelled] = (),
     prompts: tuple[str, str] = ("", ""),
+    period_ms: int | None = None,
+    hard_negatives: int = 0,
+    nearest: Nearest | None = None,
 ) -> Prepared:
     """Everything one run needs. `prompts` are put before texts of queries and of items.
 
-    `labelled` are pairs of products that belong together, by id: the golden set.
+    `golden` are pairs of products by id that a release is judged by; `labelled` ones are trained on, unless
+    they are golden. With `period_ms` what is kept apart for judging is a set per period as well. With
+    `nearest`, an index that is asked for the neighbours of items, so many `hard_negatives` of each pair are
+    mined here.
     """
     generator = np.random.default_rng(seed)
     gap_ms = round(settings.session_gap_minutes * 60_000)
-    fresh = [*_sessions(recent, catalogue, gap_ms, settings.position_bias)]
-    old = [*_sessions(past, catalogue, gap_ms, settings.position_bias)]
-    cut_ms = _cut(fresh, settings.window_share)
+    fresh = [*sessions_of(recent, catalogue, gap_ms, settings.position_bias)]
+    old = [*sessions_of(past, catalogue, gap_ms, settings.position_bias)]
+    cut_ms = new_window_from(fresh, settings.window_share)
     before = [session for session in fresh if session.starts_ms < cut_ms]
     after = [session for session in fresh if session.starts_ms >= cut_ms]
     replayed = [session for session in old if share_of(session.name) >= settings.old_share]
     judged = [session for session in old if share_of(session.name) < settings.old_share]
     unseen = {item for item in catalogue if share_of("item " + item) < settings.unseen_share}
 
-    table = _Texts(catalogue, recipe, prompts)
-    pairs = _Pairs(table)
+    table = Texts(catalogue, recipe, prompts)
+    pairs = Pairs(table)
     room = settings.max_pairs
+    golden = [pair for pair in golden if pair.a in catalogue and pair.b in catalogue]
+    judged_by = {frozenset((pair.a, pair.b)) for pair in golden}
+    labelled = [
+        pair
+        for pair in labelled
+        if pair.a in catalogue
+        and pair.b in catalogue
+        and not unseen & {pair.a, pair.b}
+        and frozenset((pair.a, pair.b)) not in judged_by
+    ]
+    together = [(table.item(pair.a), table.item(pair.b), pair.label) for pair in labelled if pair.label > 0]
+    pairs.add("labelled", together, room)
     queries = _query_pairs(recent, catalogue, unseen, cut_ms)
     pairs.add("query", table.queries(queries), _limit(len(queries), settings.queries * room))
     reviews = [item for item in catalogue if catalogue[item].reviews and item not in unseen]
@@ -94,13 +115,13 @@ def prepare(
     described = [item for item in catalogue if item not in unseen and _described(catalogue[item].product)]
     generator.shuffle(described)
     pairs.add("text", table.descriptions(described), _limit(len(described), settings.texts * room))
-    left = room - len(pairs)
+    left = max(0, room - len(pairs))
     weighing = {"distance": settings.distance, "decay": settings.decay, "popularity": settings.popularity}
     for name, sessions, limit in (
         ("past", replayed, int(left * replay)),
         ("recent", before, left),
     ):
-        weights = co_interactions(_seen(sessions, unseen), **weighing)  # type: ignore[arg-type]
+        weights = co_interactions(without(sessions, unseen), **weighing)  # type: ignore[arg-type]
         pairs.relate(weights)
         order = generator.random(len(weights))
         ranked = sorted(zip(weights.items(), order, strict=True), key=lambda entry: (-entry[0][1], entry[1]))
@@ -110,16 +131,18 @@ def prepare(
     often = Counter(item for session in before for item, _ in session.items)
     sets = []
     for name, steps in (
-        ("new window", [*_steps(after)]),
-        ("unseen items", [step for step in _steps(fresh) if step[1] in unseen]),
-        ("old", [*_steps(judged)]),
-        ("golden", [(one, other) for one, other in labelled if one in catalogue and other in catalogue]),
+        ("new window", [*steps_of(after)]),
+        ("unseen items", [step for step in steps_of(fresh) if step[1] in unseen]),
+        ("old", [*steps_of(judged)]),
+        ("golden", [(pair.a, pair.b) for pair in golden if pair.label > 0]),
     ):
         if steps:
-            sets.append(_retrieval(name, steps, table, catalogue, often, settings, generator))
-    checking = [step for step in _steps(before[-len(before) // 10 :]) if step[1] not in unseen]
+            sets.append(retrieval_set(name, steps, table, catalogue, often, settings, generator))
+    if period_ms is not None:
+        sets += sets_by_period([*judged, *after], period_ms, table, catalogue, often, settings, generator)
+    checking = [step for step in steps_of(before[-len(before) // 10 :]) if step[1] not in unseen]
     validation = (
-        _retrieval(
+        retrieval_set(
             "validation",
             checking,
             table,
@@ -132,10 +155,17 @@ def prepare(
         if checking
         else None
     )
+    counts = dict(pairs.counts)
+    learned = pairs.table()
+    if hard_negatives and nearest is not None:
+        found = table.neighbours(learned, nearest, left_out=unseen)
+        # Texts of neighbours have come to the table: its groups are made anew, its pairs are the same.
+        learned = with_nearest_negatives(pairs.table(), found, count=hard_negatives, seed=seed)
+        counts["index-mined"] = sum(bool(found.get(anchor)) for anchor in learned.anchors.tolist())
     anchors = [table.texts[table.item(item)] for item in sorted(catalogue)]
     generator.shuffle(anchors)
     return Prepared(
-        pairs=pairs.table(),
+        pairs=learned,
         validation=validation,
         sets=sets,
         anchors=anchors[: settings.max_pairs],
@@ -143,13 +173,34 @@ def prepare(
             "items": len(catalogue),
             "sessions": len(fresh),
             "old sessions": len(old),
-            **{f"{name} pairs": count for name, count in pairs.counts.items()},
+            **{f"{name} pairs": count for name, count in counts.items() if count},
         },
-        tables={"categories": _categories(catalogue, unseen, table)},
+        tables={
+            "categories": _categories(catalogue, unseen, table),
+            "ratings": _ratings(catalogue, unseen, table),
+            "labelled": {
+                "a": [table.texts[table.item(pair.a)] for pair in labelled],
+                "b": [table.texts[table.item(pair.b)] for pair in labelled],
+                "label": [pair.label for pair in labelled],
+            },
+        },
+        ranges={
+            name: f"{_moment(min(times))} to {_moment(max(times))}"
+            for name, times in (
+                ("past sessions begin", [session.starts_ms for session in old]),
+                ("sessions trained on begin", [session.starts_ms for session in before]),
+                ("new window's sessions begin", [session.starts_ms for session in after]),
+            )
+            if times
+        },
     )
 
 
-def _categories(catalogue: Mapping[str, Item], unseen: set[str], table: _Texts) -> dict[str, Sequence[Any]]:
+def _moment(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="minutes")
+
+
+def _categories(catalogue: Mapping[str, Item], unseen: set[str], table: Texts) -> dict[str, Sequence[Any]]:
     """Texts of items and the number of their top category, for a task of the recipe that asks for it."""
     named = [item for item in sorted(catalogue) if catalogue[item].product.category and item not in unseen]
     numbers: dict[str, int] = {}
@@ -158,130 +209,17 @@ def _categories(catalogue: Mapping[str, Item], unseen: set[str], table: _Texts) 
     return {"text": [table.title(item) for item in named], "label": labels}
 
 
-def share_of(name: str) -> float:
-    """A number in [0, 1) that depends on the name alone, the same in every process and run."""
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest()) / 2**64
-
-
-class _Texts:
-    """Texts by row, each item's once; what is the same thing has one group."""
-
-    def __init__(self, catalogue: Mapping[str, Item], recipe: ProductText, prompts: tuple[str, str]) -> None:
-        self._catalogue = catalogue
-        self._recipe = recipe
-        self._query_prompt, self._prompt = prompts
-        self._rows: dict[str, int] = {}
-        self.texts: list[str] = []
-        self.names: list[str | None] = []
-
-    def item(self, item: str) -> int:
-        if item not in self._rows:
-            product = self._catalogue[item].product
-            self._rows[item] = self._add(
-                self._prompt + self._recipe.content(product), product.group_id or "item " + item
-            )
-        return self._rows[item]
-
-    def queries(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[int, int, float]]:
-        return [(self._add(self._query_prompt + query, None), self.item(item), 1.0) for query, item in pairs]
-
-    def reviews(self, items: Sequence[str]) -> list[tuple[int, int, float]]:
-        return [
-            (self._add(self._prompt + self._catalogue[item].reviews, self._name(item)), self.item(item), 1.0)
-            for item in items
-        ]
-
-    def descriptions(self, items: Sequence[str]) -> list[tuple[int, int, float]]:
-        rows = []
-        for item in items:
-            product = self._catalogue[item].product
-            text = self._recipe.content(Product(title=(product.description or "")[:2_000]))
-            name = self._name(item)
-            rows.append((self._add(self.title(item), name), self._add(self._prompt + text, name), 1.0))
-        return rows
-
-    def title(self, item: str) -> str:
-        return self._prompt + self._recipe.content(Product(title=self._catalogue[item].product.title))
-
-    def _name(self, item: str) -> str:
-        return self._catalogue[item].product.group_id or "item " + item
-
-    def _add(self, text: str, name: str | None) -> int:
-        self.texts.append(text)
-        self.names.append(name)
-        return len(self.texts) - 1
-
-
-class _Pairs:
-    """Pairs as they are collected."""
-
-    def __init__(self, texts: _Texts) -> None:
-        self._texts = texts
-        self._rows: list[tuple[int, int, float]] = []
-        self._sources: list[str] = []
-        self._related: set[tuple[int, int]] = set()
-        self.counts: dict[str, int] = {}
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def relate(self, weights: Iterable[tuple[str, str]]) -> None:
-        """These are never each other's negatives, trained on or not."""
-        self._related.update((self._texts.item(one), self._texts.item(other)) for one, other in weights)
-
-    def add(self, source: str, rows: Sequence[tuple[int, int, float]], limit: int) -> None:
-        taken = rows[: max(0, limit)]
-        self._rows += taken
-        self._sources += [source] * len(taken)
-        self.counts[source] = len(taken)
-
-    def table(self) -> PairTable:
-        groups = duplicate_groups(self._texts.texts, self._texts.names)
-        rows = np.array([row[:2] for row in self._rows], dtype=np.int64).reshape(-1, 2)
-        weights = np.array([row[2] for row in self._rows], dtype=np.float32)
-        # Between sources a pair counts the same; within co-interactions by its weight, tempered.
-        for source in set(self._sources):
-            of = np.array([name == source for name in self._sources])
-            weights[of] = np.sqrt(weights[of] / max(1e-12, float(weights[of].mean())))
-        return PairTable(
-            texts=self._texts.texts,
-            groups=groups,
-            anchors=rows[:, 0],
-            positives=rows[:, 1],
-            weights=weights,
-            related=sorted((int(groups[one]), int(groups[other])) for one, other in self._related),
-            sources=self._sources,
-        )
-
-
-def _sessions(table: pa.Table, catalogue: Mapping[str, Item], gap_ms: int, bias: float) -> Iterable[_Session]:
-    """Sessions in the order of their start, of live items alone, an item at a time once."""
-    ordered = table.sort_by([("shopper", "ascending"), ("at_ms", "ascending"), ("offset", "ascending")])
-    numbers = session_numbers(ordered, gap_ms=gap_ms)
-    columns: Any = [ordered[name].to_pylist() for name in ("shopper", "product", "at_ms", "position")]
-    found: dict[int, _Session] = {}
-    for number, shopper, product, at_ms, position in zip(numbers.tolist(), *columns, strict=True):
-        if product in catalogue:
-            session = found.setdefault(number, _Session([], at_ms, f"session {shopper} {at_ms}"))
-            if not session.items or session.items[-1][0] != product:
-                session.items.append((product, seen_weight(position, bias=bias)))
-    return sorted(found.values(), key=lambda session: (session.starts_ms, session.name))
-
-
-def _cut(sessions: Sequence[_Session], share: float) -> float:
-    """The time after which sessions are the new window: so many of the sessions with two items at least."""
-    times = [session.starts_ms for session in sessions if len(session.items) > 1]
-    return float(np.quantile(times, 1 - share)) if len(times) > 1 else float("inf")
-
-
-def _seen(sessions: Iterable[_Session], unseen: set[str]) -> list[list[tuple[str, float]]]:
-    return [[entry for entry in session.items if entry[0] not in unseen] for session in sessions]
-
-
-def _steps(sessions: Iterable[_Session]) -> Iterable[tuple[str, str]]:
-    for session in sessions:
-        for (one, _), (other, _) in zip(session.items, session.items[1:], strict=False):
-            yield one, other
+def _ratings(catalogue: Mapping[str, Item], unseen: set[str], table: Texts) -> dict[str, Sequence[Any]]:
+    """What reviewers wrote of an item and how they rated it, 0 to 1, for a task that asks for it."""
+    rated = [
+        (item, rating)
+        for item in sorted(catalogue)
+        if item not in unseen and catalogue[item].reviews and (rating := catalogue[item].rating) is not None
+    ]
+    return {
+        "text": [table.review(item) for item, _ in rated],
+        "label": [rating / MOST_STARS for _, rating in rated],
+    }
 
 
 def _query_pairs(
@@ -307,46 +245,3 @@ def _described(product: Product) -> bool:
 
 def _limit(there: int, wanted: float) -> int:
     return min(there, int(wanted))
-
-
-def _retrieval(
-    name: str,
-    steps: Sequence[tuple[str, str]],
-    table: _Texts,
-    catalogue: Mapping[str, Item],
-    often: Counter[str],
-    settings: PairSettings,
-    generator: np.random.Generator,
-    *,
-    most: int | None = None,
-) -> RetrievalSet:
-    """At most so many steps, ranked among their own items and others drawn, with slices by what is wanted."""
-    limit = min(most or settings.max_queries, len(steps))
-    chosen = [steps[row] for row in sorted(generator.choice(len(steps), limit, replace=False))]
-    items = list(dict.fromkeys(item for step in chosen for item in step))
-    rest = sorted(set(catalogue) - set(items))
-    generator.shuffle(rest)
-    items += rest[: max(0, settings.candidates - len(items))]
-    rows = {item: row for row, item in enumerate(items)}
-    targets = [target for _, target in chosen]
-    counts = np.array([often[target] for target in targets])
-    popular = np.quantile([often[item] for item in items], 0.9)
-    slices: dict[str, NDArray[np.bool_]] = {
-        "cold": counts == 0,
-        "warm": counts > 0,
-        "popular": counts > popular,
-        "long tail": (counts > 0) & (counts <= popular),
-    }
-    categories = [(catalogue[target].product.category or [""])[0] for target in targets]
-    languages = [catalogue[target].product.language or "" for target in targets]
-    for kind, values in (("category", categories), ("language", languages)):
-        for value, _ in Counter(values).most_common(8):
-            if value:
-                slices[f"{kind} {value}"] = np.array([one == value for one in values])
-    return RetrievalSet(
-        name=name,
-        texts=[table.texts[table.item(item)] for item in items],
-        queries=np.array([rows[query] for query, _ in chosen], dtype=np.int64),
-        targets=np.array([rows[target] for target in targets], dtype=np.int64),
-        slices=slices,
-    )

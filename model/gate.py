@@ -9,7 +9,8 @@ A candidate passes when, with the settings' confidence,
   `least_gain`,
   it forgets little: on every other set the lower bound is not below -`most_loss`,
   no slice pays for the rest: of a slice with enough queries the upper bound is not below -`most_slice_loss`.
-Anything else is a refusal, and each reason stands in the manifest with its figures.
+Anything else is a refusal, and each reason stands in the manifest with its figures. Results by period are
+figures alone: the old set holds the same sessions.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 
 from model.evaluation import Comparison, RetrievalSet, compare, hits_at, ndcg_at, ranks_of
 from model.learning_settings import GateSettings
+from model.transfer import PERIOD
 from schemas.releases import FigureOf, Verdict
 
 Encode = Callable[[Sequence[str]], NDArray[np.float32]]
@@ -48,7 +50,7 @@ def judge(
         ranks = [ranks_of(vectors[rows], one.queries, one.targets) for vectors in (before, after)]
         whole, slices = _compared(one, ranks[0], ranks[1], settings, seed)
         figures += [whole, *slices]
-        if whole.queries < settings.least_queries:
+        if one.name.startswith(PERIOD) or whole.queries < settings.least_queries:
             continue
         if one.name in NEW:
             gained = gained or whole.low > settings.least_gain

@@ -11,10 +11,42 @@ from schemas.events import Frozen
 
 
 class TrainingSettings(Frozen):
-    """Where runs keep their checkpoints and reports, and the recipe that is followed without `--recipe`."""
+    """Where runs lie, and what they follow: files, unless an option names others.
+
+    `recipe` is a TOML or JSON file. `golden` and `labelled` are JSON Lines of products `a` and `b` and a
+    `label`: pairs that a release is judged by, and pairs that are learned from. With `mine_with_index` hard
+    negatives are what the running service finds near, else what the parent's vectors do. A trainer that runs
+    by itself has the priority `nice` (0 is that of serving, 19 the lowest) and the `device`, that of the
+    encoder if None.
+    """
 
     folder: str = "./var/training"
     recipe: str | None = None
+    golden: str | None = None
+    labelled: str | None = None
+    mine_with_index: bool = False
+    nice: int = Field(default=19, ge=0, le=19)
+    device: str | None = Field(default=None, pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+
+
+class ScheduleSettings(Frozen):
+    """When the trainer runs by itself: `simstream train`, and `simstream up` where it is `enabled`.
+
+    Every `check_minutes` it is decided whether to train: after `interval_hours`, on `new_events`, or when the
+    population stability index of the catalogue or of what shoppers look at exceeds its bound, or hit@10 of
+    the newest steps has surely fallen by more than `hit_rate_fall`. None switches a reason off. Whatever the
+    reason, `least_hours` lie between two runs, and each has `least_events` that the last one had not.
+    """
+
+    enabled: bool = False
+    check_minutes: float = Field(default=10.0, gt=0)
+    interval_hours: float | None = Field(default=168.0, gt=0)
+    new_events: int | None = Field(default=100_000, ge=1)
+    catalogue_drift: float = Field(default=0.25, gt=0)
+    embedding_drift: float = Field(default=0.25, gt=0)
+    hit_rate_fall: float = Field(default=0.03, ge=0)
+    least_hours: float = Field(default=6.0, ge=0)
+    least_events: int = Field(default=5_000, ge=1)
 
 
 class PairSettings(Frozen):

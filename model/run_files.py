@@ -29,6 +29,8 @@ def save_prepared(prepared: Prepared, folder: Path) -> None:
         "weights": pairs.weights,
         "related": np.array(list(pairs.related), dtype=np.int64).reshape(-1, 2),
     }
+    if pairs.negatives is not None:
+        arrays["negatives"] = pairs.negatives
     sets = [*prepared.sets, *([prepared.validation] if prepared.validation is not None else [])]
     for number, one in enumerate(sets):
         arrays[f"{number}.queries"], arrays[f"{number}.targets"] = one.queries, one.targets
@@ -42,6 +44,7 @@ def save_prepared(prepared: Prepared, folder: Path) -> None:
         "validated": prepared.validation is not None,
         "anchors": list(prepared.anchors),
         "counts": dict(prepared.counts),
+        "ranges": dict(prepared.ranges),
         "tables": {name: dict(columns) for name, columns in prepared.tables.items()},
     }
     (folder / _WORDS).write_text(json.dumps(words))
@@ -70,10 +73,12 @@ def load_prepared(folder: Path) -> Prepared:
                 weights=arrays["weights"],
                 related=[(int(one), int(other)) for one, other in arrays["related"]],
                 sources=words["sources"],
+                negatives=arrays["negatives"] if "negatives" in arrays else None,
             ),
             validation=sets.pop() if words["validated"] else None,
             sets=sets,
             anchors=words["anchors"],
             counts=words["counts"],
+            ranges=words["ranges"],
             tables=words["tables"],
         )

@@ -80,8 +80,10 @@ def train(
     """
     from datasets import Dataset, DatasetDict, disable_progress_bars
     from transformers import EarlyStoppingCallback, PrinterCallback, set_seed
+    from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bars()
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     started = time.monotonic()
     where = chosen_device(device)
     precision = _precision(recipe, where)

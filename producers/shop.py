@@ -22,7 +22,7 @@ from functools import cached_property
 from itertools import count as numbers
 from random import Random
 
-from producers.shop_assortment import Listing, Truth, assortment, charming, truth
+from producers.shop_assortment import Listing, Tastes, Truth, assortment, charming, truth
 from producers.shop_reviews import review_text, review_title
 from producers.shop_shoppers import Session, Shoppers, Step, stars_of
 from producers.shop_writing import Writer
@@ -61,7 +61,11 @@ class _Live:
 
 
 class Shop:
-    """One shop. `start` is when its catalogue is published: history lies before it, the stream after it."""
+    """One shop. `start` is when its catalogue is published: history lies before it, the stream after it.
+
+    `tastes`: what shoppers like is drawn for each design, or for each kind of product (`assortment`); then
+    a visit is about one of a shopper's tastes.
+    """
 
     def __init__(
         self,
@@ -73,6 +77,7 @@ class Shop:
         reviews_per_product: float = 4.0,
         history_days: int = 30,
         start: datetime = DEFAULT_START,
+        tastes: Tastes = "designs",
     ) -> None:
         for name, number in (("products", products), ("shoppers", shoppers), ("history_days", history_days)):
             if number < 1:
@@ -81,6 +86,7 @@ class Shop:
             raise ValueError("start must carry a time zone, for example datetime(2026, 1, 5, tzinfo=UTC)")
         self.seed = seed
         self.start = start
+        self._tastes = tastes
         self._product_count = products
         self._shopper_count = shoppers
         self._sessions = max(1, round(shoppers * sessions_per_shopper))
@@ -91,7 +97,7 @@ class Shop:
     @cached_property
     def listings(self) -> list[Listing]:
         """What is sold, before any text is written; one per product, in order."""
-        return assortment(self.seed, self._product_count)
+        return assortment(self.seed, self._product_count, tastes=self._tastes)
 
     @cached_property
     def truth(self) -> Truth:
@@ -101,7 +107,12 @@ class Shop:
     @cached_property
     def shoppers(self) -> Shoppers:
         """The customers."""
-        return Shoppers(self.seed, self.listings, shoppers=self._shopper_count)
+        return Shoppers(
+            self.seed,
+            self.listings,
+            shoppers=self._shopper_count,
+            one_taste_a_visit=self._tastes == "kinds",
+        )
 
     def products(self) -> Iterator[ProductUpserted]:
         """The catalogue at `start`, each product once."""

@@ -12,11 +12,12 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import lru_cache
 from itertools import count
 from random import Random
+from typing import Literal
 
 from producers.shop_catalogue import (
     BY_NOUN,
@@ -120,11 +121,22 @@ def gtin13(payload: int) -> str:
     return f"{digits}{-total % 10}"
 
 
-def assortment(seed: int, products: int) -> list[Listing]:
-    """The first `products` listings of the shop of this seed."""
+#: What a taste is drawn for: each design by itself, or all designs of a kind together.
+Tastes = Literal["designs", "kinds"]
+
+
+def assortment(seed: int, products: int, *, tastes: Tastes = "designs") -> list[Listing]:
+    """The first `products` listings of the shop of this seed.
+
+    With a taste for each design nothing but events says what is liked. With one for each kind, unlike kinds
+    are liked together (tea and guitars): text says which kind a product is, and only events say which kinds
+    go together, so it can be learned for products that nobody has seen yet.
+    """
     ids = _Ids(seed)
     listings: list[Listing] = []
     for design in _designs(seed):
+        if tastes == "kinds":
+            design = replace(design, taste=_taste_of_kind(seed, design.kind.noun))
         for listing in _listings(seed, design, ids, len(listings)):
             listings.append(listing)
             if len(listings) >= products:
@@ -160,6 +172,14 @@ def truth(listings: list[Listing]) -> Truth:
         ),
         taste_of={listing.product_id: listing.design.taste for listing in listings},
     )
+
+
+@lru_cache(maxsize=4 * len(KINDS))
+def _taste_of_kind(seed: int, noun: str) -> int:
+    """Dealt like cards, so that the groups are as large as each other."""
+    nouns = sorted(kind.noun for kind in KINDS)
+    Random(f"{seed}:tastes").shuffle(nouns)
+    return nouns.index(noun) % TASTE_GROUPS
 
 
 class _Ids:

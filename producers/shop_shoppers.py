@@ -9,7 +9,7 @@ A session follows from its number alone: `Random("seed:session:number")`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from random import Random
 
@@ -18,6 +18,8 @@ from schemas.events import UserEventType
 
 #: How often a shopper's next look is at something of their taste; otherwise at whatever is popular.
 TASTE_SHARE = 0.75
+#: Of looks by taste, or of visits, those by the main one of a shopper's two tastes.
+_MAIN_SHARE = 0.75
 _DAY_SECONDS = 86_400.0
 
 
@@ -66,10 +68,16 @@ class _Weighted:
 
 
 class Shoppers:
-    """The customers of one shop."""
+    """The customers of one shop.
 
-    def __init__(self, seed: int, listings: Sequence[Listing], *, shoppers: int) -> None:
+    `one_taste_a_visit`: what is looked at by taste in a visit is all of one taste, not a bit of both.
+    """
+
+    def __init__(
+        self, seed: int, listings: Sequence[Listing], *, shoppers: int, one_taste_a_visit: bool = False
+    ) -> None:
         self._seed = seed
+        self._one_taste = one_taste_a_visit
         self._count = shoppers
         self._all = _Weighted(listings)
         self._by_taste = [
@@ -100,12 +108,16 @@ class Shoppers:
         """The session of this number."""
         draw = Random(f"{self._seed}:session:{number}")
         shopper = self.someone(draw)
-        return Session(session_id=f"s{number:08d}", shopper=shopper, steps=tuple(self._steps(draw, shopper)))
+        today = shopper
+        if self._one_taste:
+            taste = shopper.tastes[0 if draw.random() < _MAIN_SHARE else 1]
+            today = replace(shopper, tastes=(taste, taste))
+        return Session(session_id=f"s{number:08d}", shopper=shopper, steps=tuple(self._steps(draw, today)))
 
     def _wanted(self, draw: Random, shopper: Shopper) -> Listing:
         chance = draw.random()
         if chance < TASTE_SHARE:
-            taste = shopper.tastes[0] if chance < 0.75 * TASTE_SHARE else shopper.tastes[1]
+            taste = shopper.tastes[0] if chance < _MAIN_SHARE * TASTE_SHARE else shopper.tastes[1]
             group = self._by_taste[taste]
             if group:
                 return group.draw(draw)

@@ -25,7 +25,8 @@ from rich.table import Table
 
 from app.asking import Asker
 from app.commands.publish import FileFormat
-from app.commands.query import parsed_weights, service_url
+from app.commands.query import parsed_weights
+from app.discovery import service_url
 from app.evaluation import Evaluation, Fit, as_json, evaluated, fit
 from app.labels import Labels, labels_of
 from app.settings import load_settings

@@ -7,20 +7,18 @@ Writes  the archive, a run, a candidate
 from __future__ import annotations
 
 import json
+import signal
 import sys
+import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from app.commands.releases import request
 from app.discovery import stack_settings
-from app.observability import configure_logging
+from app.observability import configure_logging, export_metrics
 from app.settings import Settings, load_settings
-from app.wiring import open_board
-
-if TYPE_CHECKING:
-    from consumers.archive import Followed
+from schemas.releases import Verdict
 
 archive = typer.Typer(no_args_is_help=True, help="The trainer's archive of user events.")
 
@@ -31,10 +29,14 @@ DataDir = Annotated[Path, typer.Option(help="The data folder of `simstream up --
 def show_archive(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Print what the archive holds: events and sessions by period, shares of categories, positions."""
-    from app.learning import archive_figures
+    """Print what the archive holds, by period and category, and what the schedule has decided and why."""
+    from app.learning_inputs import archive_figures
+    from app.training_schedule import last_decisions
 
-    found = archive_figures(load_settings())
+    settings = load_settings()
+    found = archive_figures(settings)
+    for name, decision in last_decisions(settings).items():
+        found[f"schedule, {name}"] = decision
     if as_json:
         print(json.dumps(found))
         return
@@ -50,9 +52,9 @@ def show_archive(
 @archive.command("follow")
 def follow_archive(data_dir: DataDir = Path("var")) -> None:
     """Bring the archive up to the end of user.events; `simstream train` does so first."""
-    from app.learning import follow
+    from app.learning import follow, in_words
 
-    print(_followed(follow(_settings(data_dir))))
+    print(in_words(follow(_settings(data_dir))))
 
 
 def train(
@@ -61,43 +63,56 @@ def train(
     golden: Annotated[
         Path | None, typer.Option(help="JSON Lines of pairs a, b (and label) that belong together.")
     ] = None,
+    labelled: Annotated[
+        Path | None, typer.Option(help="The same, to learn from; a label of 0 for those that do not.")
+    ] = None,
     parent: Annotated[str | None, typer.Option(help="The release to start from; the live one.")] = None,
     data_dir: DataDir = Path("var"),
 ) -> None:
     """Follow the topics, fine-tune the live release, judge the candidate and publish it.
 
+    Without --once it does so by itself from now on: after an interval, on enough new events, or when the shop
+    has drifted (SIMSTREAM_SCHEDULE__...), at the priority and on the device that SIMSTREAM_TRAINING__... say.
+
     One that passes the gate stays a candidate until `simstream releases promote`, or goes live by itself
     where SIMSTREAM_ROLLOUT__APPROVAL is automatic. The exit code is 0 also when the gate refuses.
     """
-    if not once:
-        raise ValueError("give --once: there is no schedule of our own yet, let cron or a job call this")
-    from app.learning import follow, live_release, the_only_trainer, train_once
-
     settings = _settings(data_dir)
-    with the_only_trainer(settings):
-        _say(_followed(follow(settings)))
-        start = parent or live_release(settings, data_dir)
-        _say(f"training from {start}")
-        outcome = train_once(settings, parent=start, recipe_file=recipe, golden=golden)
-    for figure in outcome.verdict.figures:
-        where = f"{figure.name}, {figure.slice}" if figure.slice else figure.name
-        print(
-            f"{where}: hit@10 {figure.before:.4f} -> {figure.after:.4f} "
-            f"[{figure.low:+.4f}, {figure.high:+.4f}] ({figure.queries} queries)"
-        )
-    for reason in outcome.verdict.reasons:
-        print(f"refused: {reason}")
+    files = {"recipe": recipe, "golden": golden, "labelled": labelled}
+    chosen = {name: str(path) for name, path in files.items() if path is not None}
+    settings = settings.model_copy(update={"training": settings.training.model_copy(update=chosen)})
+    if not once:
+        if parent is not None:
+            raise ValueError("--parent is for one run: the schedule starts from whatever is live (--once)")
+        _by_schedule(settings, data_dir)
+        return
+    from app.learning import one_run
+
+    outcome = one_run(settings, data_dir, say=_say, parent=parent)
+    for line in verdict_lines(outcome.verdict):
+        print(line)
     if outcome.manifest is None:
         print("nothing was published")
-    else:
-        said = "passed the gate" if outcome.verdict.passed else "did not pass the gate"
-        release_id = outcome.manifest.release_id
-        print(f"candidate {release_id} {said}")
-        if outcome.verdict.passed and settings.rollout.approval == "automatic":
-            asked = request(settings, open_board(settings), release_id)
-            print(f"{asked.collection} is filled and goes live by itself: see `simstream releases list`")
-        elif outcome.verdict.passed:
-            print(f"`simstream releases promote {release_id}` makes it live")
+        return
+    said = "passed the gate" if outcome.verdict.passed else "did not pass the gate"
+    release_id = outcome.manifest.release_id
+    print(f"candidate {release_id} {said}")
+    if outcome.verdict.passed and settings.rollout.approval == "by hand":
+        print(f"`simstream releases promote {release_id}` makes it live")
+
+
+def _by_schedule(settings: Settings, data_dir: Path) -> None:
+    """Until SIGTERM or Ctrl-C; the lease is given back then."""
+    from app.trainer_process import be_nice, on_its_device
+    from app.training_schedule import Schedule
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    be_nice(settings.training.nice)
+    export_metrics(settings.metrics)
+    Schedule(on_its_device(settings), data_dir, say=_say).run(threading.Event())
 
 
 def register(app: typer.Typer) -> None:
@@ -112,8 +127,18 @@ def _settings(data_dir: Path) -> Settings:
     return stack_settings(settings, data_dir)
 
 
-def _followed(found: Followed) -> str:
-    return "archive: " + ", ".join(f"{value} {name}" for name, value in found._asdict().items())
+def verdict_lines(verdict: Verdict, *, slices: bool = True) -> list[str]:
+    """The gate's figures and reasons, one a line."""
+    lines = []
+    for figure in verdict.figures:
+        if figure.slice and not slices:
+            continue
+        where = f"{figure.name}, {figure.slice}" if figure.slice else figure.name
+        lines.append(
+            f"{where}: hit@10 {figure.before:.4f} -> {figure.after:.4f} "
+            f"[{figure.low:+.4f}, {figure.high:+.4f}] ({figure.queries} queries)"
+        )
+    return [*lines, *(f"refused: {reason}" for reason in verdict.reasons)]
 
 
 def _say(sentence: str) -> None:

@@ -17,7 +17,7 @@ import httpx
 import typer
 
 from app.commands.answers import show
-from app.discovery import find_stack
+from app.discovery import service_url
 from app.settings import Settings, load_settings
 from service.settings import ServiceSettings
 
@@ -154,14 +154,6 @@ def parsed_weights(text: str) -> dict[str, float]:
                 param_hint="--weights",
             )
     return weights
-
-
-def service_url(given: str | None, settings: ServiceSettings, data_dir: Path) -> str:
-    """Where the service answers: the option, the setting, the folder's stack.json, the default address."""
-    if given or settings.url:
-        return (given or settings.url or "").rstrip("/")
-    stack = find_stack(data_dir)
-    return (f"http://{settings.host}:{settings.port}" if stack is None else stack.http).rstrip("/")
 
 
 def _service(url: str | None, data_dir: Path) -> tuple[Settings, str]:

@@ -14,14 +14,13 @@ from typing import Annotated, Any
 
 import typer
 
-from adapters.index import open_index
-from adapters.index_port import release_of
 from adapters.redis_rollouts import RolloutBoard
 from adapters.releases import ReleaseStore
 from app.discovery import stack_settings
+from app.rollouts import request
 from app.settings import Settings, load_settings
-from app.wiring import alias_of, open_board
-from consumers.release_requests import ask_back, ask_for, ask_removal, wait_until
+from app.wiring import open_board
+from consumers.release_requests import ask_back, ask_removal, wait_until
 from schemas.errors import Halt
 from schemas.rollouts import Rollout, RolloutState
 
@@ -71,12 +70,18 @@ def list_releases(data_dir: DataDir = Path("var"), as_json: AsJson = False) -> N
 
 @releases.command("show")
 def show_release(release: str, data_dir: DataDir = Path("var")) -> None:
-    """A release's manifest, and where its collections stand, as JSON."""
+    """A release's manifest, what its line knows of each period, and where its collections stand, as JSON."""
+    from model.transfer import backward_transfer, known_by
+
     settings = _settings(data_dir)
-    manifest = ReleaseStore(settings.releases).manifest(release)
+    store = ReleaseStore(settings.releases)
+    line = store.line(release)
+    known = known_by(line)
     rollouts = [one for one in open_board(settings).all() if one.release_id == release]
     shown = {
-        "manifest": manifest.model_dump(mode="json"),
+        "manifest": line[-1].model_dump(mode="json"),
+        "hit@10 by period": {one.release_id: dict(one.results) for one in known if one.results},
+        "backward transfer": backward_transfer(known),
         "collections": [one.model_dump(mode="json") for one in rollouts],
     }
     print(json.dumps(shown, indent=2))
@@ -133,20 +138,6 @@ def register(app: typer.Typer) -> None:
 
 def _settings(data_dir: Path) -> Settings:
     return stack_settings(load_settings(), data_dir)
-
-
-def request(settings: Settings, board: RolloutBoard, release: str, *, overrule: bool = False) -> Rollout:
-    """The request for a release. One that is live by the alias has perhaps no record yet."""
-    index = open_index(settings.qdrant)
-    try:
-        live = index.resolve(alias_of(settings))
-        if live is not None and release_of(live) == release:
-            raise ValueError(f"release {release!r} is live already")
-        return ask_for(
-            board, release, alias=alias_of(settings), standing=index.collections(), overrule=overrule
-        )
-    finally:
-        index.close()
 
 
 def follow(board: RolloutBoard, asked: Rollout, *, wait: bool, timeout: float | None) -> None:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from adapters.kafka import Publisher
+from adapters.redis_client import connect
 from adapters.releases import ReleaseStore
-from app.learning import archive_figures, follow, train_once
+from app.learning import follow, train_once
+from app.learning_inputs import archive_figures
 from app.settings import Settings, load_settings
+from app.trainer_process import Job, TrainerProcess
 from app.wiring import make_topics, open_store
 from consumers.erasures import erasure_key
 from model.release import first_release
+from schemas.errors import Halt
 from schemas.events import UserErased, UserEvent
 from tests.consumers.state import State
 from tests.support.draining import quick_settings
@@ -73,7 +80,7 @@ def test_events_become_a_candidate_with_a_verdict(
 ) -> None:
     settings = settings_of(broker, redis_server, namespace, tmp_path)
     make_topics(settings)
-    state = State(open_store(settings))
+    state = State(connect(settings.redis), open_store(settings))
     for item in ITEMS:
         state.put(item, title=item.replace("-", " "), category=[item.split("-")[1]])
     store = ReleaseStore(settings.releases)
@@ -98,7 +105,9 @@ def test_events_become_a_candidate_with_a_verdict(
 
     recipe = tmp_path / "recipe.json"
     recipe.write_text(QUICK.model_copy(update={"distil": 0.1, "epochs": 3}).model_dump_json())
-    outcome = train_once(settings, parent=parent, recipe_file=recipe, golden=None)
+    followed = settings.training.model_copy(update={"recipe": str(recipe)})
+    settings = settings.model_copy(update={"training": followed})
+    outcome = train_once(settings, tmp_path, parent=parent)
     assert outcome.manifest is not None
     standing = store.manifest(outcome.manifest.release_id)
     assert standing.parent == parent
@@ -108,3 +117,36 @@ def test_events_become_a_candidate_with_a_verdict(
     (whole,) = [one for one in standing.verdict.figures if one.name == "new window" and not one.slice]
     assert whole.queries == 40
     assert whole.after > whole.before
+
+
+def test_a_trainer_in_a_process_of_its_own_says_how_it_ended(
+    broker: Broker, redis_server: Redis, namespace: str, tmp_path: Path
+) -> None:
+    settings = settings_of(broker, redis_server, namespace, tmp_path)
+    nowhere = settings.qdrant.model_copy(update={"url": f"edge:{tmp_path / 'index'}"})
+    settings = settings.model_copy(update={"qdrant": nowhere})
+    make_topics(settings)
+    sent = publish(settings, 5)
+    trainer = TrainerProcess(Job(settings, tmp_path))
+    try:
+        said = trainer.next(120)
+        assert said == ("said", f"archive: {sent} records, {sent} added, 0 unreadable, 0 erased, 0 folded")
+        assert os.getpriority(os.PRIO_PROCESS, trainer.pid) == settings.training.nice
+        with pytest.raises(Halt, match="nothing is live yet"):
+            trainer.next(120)
+    finally:
+        trainer.stop()
+
+
+def test_a_trainer_that_is_killed_is_told_from_one_that_has_nothing_to_say(
+    broker: Broker, redis_server: Redis, namespace: str, tmp_path: Path
+) -> None:
+    settings = settings_of(broker, redis_server, namespace, tmp_path)
+    trainer = TrainerProcess(Job(settings, tmp_path, scheduled=True))
+    try:
+        assert trainer.next(0.1) is None
+        os.kill(trainer.pid, signal.SIGKILL)
+        with pytest.raises(Halt, match="exit code -9"):
+            trainer.next(60)
+    finally:
+        trainer.stop()

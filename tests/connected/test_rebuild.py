@@ -261,7 +261,7 @@ def test_what_retention_has_removed_is_said_and_too_much_of_it_switches_nothing(
     shop.shop.publish(view(f"u{user}", "p1") for user in range(9))
     shop.drain()
     # Kafka lets nobody cut a compacted topic, so these are two that catalog.products has never carried.
-    State(open_store(shop.settings)).put_all(["p1", "p2"])
+    State(connect(shop.settings.redis), open_store(shop.settings)).put_all(["p1", "p2"])
     shop.cut(events)
     between = datetime.now(UTC)
     shop.shop.publish([lamp("p3"), *(view(f"u{user}", "p3") for user in range(9))])

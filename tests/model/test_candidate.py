@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import pytest
 
 from adapters.releases import ReleaseStore
 from model import candidate as module
-from model.candidate import Outcome, finish, new_run, open_run
+from model.candidate import REPORT, Outcome, finish, new_run, open_run
 from model.learning_settings import GateSettings
+from model.recipe import Task
 from model.release import load_release
 from model.run_files import load_prepared
 from model.settings import ModelSettings
@@ -54,7 +56,11 @@ def test_a_run_ends_as_a_release_with_recipe_figures_and_verdict(tmp_path: Path)
     assert list((run / "tensorboard").glob("events.*"))
     assert manifest.text == parent.text
     assert manifest.encoder == parent.encoder
-    assert set(manifest.files) == set(parent.files)
+    assert set(manifest.files) == {*parent.files, REPORT}
+    page = (store.fetch(manifest.release_id) / REPORT).read_text()
+    assert page == (run / REPORT).read_text()
+    assert "The gate lets it pass" in page
+    assert "hard_negatives" in page
     assert manifest.figures["new window, after"] > manifest.figures["new window, before"]
     release = load_release(store, manifest.release_id, settings)
     try:
@@ -76,11 +82,63 @@ def test_examples_are_the_same_when_a_run_is_opened_again(tmp_path: Path) -> Non
     assert after.tables == before.tables
 
 
+def test_negatives_that_were_mined_before_are_those_that_are_trained_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, parent, settings = tiny_release(tmp_path)
+    examples = little_examples()
+    negatives = np.full((len(examples.pairs), 1), 5, dtype=np.int64)
+    pairs = dataclasses.replace(examples.pairs, negatives=negatives)
+    recipe = QUICK.model_copy(update={"hard_negatives": 1, "epochs": 1})
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    run = new_run(runs, parent=parent, recipe=recipe, prepared=examples._replace(pairs=pairs), created_at=NOW)
+    kept = load_prepared(run).pairs.negatives
+    assert kept is not None
+    np.testing.assert_array_equal(kept, negatives)
+
+    def never(*_: Any, **__: Any) -> Any:
+        pytest.fail("mined again with the parent's vectors")
+
+    monkeypatch.setattr(module, "with_hard_negatives", never)
+    assert ended(run, store, settings).manifest is not None
+
+
+def test_labelled_pairs_and_ratings_are_tasks_of_a_recipe(tmp_path: Path) -> None:
+    store, parent, settings = tiny_release(tmp_path)
+    examples = little_examples()
+    texts = list(examples.pairs.texts)
+    tables: dict[str, dict[str, list[Any]]] = {
+        "labelled": {"a": texts[:16], "b": texts[16:32], "label": [0.0, 1.0] * 8},
+        "ratings": {"text": texts[:16], "label": [0.8] * 16},
+    }
+    tasks = (
+        Task(data="pairs"),
+        Task(data="labelled", loss="CosineSimilarityLoss"),
+        Task(data="ratings", loss="number_head", weight=0.1),
+    )
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    run = new_run(
+        runs,
+        parent=parent,
+        recipe=QUICK.model_copy(update={"tasks": tasks, "epochs": 1}),
+        prepared=examples._replace(tables=tables),
+        created_at=NOW,
+    )
+    manifest = ended(run, store, settings).manifest
+    assert manifest is not None
+    assert manifest.training is not None
+    assert manifest.training.steps >= 48 // 8 + 2 + 2
+
+
 class Killed(BaseException):
     """Stands for a kill."""
 
 
-@pytest.mark.parametrize("killed_in", ["_assembled", "refuse_broken", "judge", "entry_of", "_ended"])
+@pytest.mark.parametrize(
+    "killed_in", ["_assembled", "refuse_broken", "judge", "render", "entry_of", "_ended"]
+)
 def test_a_run_killed_later_than_training_does_not_train_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_in: str
 ) -> None:
@@ -119,6 +177,7 @@ def test_weights_that_are_not_finite_are_published_nowhere(tmp_path: Path) -> No
     assert outcome.manifest is None
     assert not outcome.verdict.passed
     assert any("not finite" in reason for reason in outcome.verdict.reasons)
+    assert "is not finite" in (run / REPORT).read_text()
     assert len(store.list()) == 1
 
 
@@ -141,3 +200,21 @@ def test_what_learned_nothing_good_is_published_and_does_not_pass(tmp_path: Path
     assert outcome.manifest is not None
     assert not outcome.verdict.passed
     assert outcome.verdict.reasons
+
+
+def test_a_second_run_starts_from_a_release_with_a_report_and_writes_its_own(tmp_path: Path) -> None:
+    run, store, settings = started(tmp_path)
+    first = ended(run, store, settings).manifest
+    assert first is not None
+    again = new_run(
+        run.parent,
+        parent=first.release_id,
+        recipe=QUICK,
+        prepared=little_examples(),
+        created_at=NOW.replace(year=2027),
+    )
+    second = ended(again, store, settings).manifest
+    assert second is not None
+    assert second.parent == first.release_id
+    assert second.files[REPORT] != first.files[REPORT]
+    assert again.name in (store.fetch(second.release_id) / REPORT).read_text()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from adapters.archive import EVENTS
-from model.examples import Item, Prepared, prepare, share_of
+from model.examples import Labelled, Prepared, prepare
 from model.learning_settings import PairSettings
+from model.sessions import Item, share_of
 from model.text import ProductText
 from schemas.events import Product
 
@@ -66,7 +68,7 @@ def prepared(**changes: Any) -> Prepared:
         "settings": SETTINGS,
         "replay": 0.3,
         "seed": 1,
-        "labelled": [("i1", "i2"), ("i1", "missing")],
+        "golden": [Labelled("i1", "i2"), Labelled("i1", "missing")],
     }
     return prepare(**(arguments | changes))
 
@@ -136,7 +138,7 @@ def test_variants_and_seen_together_are_no_negatives() -> None:
 
 def test_nothing_to_learn_from_is_no_error() -> None:
     none = EVENTS.empty_table()
-    found = prepared(recent=none, past=none, catalogue={}, labelled=[])
+    found = prepared(recent=none, past=none, catalogue={}, golden=[])
     assert len(found.pairs) == 0
     assert found.sets == []
 
@@ -146,3 +148,83 @@ def test_prompts_stand_before_queries_and_items() -> None:
     kinds = {found.pairs.texts[row].split(":")[0] for row in found.pairs.anchors}
     assert kinds == {"query", "passage"}
     assert all(text.startswith("passage: ") for one in found.sets for text in one.texts)
+
+
+def test_each_period_is_a_set_of_what_trained_nothing() -> None:
+    week_ms = 7 * 24 * 3_600_000
+    found = prepared(period_ms=week_ms, past=events(2_000, seed=2, start_ms=10**12 - 2_000 * 3_600_000))
+    periods = [one for one in found.sets if one.name.startswith("period ")]
+    assert len(periods) > 5
+    assert [one.name for one in periods] == sorted(one.name for one in periods)
+    assert all(len(one) >= 50 and not one.slices for one in periods)
+    # Without periods the other sets are the same.
+    plain = prepared(past=events(2_000, seed=2, start_ms=10**12 - 2_000 * 3_600_000))
+    assert [one.name for one in plain.sets] == [one.name for one in found.sets if one not in periods]
+    (old,) = (one for one in plain.sets if one.name == "old")
+    texts = {(old.texts[q], old.texts[t]) for q, t in zip(old.queries, old.targets, strict=True)}
+    first = periods[0]
+    assert {
+        (first.texts[q], first.texts[t]) for q, t in zip(first.queries, first.targets, strict=True)
+    } <= texts
+
+
+def test_labelled_pairs_are_learned_from_unless_they_are_judged_by() -> None:
+    unseen = next(item for item in ITEMS if share_of("item " + item) < SETTINGS.unseen_share)
+    seen = [item for item in ITEMS if share_of("item " + item) >= SETTINGS.unseen_share]
+    one, other, third = seen[:3]
+    found = prepared(
+        golden=[Labelled(one, other)],
+        labelled=[
+            Labelled(other, one),
+            Labelled(one, third),
+            Labelled(other, third, 0.0),
+            Labelled(one, unseen),
+            Labelled(one, "gone"),
+        ],
+    )
+    assert found.counts["labelled pairs"] == 1
+    texts = {item: ProductText().content(catalogue()[item].product) for item in (one, other, third)}
+    rows = [row for row, source in enumerate(found.pairs.sources) if source == "labelled"]
+    assert [
+        (found.pairs.texts[found.pairs.anchors[row]], found.pairs.texts[found.pairs.positives[row]])
+        for row in rows
+    ] == [(texts[one], texts[third])]
+    assert found.tables["labelled"] == {
+        "a": [texts[one], texts[other]],
+        "b": [texts[third], texts[third]],
+        "label": [1.0, 0.0],
+    }
+
+
+def test_ratings_are_what_reviewers_wrote_and_how_many_stars_they_gave() -> None:
+    rated = {
+        item: one._replace(rating=4.0 if place % 2 else None)
+        for place, (item, one) in enumerate(catalogue().items())
+    }
+    found = prepared(catalogue=rated).tables["ratings"]
+    assert len(found["text"]) == len(found["label"]) > 3
+    assert set(found["label"]) == {0.8}
+    assert all(text.endswith("is liked") for text in found["text"])
+
+
+def test_hard_negatives_come_from_the_index_where_one_is_asked() -> None:
+    asked: list[str] = []
+
+    def nearest(items: Sequence[str]) -> dict[str, list[str]]:
+        asked.extend(items)
+        return {item: [one for one in ITEMS if one != item] + ["not in the catalogue"] for item in items}
+
+    found = prepared(hard_negatives=2, nearest=nearest)
+    plain = prepared()
+    assert found.pairs.negatives is not None
+    assert plain.pairs.negatives is None
+    assert len(found.pairs) == len(plain.pairs)
+    assert found.pairs.negatives.shape == (len(found.pairs), 2)
+    assert set(asked) <= set(ITEMS)
+    unseen = {
+        ProductText().content(catalogue()[item].product)
+        for item in ITEMS
+        if share_of("item " + item) < SETTINGS.unseen_share
+    }
+    assert not unseen & {found.pairs.texts[row] for row in found.pairs.negatives.ravel().tolist()}
+    assert found.counts["index-mined pairs"] > 0

@@ -121,6 +121,21 @@ def test_too_few_queries_are_no_evidence() -> None:
     assert "too few queries" in found.reasons[0]
 
 
+def test_a_period_is_reported_and_not_judged_by() -> None:
+    live, candidate = model(np.repeat([1.0, 0.3], 150)), model(HALVES)
+    sets = [a_set("new window", slice(0, 75)), a_set("period 2026-01-05", slice(75, 150))]
+    found = judge(
+        sets,
+        live=encode(live),  # type: ignore[arg-type]
+        candidate=encode(candidate),  # type: ignore[arg-type]
+        settings=SETTINGS,
+        seed=1,
+    )
+    assert found.passed
+    (figure,) = [one for one in found.figures if one.name == "period 2026-01-05" and not one.slice]
+    assert figure.after < figure.before
+
+
 @pytest.fixture
 def parent(tmp_path: Path) -> Path:
     return write_tiny_model(tmp_path / "parent")

@@ -179,6 +179,24 @@ def test_taste_groups_cut_across_departments() -> None:
         assert len({BY_ID[member].category[0] for member in members}) >= 10
 
 
+def test_tastes_of_kinds_are_shared_by_a_kind_and_join_kinds_that_are_nothing_alike() -> None:
+    by_kind = Shop(7, products=1_000, shoppers=200, tastes="kinds")
+    assert [one.model_dump() for one in by_kind.products()] == [one.model_dump() for one in PRODUCTS]
+    kinds: dict[int, set[str]] = defaultdict(set)
+    departments: dict[int, set[str]] = defaultdict(set)
+    for listing in by_kind.listings:
+        kinds[listing.design.taste].add(listing.design.kind.noun)
+        departments[listing.design.taste].add(listing.design.kind.path.split(" > ")[0])
+    assert len(kinds) == TASTE_GROUPS
+    assert sum(map(len, kinds.values())) == len(set().union(*kinds.values())), "a kind has one taste"
+    assert {len(group) for group in kinds.values()} <= {7, 8}
+    assert min(map(len, departments.values())) >= 3
+    other = Shop(8, products=1_000, tastes="kinds")
+    assert {one.design.kind.noun: one.design.taste for one in other.listings} != {
+        one.design.kind.noun: one.design.taste for one in by_kind.listings
+    }
+
+
 def test_shoppers_come_back_to_their_taste_far_more_often_than_chance() -> None:
     def share(taste_of: dict[str, int]) -> float:
         """How much of what heavy shoppers look at lies in their two foremost groups."""

@@ -14,7 +14,8 @@ from typer.testing import CliRunner, Result
 from adapters.index_edge import EdgeIndex
 from adapters.redis_client import RedisSettings, connect
 from adapters.redis_items import ItemStore
-from app.commands.query import parsed_weights, register, service_url
+from app.commands.query import parsed_weights, register
+from app.discovery import service_url
 from app.local import LocalRedis
 from schemas.api import Answer
 from service.server import Service

@@ -1,0 +1,167 @@
+"""The trainer in a process of its own: at its own priority, on its own device, beside a stack that serves.
+
+Reads   settings, from its parent; whatever app/learning.py reads
+Writes  what app/learning.py writes; tells its parent what it does, and how a run ended
+Never   outlives its parent
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from adapters.child import parent_connection, start_child
+from app.observability import configure_logging
+from app.settings import Settings
+from schemas.errors import Halt, Transient
+
+if TYPE_CHECKING:
+    from model.candidate import Outcome
+
+log = logging.getLogger(__name__)
+
+#: A run in hand is dropped when the parent stops it: its checkpoints stay, and the next one goes on there.
+STOP_SECONDS = 10.0
+#: A trainer that ended by itself is started again after so long.
+RESTART_SECONDS = 60.0
+
+
+class Job(NamedTuple):
+    """What a child is to do: one run, or the schedule for as long as it lives."""
+
+    settings: Settings
+    data_dir: Path
+    scheduled: bool = False
+
+
+class TrainerProcess:
+    """One child and its end of the connection. Not thread-safe."""
+
+    def __init__(self, job: Job) -> None:
+        ours, theirs = socket.socketpair()
+        self._connection = Connection(ours.detach())
+        self._process: subprocess.Popen[bytes] = start_child(__name__, theirs)
+        self._connection.send(job)
+
+    @property
+    def pid(self) -> int:
+        """The child's process id."""
+        return self._process.pid
+
+    def next(self, timeout_seconds: float) -> tuple[str, Any] | None:
+        """What it says next: ("said", sentence) or ("ended", Outcome); None if it says nothing meanwhile.
+
+        Raises Halt, with its sentence, when it has failed or was killed.
+        """
+        try:
+            if not self._connection.poll(timeout_seconds):
+                return None
+            kind, content = self._connection.recv()
+        except (EOFError, OSError):
+            raise Halt(f"the trainer has ended (exit code {self._process.wait(STOP_SECONDS)})") from None
+        if kind == "failed":
+            raise Halt(f"the trainer has stopped: {content}")
+        return kind, content
+
+    def stop(self) -> None:
+        """End it. No effect on one that has ended."""
+        self._connection.close()
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+class ScheduledTrainer:
+    """Keeps one child with the schedule alive. It serves nobody, so its faults are logged and end nothing."""
+
+    def __init__(self, settings: Settings, data_dir: Path) -> None:
+        self._job = Job(settings, data_dir, scheduled=True)
+        self._stopped = threading.Event()
+
+    def run(self) -> None:
+        """Until `stop`."""
+        while not self._stopped.is_set():
+            child = TrainerProcess(self._job)
+            try:
+                while not self._stopped.is_set():
+                    child.next(0.5)
+            except Halt as error:
+                log.error("trainer_ended reason=%s", error)
+            finally:
+                child.stop()
+            self._stopped.wait(RESTART_SECONDS)
+
+    def stop(self) -> None:
+        """End `run` and the child."""
+        self._stopped.set()
+
+
+# --- the child ---------------------------------------------------------------------------------------
+
+
+def serve(connection: Connection) -> int:
+    """Do what the parent names; the exit code."""
+    job: Job = connection.recv()
+    be_nice(job.settings.training.nice)
+    configure_logging(job.settings.log)
+
+    def listen() -> None:
+        try:
+            connection.recv()
+        except (EOFError, OSError):
+            pass
+        os._exit(1)  # the parent has gone: a killed run goes on at its last checkpoint
+
+    threading.Thread(target=listen, daemon=True).start()
+
+    def say(sentence: str) -> None:
+        connection.send(("said", sentence))
+
+    try:
+        outcome = work(job, say)
+    except (Halt, Transient, ValueError) as error:
+        connection.send(("failed", str(error)))
+        return 1
+    connection.send(("ended", outcome))
+    return 0
+
+
+def work(job: Job, say: Callable[[str], None]) -> Outcome | None:
+    """One run, or the schedule without an end."""
+    settings = on_its_device(job.settings)
+    if job.scheduled:
+        from app.training_schedule import Schedule
+
+        Schedule(settings, job.data_dir, say=say).run(threading.Event())
+        return None
+    from app.learning import one_run
+
+    return one_run(settings, job.data_dir, say=say)
+
+
+def be_nice(level: int) -> None:
+    """Lower this process's priority to that nice level, if it is not as low already."""
+    if sys.platform != "win32":
+        os.nice(max(0, level - os.nice(0)))
+
+
+def on_its_device(settings: Settings) -> Settings:
+    """The settings with the trainer's device in place of that of serving, where one is set."""
+    if settings.training.device is None:
+        return settings
+    device = {"device": settings.training.device}
+    return settings.model_copy(update={"model": settings.model.model_copy(update=device)})
+
+
+if __name__ == "__main__":
+    sys.exit(serve(parent_connection()))

@@ -1,0 +1,134 @@
+"""app/training_schedule.py: decisions are taken, kept and shown; a trainer by itself waits for its turn."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from adapters.archive import Archive
+from app import training_schedule as module
+from app.learning import reference_file, the_only_trainer
+from app.settings import Settings
+from app.trainer_process import on_its_device
+from app.training_schedule import Schedule, last_decisions
+from consumers.archive import Followed
+from model.candidate import Outcome
+from model.schedule import Reference
+from schemas.errors import Halt
+from schemas.releases import Verdict
+from tests.support.servers import Redis
+
+NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
+
+
+class World:
+    """The archive grows when it is followed; runs are counted and leave what they saw, as a real one does."""
+
+    def __init__(self, settings: Settings, patch: pytest.MonkeyPatch) -> None:
+        self.settings = settings
+        self.now = NOW
+        self.archive = Archive(Path(settings.archive.folder))
+        self.arriving: Sequence[int] = ()
+        self.runs: list[str] = []
+        self.said: list[str] = []
+        patch.setattr(module, "follow", self._follow)
+        patch.setattr(module, "live_release", lambda settings, data_dir: "live")
+        patch.setattr(module, "train_once", self._train)
+        self.schedule = Schedule(settings, Path("var"), say=self.said.append, now=lambda: self.now)
+
+    def _follow(self, settings: Settings) -> Followed:
+        for count in self.arriving:
+            start = self.archive.positions().get("t-0", 0)
+            rows = [{"shopper": "s", "product": "p", "at_ms": start + row} for row in range(count)]
+            self.archive.write(
+                [{**row, "offset": start + place} for place, row in enumerate(rows)],
+                part=("t", 0, start, start + count),
+            )
+        self.arriving = ()
+        return Followed(0, 0, 0, 0, 0)
+
+    def _train(self, settings: Settings, data_dir: Path, *, parent: str) -> Outcome:
+        self.runs.append(parent)
+        seen = Reference(at=self.now, ends=self.archive.positions(), until_ms=0, cells={}, texts=[])
+        reference_file(settings).write_text(seen.model_dump_json())
+        return Outcome(Verdict(passed=False), None)
+
+
+@pytest.fixture
+def world(redis_server: Redis, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    settings = Settings.model_validate(
+        {
+            "redis": {"url": redis_server.url},
+            "namespace": namespace,
+            "archive": {"folder": str(tmp_path / "archive")},
+            "training": {"folder": str(tmp_path / "training")},
+            "schedule": {"least_events": 100, "new_events": 500, "interval_hours": 24, "least_hours": 1},
+        }
+    )
+    return World(settings, monkeypatch)
+
+
+def test_it_trains_when_there_is_a_reason_and_says_which(world: World) -> None:
+    world.arriving = [60]
+    assert not world.schedule.step().train
+    world.arriving = [60]
+    assert world.schedule.step().reason == "nothing was trained yet, and there are 120 events"
+    assert world.runs == ["live"]
+    world.now += timedelta(hours=30)
+    assert "0 new events" in world.schedule.step().reason
+    world.arriving = [100, 400]
+    assert "the interval" in world.schedule.step().reason
+    world.now += timedelta(minutes=59)
+    world.arriving = [500]
+    assert "lie between two" in world.schedule.step().reason
+    world.now += timedelta(minutes=1)
+    assert "enough that is new: 500 events" in world.schedule.step().reason
+    assert len(world.runs) == 3
+    assert [line.partition(":")[0] for line in world.said].count("training") == 3
+
+
+def test_what_was_decided_is_kept_and_shown(world: World) -> None:
+    assert last_decisions(world.settings) == {}
+    world.arriving = [120]
+    world.schedule.step()
+    world.schedule.step()
+    found = last_decisions(world.settings)
+    assert found["last"]["reason"].startswith("0 new events")
+    assert found["last to train"]["reason"].startswith("nothing was trained yet")
+    path = Path(world.settings.training.folder) / "decisions.jsonl"
+    path.write_text(path.read_text() * 400)
+    world.schedule.step()
+    lines = path.read_text().splitlines()
+    assert len(lines) == 500
+    assert json.loads(lines[-1])["figures"] == {"new events": 0.0}
+
+
+def test_beside_another_trainer_it_waits_and_goes_on(world: World) -> None:
+    world.arriving = [200]
+    with the_only_trainer(world.settings):
+        with pytest.raises(Halt, match="another trainer"):
+            world.schedule.step()
+        stopped = threading.Event()
+        looking = threading.Thread(target=world.schedule.run, args=(stopped,))
+        looking.start()
+        while not world.said:
+            stopped.wait(0.01)
+        stopped.set()
+        looking.join(10)
+        assert not looking.is_alive()
+    assert world.runs == []
+    assert "another trainer" in world.said[0]
+    assert world.schedule.step().train
+    assert world.runs == ["live"]
+
+
+def test_the_trainer_has_its_own_device_where_one_is_set() -> None:
+    settings = Settings.model_validate({"model": {"device": "cpu"}})
+    assert on_its_device(settings).model.device == "cpu"
+    own = Settings.model_validate({"model": {"device": "cpu"}, "training": {"device": "cuda:1"}})
+    assert on_its_device(own).model.device == "cuda:1"
