@@ -30,7 +30,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from adapters.child import GIL_SWITCH_SECONDS
+from adapters.child import GIL_SWITCH_SECONDS, calm_collector
 from adapters.index_edge import EdgeIndex
 from adapters.redis_client import RedisSettings, connect
 from adapters.redis_items import ItemStore
@@ -41,6 +41,7 @@ from model.release import LoadedRelease, start_release
 from model.settings import ModelSettings
 from service.api import create_app
 from service.releases import ReleaseNotLoaded
+from service.server import Service
 from service.settings import ServiceSettings
 
 NAME = "query"
@@ -147,14 +148,7 @@ def latency_figures(timed: Sequence[Timed], *, p99_ms: float, note: str = "") ->
 
 def serve(folder: Path) -> None:
     """The child: the service over the folder's index, on a free port that it prints."""
-    import uvicorn
-
     sys.setswitchinterval(GIL_SWITCH_SECONDS)
-    # As the stack's own listener: without the protocol's name asyncio leaves Nagle's algorithm on.
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.bind(("127.0.0.1", 0))
-    # From here on connections wait for the service instead of being refused.
-    listener.listen(128)
     # Queries by item need no item state; nothing listens there.
     nobody = connect(RedisSettings(url="redis://127.0.0.1:1/0", timeout_seconds=0.5))
     app = create_app(
@@ -164,8 +158,22 @@ def serve(folder: Path) -> None:
         releases=OneRelease(start_release(*open_store(folder), ModelSettings())),
         settings=ServiceSettings(),
     )
-    print(listener.getsockname()[1], flush=True)
-    uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listener])
+    service = Service(app, host="127.0.0.1", port=0)
+    print(service.address.rpartition(":")[2], flush=True)
+    calm_collector()
+    service.run()
+
+
+def _wait_for(port: int, *, seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+            return
+        except ConnectionRefusedError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
 
 
 @contextmanager
@@ -178,6 +186,7 @@ def serving(folder: Path) -> Iterator[tuple[str, int]]:
         line = child.stdout.readline()
         if not line:
             raise RuntimeError("the service did not start")
+        _wait_for(int(line))
         yield "127.0.0.1", int(line)
     finally:
         child.terminate()
