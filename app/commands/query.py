@@ -19,7 +19,6 @@ import typer
 from app.commands.answers import show
 from app.discovery import service_url
 from app.settings import Settings, load_settings
-from service.settings import ServiceSettings
 
 _Url = Annotated[
     str | None,
