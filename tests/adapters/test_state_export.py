@@ -71,7 +71,7 @@ def test_lines_are_sorted_whatever_the_order_of_writing(client: redis.Redis, nam
         state = State(client, ItemStore(client=client, namespace=namespace, generation=generation))
         # The same place in the log, whatever the order.
         for product_id in ids:
-            State(state.store).put(product_id)
+            State(client, state.store).put(product_id)
     nodes = RedisNodes(client)
     one, two = (list(export_state(nodes=nodes, namespace=namespace, generation=number)) for number in (1, 2))
     assert one == two

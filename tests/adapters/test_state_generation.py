@@ -60,9 +60,9 @@ def test_items_of_two_generations_do_not_see_each_other_and_share_their_tickets(
 ) -> None:
     one = ItemStore(client=client, namespace=namespace)
     two = ItemStore(client=client, namespace=namespace, generation=2)
-    State(one).put("p1", title="One")
-    State(two).put("p1", title="Two")
-    State(two).put("p2")
+    State(client, one).put("p1", title="One")
+    State(client, two).put("p1", title="Two")
+    State(client, two).put("p2")
     assert [page for page in one.scan_ids()] == [["p1"]]
     assert sorted(product_id for page in two.scan_ids() for product_id in page) == ["p1", "p2"]
     titles = [store.read(["p1"])["p1"].product for store in (one, two)]
