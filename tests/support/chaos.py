@@ -61,10 +61,10 @@ class Catalogue:
         for product_id in self._ids:
             yield self._put(self._upsert(product_id, self._next(product_id), text=True))
 
-    def prices(self) -> Iterator[ProductEvent]:
-        """A newer price for every live product, and no new text."""
+    def again(self, *, text: bool) -> Iterator[ProductEvent]:
+        """A newer price for every live product, and a new text or none."""
         for product_id in self._ids:
-            yield self._put(self._upsert(product_id, self._next(product_id), text=False))
+            yield self._put(self._upsert(product_id, self._next(product_id), text=text))
 
     def events(self, count: int) -> Iterator[ProductEvent]:
         """Texts, prices, deletions, returns; every tenth event is older than what its product has seen."""

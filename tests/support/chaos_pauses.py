@@ -33,6 +33,7 @@ class HoldingProxy:
         self._listener = socket.create_server((HOST, 0))
         self._open: list[socket.socket] = [self._listener]
         self._armed = threading.Event()
+        self._awaited = (b"", b"")
         self._free = threading.Event()
         #: Set while a write is being kept.
         self.holding = threading.Event()
@@ -44,8 +45,9 @@ class HoldingProxy:
         """What the process is told the index is."""
         return f"http://{HOST}:{self._listener.getsockname()[1]}"
 
-    def arm(self) -> None:
-        """The next write will be kept until `release`."""
+    def arm(self, *, whole: bool) -> None:
+        """The next write of whole points, or else of payloads alone, will be kept until `release`."""
+        self._awaited = (b"PUT ", b"/points?") if whole else (b"POST ", b"/points/batch")
         for event in (self.holding, self.answered, self._free):
             event.clear()
         self._armed.set()
@@ -86,7 +88,8 @@ class HoldingProxy:
             server = self._connected(client, held, answers_late=False)
             while chunk := client.recv(_CHUNK_BYTES):
                 head = chunk.split(b"\r\n", 1)[0]
-                if self._armed.is_set() and head.startswith(b"PUT ") and b"/points" in head:
+                method, path = self._awaited
+                if self._armed.is_set() and head.startswith(method) and path in head:
                     # All of it: its sender is stopped as soon as we say that we hold it.
                     chunk = _whole_request(client, chunk)
                     held.set()
@@ -153,9 +156,14 @@ class Pauses:
         )
 
 
-def late_write(world: World, *, seed: int, items: int, rounds: int = 1, guarded: bool = True) -> Pauses:
+def late_write(
+    world: World, *, seed: int, items: int, rounds: int = 1, guarded: bool = True, whole: bool = False
+) -> Pauses:
     """Each round: an owner's write is held, the owner stopped; another takes over and writes newer prices;
     then the held write reaches the index and its owner wakes up. `guarded` False: nobody uses tickets.
+
+    What is held is a write of payloads alone; of `whole` points, whose texts changed, in every second round,
+    or in all of them.
     """
     catalogue = Catalogue(seed, items)
     fault = [] if guarded else ["--fault", NO_TICKET]
@@ -167,13 +175,14 @@ def late_write(world: World, *, seed: int, items: int, rounds: int = 1, guarded:
         sleeper.wait_assigned()
         world.publish(catalogue.first())
         world.drain()
-        for _ in range(rounds):
-            proxy.arm()
-            world.publish(catalogue.prices())
+        for number in range(rounds):
+            texts = whole or number % 2 == 1
+            proxy.arm(whole=texts)
+            world.publish(catalogue.again(text=texts))
             assert proxy.holding.wait(20.0), "the owner wrote nothing"
             sleeper.pause()
             in_hand = world.in_flight(sleeper)
-            world.publish(catalogue.prices())
+            world.publish(catalogue.again(text=texts))
             other = world.consumer("embeddings", *fault)
             other.wait_assigned()  # the group waits for the sleeper's session to end
             world.drain()

@@ -60,7 +60,7 @@ def test_a_missing_point_and_a_hidden_one_are_lost() -> None:
 def test_an_older_price_or_the_vector_of_another_text_is_stale() -> None:
     shop = Catalogue(1, 2)
     before = points_of(shop.first())
-    list(shop.prices())
+    list(shop.again(text=False))
     assert difference(shop.newest, before).stale == list(shop.newest)
     points = points_of(shop.newest.values())
     (first, second) = shop.newest
