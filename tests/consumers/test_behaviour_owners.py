@@ -87,6 +87,9 @@ class Flaky(BehaviourStore):
 class LookingUp(Publisher):
     """Whoever gets a hint looks the item up, as embeddings does."""
 
+    #: Of two who look the later one is noted, as tickets have it.
+    _looking = threading.Lock()
+
     def __init__(self, store: BehaviourStore, seen: dict[str, str]) -> None:
         super().__init__()
         self._store = store
@@ -95,9 +98,10 @@ class LookingUp(Publisher):
     def send_batch(self, topic: str, records: Sequence[tuple[str, bytes, Callable[..., None]]]) -> None:
         """As the double."""
         ids = [product_id for product_id, _, _ in records]
-        for product_id, state in zip(ids, self._store.states(ids), strict=True):
-            assert state is not None
-            self._seen[product_id] = state.header.mark
+        with self._looking:
+            for product_id, state in zip(ids, self._store.states(ids), strict=True):
+                assert state is not None
+                self._seen[product_id] = state.header.mark
         super().send_batch(topic, records)
 
 

@@ -95,6 +95,9 @@ def call_all(
             tally.note(route, response)  # noqa: B023  run within this turn of the loop
             case.validate_response(response, checks=list(checks))
 
+        # Its examples first: what is drawn may all be refused.
+        for strategy in operation.get_strategies_from_examples():
+            seed(draw)(settings(chosen, max_examples=1)(given(case=strategy)(one)))()
         for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
             if mode is GenerationMode.NEGATIVE and not (operation.body or operation.query):
                 continue  # nothing that could be wrong
