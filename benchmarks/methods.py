@@ -38,6 +38,7 @@ from model.settings import ModelSettings, base_folder
 from model.text import ProductText
 
 NAME = "methods"
+COVERED_BY = "tests/test_learning_benchmarks.py"
 SEED = 1
 PAIRS, SMALL_PAIRS = 256, 64
 BASE = Recipe(

@@ -39,10 +39,10 @@ RECIPE = Recipe(seed=SEED, distil=0, replay=0, batch_pairs=32, evaluations=1, tr
 def run(*, small: bool, data: Path | None) -> Report:
     """Five rounds of 128 pairs; in small three of 64."""
     pairs, rounds = (64, 3) if small else (128, 5)
-    return measure(base_folder(ModelSettings()), shop_pairs(pairs), rounds)
+    return measure(base_folder(ModelSettings()), shop_pairs(pairs), rounds, small=small)
 
 
-def measure(base: Path, table: PairTable, rounds: int) -> Report:
+def measure(base: Path, table: PairTable, rounds: int, *, small: bool) -> Report:
     """Alternating rounds of both over the same pairs."""
     hidden = NegativeMask(table).of_batch(np.arange(min(len(table), RECIPE.batch_pairs)), columns=1)[0]
     with tempfile.TemporaryDirectory(prefix="simstream-rate-") as scratch:
@@ -76,6 +76,8 @@ def measure(base: Path, table: PairTable, rounds: int) -> Report:
                 round(statistics.median(ratios), 4),
                 "x",
                 target=0.95,
+                # Rounds of 64 pairs differ by a quarter from one to the next: their processor time less.
+                kind="rate" if small else "ratio",
                 headline=True,
             ),
             Figure("least of the rounds", round(min(ratios), 4), "x"),
@@ -85,6 +87,7 @@ def measure(base: Path, table: PairTable, rounds: int) -> Report:
                 "processor time of their training over ours",
                 round(statistics.median(work["theirs"]) / statistics.median(work["ours"]), 4),
                 "x",
+                target=0.7 if small else None,
             ),
             Figure("our training", statistics.median(rates["ours"]), "pairs/s", kind="rate"),
             Figure("their training", statistics.median(rates["theirs"]), "pairs/s", kind="rate"),
