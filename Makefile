@@ -60,7 +60,7 @@ format: $(STAMP)
 bench: $(STAMP)
 	@$(BIN)/python -m benchmarks --full; missed=$$?; $(BIN)/python -m benchmarks.readme; exit $$missed
 
-# Without the benchmark `chaos`, which is what tests/chaos run: `python -m benchmarks --small chaos` runs it.
+# Without `chaos`, `api` and `methods`, which tests run: `python -m benchmarks --small NAME` runs one of them.
 bench-small: $(STAMP)
 	$(BIN)/python -m benchmarks --small
 
