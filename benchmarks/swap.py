@@ -149,7 +149,7 @@ def run(*, small: bool, data: Path | None) -> Report:
                 "query p99",
                 round(swapping, 1),
                 "ms",
-                # Two encoders, the load and the scorer on two cores without bf16 are a queue: in small printed only.
+                # Two encoders and the load on two cores without bf16 are a queue: in small printed only.
                 None if small else max(2 * quiet, 100.0),
                 "at most",
                 kind="latency",
