@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from adapters.kafka import KafkaSettings, Record
 from adapters.kafka_admin import delete_records, open_admin
 from adapters.kafka_log import Outgoing, Transactions, read_to_end
-from consumers.dead_letters import OFFSET_HEADER, PARTITION_HEADER, TOPIC_ID_HEADER, DeadLetters, rewriter_of
+from consumers.dead_letters import DeadLetters, rewriter_of
+from consumers.redrive import Identity, producers_headers
 from schemas.errors import Halt, Transient
 
 _BATCH = 100
@@ -67,12 +68,12 @@ def _spans(records: Sequence[Record]) -> tuple[dict[int, int], dict[int, int]]:
 
 def _letters(records: Sequence[Record]) -> list[list[Record]]:
     """Records by the dead letter that they are, or are a part of."""
-    found: dict[object, list[Record]] = defaultdict(list)
+    found: dict[tuple[object, ...], list[Record]] = defaultdict(list)
     for record in records:
-        headers = dict(record.headers)
-        identity = tuple(headers.get(name) for name in (TOPIC_ID_HEADER, PARTITION_HEADER, OFFSET_HEADER))
-        alone = (record.partition, record.offset)
-        found[identity if None not in identity else alone].append(record)
+        try:
+            found[Identity.of(dict(record.headers))].append(record)
+        except (KeyError, ValueError):  # a mark, or none of ours
+            found[record.partition, record.offset].append(record)
     return list(found.values())
 
 
@@ -85,6 +86,8 @@ def _is_of(letter: Sequence[Record], user_id: str) -> bool:
         event = json.loads(value)
     except (ValueError, RecursionError):
         word = re.escape(user_id.encode())
-        everything = [value, letter[0].key or b"", *(content for _, content in letter[0].headers)]
+        # Ours are full of numbers, and a user id may be one: partition 3 is not user 3.
+        theirs = [content for _, content in producers_headers(letter[0])]
+        everything = [value, letter[0].key or b"", *theirs]
         return any(re.search(rb"(?<![\w-])" + word + rb"(?![\w-])", part) for part in everything)
     return isinstance(event, dict) and event.get("user_id") == user_id

@@ -8,7 +8,7 @@ Never   redrives a record twice: a dead letter is its record's (topic id, partit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -53,6 +53,13 @@ class Identity(NamedTuple):
             )
         return cls(parts[0], int(parts[1]), int(parts[2]))
 
+    @classmethod
+    def of(cls, headers: Mapping[str, bytes]) -> Identity:
+        """What the headers of a dead letter, or of a part of one, say. Raises KeyError or ValueError."""
+        return cls(
+            headers[TOPIC_ID_HEADER].decode(), int(headers[PARTITION_HEADER]), int(headers[OFFSET_HEADER])
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
@@ -66,6 +73,11 @@ class DeadLetter:
     value: bytes | None
     headers: tuple[tuple[str, bytes], ...]
     redriven: bool
+
+
+def producers_headers(record: Record) -> tuple[tuple[str, bytes], ...]:
+    """Those that the record had before it died."""
+    return tuple(pair for pair in record.headers if not pair[0].startswith(_OURS))
 
 
 def read_dead_letters(settings: KafkaSettings, topic: str) -> list[DeadLetter]:
@@ -87,9 +99,7 @@ def collect(records: Iterable[Record]) -> Iterator[DeadLetter]:
                 redriven.add(Identity.parse(mark.decode()))
             continue
         try:
-            identity = Identity(
-                headers[TOPIC_ID_HEADER].decode(), int(headers[PARTITION_HEADER]), int(headers[OFFSET_HEADER])
-            )
+            identity = Identity.of(headers)
             number, count = (int(figure) for figure in headers.get(PART_HEADER, b"1/1").split(b"/"))
         except (KeyError, ValueError):
             continue  # not one of ours
@@ -109,7 +119,7 @@ def collect(records: Iterable[Record]) -> Iterator[DeadLetter]:
                 died_at=headers.get(TIME_HEADER, b"").decode(),
                 key=record.key,
                 value=value,
-                headers=tuple(pair for pair in record.headers if not pair[0].startswith(_OURS)),
+                headers=producers_headers(record),
                 redriven=False,
             ),
         )

@@ -12,7 +12,7 @@ from adapters.kafka_log import read_to_end
 from app.local import TansuBroker
 from consumers.dead_letter_purge import purge_dead_letters
 from consumers.dead_letters import DeadLetters
-from consumers.redrive import read_dead_letters
+from consumers.redrive import read_dead_letters, redrive
 from schemas.errors import Halt
 from tests.consumers.test_redrive import bury, made_topic
 from tests.support.draining import quick_settings
@@ -64,6 +64,23 @@ def test_only_the_shoppers_own_go_and_a_second_time_finds_none(
     assert after == {offset: before[offset] for offset in others}
     assert all(item.key != b"u1" for item in read_to_end(settings, DeadLetters.topic_of(topic)))
     assert purge_dead_letters(settings, topic, "u1", namespace=namespace) == 0
+
+
+def test_a_user_whose_id_is_a_number_is_not_a_partition_an_offset_or_a_place_in_an_error(
+    settings: KafkaSettings, namespace: str
+) -> None:
+    topic = made_topic(settings, namespace)
+    bury(settings, (record(topic, 7, b"\xff broken"), "invalid JSON at line 1 column 0"))
+    (letter,) = read_dead_letters(settings, topic)
+    redrive(settings, topic, namespace=namespace, chosen=lambda _: True)
+    before = list(read_to_end(settings, DeadLetters.topic_of(topic)))
+    assert len(before) == 2, "the letter, and the mark that it was redriven"
+    for user in ("0", "1", "7"):
+        assert purge_dead_letters(settings, topic, user, namespace=namespace) == 0
+    assert list(read_to_end(settings, DeadLetters.topic_of(topic))) == before
+    (after,) = read_dead_letters(settings, topic)
+    assert after.redriven
+    assert after.identity == letter.identity
 
 
 def test_a_topic_without_any_of_theirs_is_not_written(settings: KafkaSettings, namespace: str) -> None:
