@@ -36,6 +36,7 @@ from adapters.redis_nodes import RedisNodes
 from app.settings import Settings
 from app.wiring import (
     embeddings_group,
+    known_erasures,
     open_behaviour,
     open_generations,
     open_publisher,
@@ -45,7 +46,7 @@ from app.wiring import (
 from consumers.archive import kept_rows
 from consumers.behaviour import MAX_AHEAD_SECONDS
 from consumers.dead_letter_purge import purge_dead_letters
-from consumers.erasures import Erasures, erasure_key
+from consumers.erasures import erasure_key
 from consumers.interest import shopper_of
 from consumers.reviews import ReviewsHandler
 from schemas.errors import Halt, Transient
@@ -205,8 +206,7 @@ def _archive(settings: Settings, deadline: float, pending: list[str]) -> int:
     folder = Path(settings.archive.folder)
     if not folder.is_dir():
         return 0
-    erasures = Erasures(key=settings.erasures.secret)
-    erasures.take(read_to_end(settings.kafka, settings.named_topics().erasures.name))
+    erasures = known_erasures(settings)
     archive = Archive(folder)
     while True:
         try:

@@ -23,16 +23,15 @@ import httpx
 from adapters.archive import Archive
 from adapters.index import open_index
 from adapters.index_port import release_of
-from adapters.kafka_log import TopicLog, read_to_end
+from adapters.kafka_log import TopicLog
 from adapters.redis_rollouts import TRAINER_LEASE
 from adapters.releases import ReleaseStore
 from app.discovery import find_stack
 from app.learning_inputs import BATCH, catalogue, labelled_pairs, neighbours_by_service, path_of
 from app.rollouts import request
 from app.settings import Settings
-from app.wiring import alias_of, open_board, open_store, patiently
+from app.wiring import alias_of, known_erasures, open_board, open_store, patiently
 from consumers.archive import DAY_MS, Archiver, Followed
-from consumers.erasures import Erasures
 from schemas.errors import Halt, Transient
 
 if TYPE_CHECKING:
@@ -104,9 +103,7 @@ def live_release(settings: Settings, data_dir: Path) -> str:
 
 def follow(settings: Settings) -> Followed:
     """Bring the archive up to the end of user.events. Raises Halt or Transient."""
-    topics = settings.named_topics()
-    erasures = Erasures(key=settings.erasures.secret)
-    erasures.take(patiently("kafka", lambda: list(read_to_end(settings.kafka, topics.erasures.name))))
+    topics, erasures = settings.named_topics(), known_erasures(settings)
     store = open_store(settings)
 
     def categories(product_ids: Sequence[str]) -> Mapping[str, str]:

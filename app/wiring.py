@@ -284,17 +284,23 @@ def open_readers(settings: Settings) -> ErasureReaders:
     return ErasureReaders(nodes=RedisNodes(connect(settings.redis)), namespace=settings.namespace)
 
 
-def read_erasures(settings: Settings, consumer: str) -> Erasures:
-    """Who asked to be forgotten up to now; it goes on reading, and says so under the name of its consumer."""
+def known_erasures(settings: Settings) -> Erasures:
+    """Who asked to be forgotten up to now."""
     erasures = Erasures(key=settings.erasures.secret)
     topic = settings.named_topics().erasures.name
     erasures.take(patiently("kafka", lambda: list(read_to_end(settings.kafka, topic))))
+    return erasures
+
+
+def read_erasures(settings: Settings, consumer: str) -> Erasures:
+    """`known_erasures`; it goes on reading, and says so under the name of its consumer."""
+    erasures = known_erasures(settings)
     # Nothing is in hand yet that could be older.
     erasures.acknowledge(erasures.reached)
     readers, reader = open_readers(settings), client_id(settings, consumer)
     patiently("redis", lambda: readers.report(reader, erasures.reached))
     # From the beginning once more: the topic is compacted and small, and nothing between the two is missed.
-    tail = Tail(settings.kafka.unhurried(), topic)
+    tail = Tail(settings.kafka.unhurried(), settings.named_topics().erasures.name)
 
     def release() -> None:
         tail.close()
