@@ -39,7 +39,7 @@ from adapters.index_port import PAYLOAD_INDEXES, SPARSE_SCAN_POINTS
 from schemas.errors import Halt, Transient
 from schemas.vectors import CollectionSpec
 
-#: At most that many points to replay after a kill: some ten seconds of a start, 100 MB of log.
+#: At most that many points to replay after a kill; a whole one takes about 5 kB of log.
 FLUSH_EVERY_POINTS = 32_768
 MAX_NAME_BYTES = 200
 #: `MatchValue(True)` of qdrant-edge-py 0.9 matches nothing (it arrives as an integer), so booleans are

@@ -41,7 +41,7 @@ from adapters.edge_words import (
     read_payload,
 )
 from adapters.index_port import point_id
-from adapters.index_words import as_read, checked_ids, checked_points, useful
+from adapters.index_words import as_read, checked_ids, checked_points, not_taken, useful
 from schemas.vectors import (
     Candidate,
     CollectionSpec,
@@ -128,8 +128,7 @@ class EdgeIndex:
             with translated("looking at tickets"):
                 by_id = {point_id(change.product_id): change.product_id for change in changes}
                 found = opened.shard.retrieve(list(by_id), with_payload=_TICKET_ONLY, with_vector=False)
-        taken = {by_id[str(one.id)] for one in found if (one.payload or {}).get("ticket") == ticket}
-        return set(by_id.values()) - taken
+        return not_taken(by_id, found, ticket)
 
     def _unchanged(self, change: PayloadChange, ticket: int) -> Filter:
         """The point as it was read. A test switches it off to see that the contract notices."""

@@ -19,7 +19,7 @@ from qdrant_client.http.exceptions import UnexpectedResponse
 
 from adapters.index import IndexSettings
 from adapters.index_port import PAYLOAD_INDEXES, SPARSE_SCAN_POINTS, point_id
-from adapters.index_words import as_read, checked_ids, checked_points, useful
+from adapters.index_words import as_read, checked_ids, checked_points, not_taken, useful
 from adapters.server_words import (
     check_spec,
     completed,
@@ -176,8 +176,7 @@ class ServerIndex:
             for result in client.batch_update_points(collection, operations, wait=True):
                 completed(result, "a change of payload")
             found = client.retrieve(collection, list(by_id), with_payload=["ticket"], with_vectors=False)
-        taken = {by_id[str(one.id)] for one in found if (one.payload or {}).get("ticket") == ticket}
-        return set(by_id.values()) - taken
+        return not_taken(by_id, found, ticket)
 
     def _unchanged(self, change: PayloadChange, ticket: int) -> models.Filter:
         """The point as it was read. A test switches it off to see that the contract notices."""

@@ -6,7 +6,8 @@ Never  knows an engine: a caller gets the same ValueError whichever index is beh
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from adapters.index_port import PAYLOAD_INDEXES
 from schemas.vectors import AnyOf, Between, Clause, Ids, PayloadChange, Point, SparseVector, Vector, Where
@@ -62,6 +63,15 @@ def as_read(change: PayloadChange, ticket: int) -> Where:
     seen = int(change.before["ticket"])
     # An empty range, where it is newer, holds for no point.
     return Where(must=(Ids((change.product_id,)), Between("ticket", low=seen, high=min(seen, ticket))))
+
+
+def not_taken(by_id: Mapping[str, str], found: Iterable[Any], ticket: int) -> set[str]:
+    """The products, by their points' ids, whose point carries another ticket or is not among `found`.
+
+    `found` are records of either engine, read with their ticket.
+    """
+    taken = {by_id[str(one.id)] for one in found if (one.payload or {}).get("ticket") == ticket}
+    return set(by_id.values()) - taken
 
 
 def useful(vector: Vector) -> bool:
