@@ -8,8 +8,6 @@ What it prints are measurements of this run: freshness comes from the times that
 
 from __future__ import annotations
 
-import logging
-import shutil
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -26,8 +24,8 @@ from rich.table import Table
 
 from adapters.kafka import KafkaSettings, Publisher
 from adapters.kafka_log import Tail
+from app.commands.demo_start import STACK_FOLDERS, begin
 from app.discovery import Addresses
-from app.observability import LogSettings, configure_logging
 from app.settings import Settings, load_settings
 from app.stack import running
 from producers.shop import Shop
@@ -47,14 +45,7 @@ def demo(
 ) -> None:
     """Start everything, publish a small shop, show neighbours, and what a change costs."""
     started = time.monotonic()
-    console = Console(highlight=False, soft_wrap=True)
-    if not console.is_terminal:
-        console.width = 110
-    quiet = LogSettings(level="ERROR")
-    configure_logging(quiet)
-    logging.getLogger("adapters.kafka").setLevel(logging.CRITICAL)
-    for name in ("broker", "redis", "index"):
-        shutil.rmtree(data_dir / name, ignore_errors=True)
+    console, quiet = begin(data_dir, STACK_FOLDERS)
     console.print(
         "[bold]1. The stack[/bold]: a Kafka-protocol broker, Redis and Qdrant's engine, on this machine"
     )

@@ -12,8 +12,6 @@ content alone, and each answer names its release.
 
 from __future__ import annotations
 
-import logging
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -28,9 +26,9 @@ from rich.table import Table
 from adapters.kafka import Publisher
 from adapters.kafka_log import Tail
 from app.commands.demo_queries import Load, Planted, question
+from app.commands.demo_start import STACK_FOLDERS, begin
 from app.commands.learn import verdict_lines
 from app.discovery import Addresses
-from app.observability import LogSettings, configure_logging
 from app.rollouts import request
 from app.settings import Settings, load_settings
 from app.stack import running
@@ -72,14 +70,7 @@ def demo_learn(
 ) -> None:
     """Publish a small shop and its shoppers, train on what they did, judge, fill, verify and swap."""
     started = time.monotonic()
-    console = Console(highlight=False, soft_wrap=True)
-    if not console.is_terminal:
-        console.width = 110
-    quiet = LogSettings(level="ERROR")
-    configure_logging(quiet)
-    logging.getLogger("adapters.kafka").setLevel(logging.CRITICAL)
-    for name in ("broker", "redis", "index", "releases", "archive", "training"):
-        shutil.rmtree(data_dir / name, ignore_errors=True)
+    console, quiet = begin(data_dir, (*STACK_FOLDERS, "releases", "archive", "training"))
     shop = Shop(
         seed,
         products=products,
