@@ -27,6 +27,7 @@ from app.local import LocalRedis, TansuBroker
 from app.rollouts import make_rollouts, rolling
 from app.settings import Settings
 from app.trainer_process import ScheduledTrainer
+from app.watching import watched
 from app.wiring import (
     LoadedReleases,
     alias_of,
@@ -189,6 +190,7 @@ def _start(
     state = live_state(settings)
     sink = open_sink(settings)
     opened.callback(sink.close)
+    looked_at = watched(settings)
     service = Service(
         create_app(
             index=index,
@@ -200,11 +202,13 @@ def _start(
             keyring=open_keyring(settings),
             sink=sink,
             topics=settings.named_topics(),
+            watched=looked_at,
             registry=registry_of([child.metrics for child in children]),
         ),
         host=settings.service.host,
         port=port,
         limits=settings.service,
+        ending=looked_at.close,
     )
     _start_thread(opened, failures, service.run, service.stop)
     for runner in runners:
@@ -239,6 +243,7 @@ def serve_alone(settings: Settings, *, port: int | None = None) -> None:
     watcher.start()
     state = live_state(settings)
     sink = open_sink(settings)
+    looked_at = watched(settings)
     service = Service(
         create_app(
             index=index,
@@ -250,10 +255,12 @@ def serve_alone(settings: Settings, *, port: int | None = None) -> None:
             keyring=open_keyring(settings),
             sink=sink,
             topics=settings.named_topics(),
+            watched=looked_at,
         ),
         host=settings.service.host,
         port=settings.service.port if port is None else port,
         limits=settings.service,
+        ending=looked_at.close,
     )
     log.info("service_listens address=%s", service.address)
     calm_collector()

@@ -26,6 +26,7 @@ from schemas.api import (
     SimilarRequest,
 )
 from schemas.api_bulk import BatchAnswer, BatchEntry, SimilarBatch
+from schemas.api_watch import RecentView
 from service import examples, problems
 from service.access import caller
 from service.catalogue import Catalogue
@@ -173,6 +174,15 @@ def shoppers(recommender: Recommender, workers: Workers, dependencies: Any) -> A
     ) -> Response:
         wanted = _permitted(request, query.wanted())
         return await workers.run(lambda timings: recommender.recommended(user_id, wanted, timings))
+
+    @router.get(
+        "/users/{user_id:path}/recent",
+        response_model=RecentView,
+        summary="The items that a shopper's recommendations start from",
+        responses={**problems_of(), **example(examples.RECENT)},
+    )
+    async def recent(user_id: UserId) -> Response:
+        return await workers.run(lambda timings: recommender.recent(user_id, timings))
 
     @router.get(
         "/trending",
