@@ -1,14 +1,17 @@
-"""Bodies of the routes that watch: changes as they arrive, the pipeline, releases, a shopper's recent items.
+"""Bodies of the routes that watch: changes as they arrive, the pipeline, releases, a shopper's recent items,
+and a neighbourhood as a map.
 
 Reads, writes: nothing.
 """
 
 from __future__ import annotations
 
-from pydantic import AwareDatetime
+from typing import Annotated
 
-from schemas.api import HitItem
-from schemas.events import Frozen, UserEventType
+from pydantic import AwareDatetime, ConfigDict, Field
+
+from schemas.api import MAX_LIMIT, HitItem, Strict
+from schemas.events import Frozen, Id, UserEventType
 from schemas.releases import Verdict
 from schemas.rollouts import RolloutState
 
@@ -121,3 +124,34 @@ class RecentView(Frozen):
     """GET /v1/users/{user_id}/recent, the newest first."""
 
     items: list[RecentItem]
+
+
+class MapRequest(Strict):
+    """POST /v1/map: items to place on a plane by what they mean."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        json_schema_extra={"examples": [{"item_ids": ["B00X", "B00Y"]}]},
+    )
+
+    item_ids: Annotated[list[Id], Field(min_length=1, max_length=MAX_LIMIT + 50)]
+    #: Of the collection of this release instead of the live one.
+    release_id: Id | None = None
+
+
+class Place(Frozen):
+    """Where an item lies, -1 to 1 on both axes."""
+
+    item_id: str
+    x: float
+    y: float
+
+
+class MapView(Frozen):
+    """Items without a content vector have no place. `shown` is how much of the variance the plane shows."""
+
+    places: list[Place]
+    shown: float
+    release_id: str
+    took_ms: float

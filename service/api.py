@@ -21,6 +21,7 @@ from service.catalogue import Catalogue
 from service.middleware import Admission, Bodies, Measured
 from service.openapi import describe
 from service.page import Page, explorer
+from service.presets import PRESETS
 from service.publish_routes import publishing
 from service.query import QueryEngine
 from service.recommend import Recommender
@@ -76,7 +77,11 @@ def create_app(
         redirect_slashes=False,
     )
     problems.install(app, retry_after_seconds=settings.retry_after_seconds)
-    page = Page(keys=bool(keyring), image_origins=settings.image_origins)
+    page = Page(
+        keys=bool(keyring),
+        weights={"": settings.weights, **{name: preset.weights for name, preset in PRESETS.items()}},
+        image_origins=settings.image_origins,
+    )
     if keyring:
         app.add_middleware(Access, keyring=keyring, page=page.paths)
     app.add_middleware(Admission, most=settings.concurrent)

@@ -176,3 +176,9 @@ RECENT: dict[str, Any] = {
         {"item_id": "B00Y", "type": "cart", "at": "2026-11-24T08:00:00Z", "bought": False, "item": _ITEM}
     ]
 }
+MAP: dict[str, Any] = {
+    "places": [{"item_id": "B00X", "x": -1.0, "y": 0.0}, {"item_id": "B00Y", "x": 1.0, "y": 0.0}],
+    "shown": 1.0,
+    "release_id": "all-minilm-l6-v2-1a2b3c",
+    "took_ms": 1.9,
+}

@@ -9,14 +9,17 @@ Never   lets the page load, run or send anything that this service has not serve
 from __future__ import annotations
 
 import gzip
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 
+import orjson
 import xxhash
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from schemas.api import DimensionName
 from service.workers import has
 
 FOLDER = Path(__file__).parent / "static"
@@ -27,8 +30,8 @@ _TYPES = {
     ".css": "text/css; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-#: In the page, where it says whether a key has to be asked for.
-_KEYS = b'data-keys="unknown"'
+#: In the page, where this service says what it is.
+_SAID = b'data-service="{}"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +54,20 @@ def policy(image_origins: Sequence[str] = ()) -> str:
 class Page:
     """The files, ready to be sent."""
 
-    def __init__(self, *, keys: bool, image_origins: Sequence[str] = (), folder: Path | None = None) -> None:
-        said = b'data-keys="needed"' if keys else b'data-keys="none"'
+    def __init__(
+        self,
+        *,
+        keys: bool,
+        weights: Mapping[str, Mapping[DimensionName, float]],
+        image_origins: Sequence[str] = (),
+        folder: Path = FOLDER,
+    ) -> None:
+        """`weights` by preset, "" for none: where the sliders stand."""
+        facts = {"keys": keys, "images": bool(image_origins), "weights": weights}
+        said = b'data-service="' + escape(orjson.dumps(facts).decode()).encode() + b'"'
         self._files = {
-            _address(path): _packed(path, path.read_bytes().replace(_KEYS, said))
-            for path in sorted((folder or FOLDER).iterdir())
+            _address(path): _packed(path, path.read_bytes().replace(_SAID, said))
+            for path in sorted(folder.iterdir())
             if path.suffix in _TYPES
         }
         self._headers = {

@@ -26,7 +26,7 @@ from schemas.api import (
     SimilarRequest,
 )
 from schemas.api_bulk import BatchAnswer, BatchEntry, SimilarBatch
-from schemas.api_watch import RecentView
+from schemas.api_watch import MapRequest, MapView, RecentView
 from service import examples, problems
 from service.access import caller
 from service.catalogue import Catalogue
@@ -43,6 +43,7 @@ from service.timing import Timings
 from service.workers import Workers
 
 SIMILAR_SUFFIX = "/similar"
+NAMING = "asking a release by name (release_id)"
 ItemId = Annotated[str, Path(min_length=1, max_length=256, examples=["B00X"])]
 UserId = Annotated[str, Path(min_length=1, max_length=256, examples=["u000123"])]
 Asked = TypeVar("Asked", bound=QueryOptions)
@@ -51,7 +52,7 @@ Asked = TypeVar("Asked", bound=QueryOptions)
 def _permitted(request: Request, wanted: Asked) -> Asked:
     """The request itself. Raises Forbidden: a candidate by name is for those who run the shop."""
     if wanted.release_id is not None:
-        caller(request).require(Scope.ADMIN, "asking a release by name (release_id)")
+        caller(request).require(Scope.ADMIN, NAMING)
     return wanted
 
 
@@ -145,6 +146,17 @@ def ranking(
     async def search(request: Request, body: SearchRequest) -> Response:
         _permitted(request, body)
         return await workers.run(answering(partial(engine.search, body)))
+
+    @router.post(
+        "/map",
+        response_model=MapView,
+        summary="Items on a plane, by what they mean",
+        responses={**problems_of(404, 408, 413), **example(examples.MAP)},
+    )
+    async def placed_items(request: Request, body: MapRequest) -> Response:
+        if body.release_id is not None:
+            caller(request).require(Scope.ADMIN, NAMING)
+        return await workers.run(lambda timings: catalogue.places(body, timings))
 
     @router.get(
         "/release",

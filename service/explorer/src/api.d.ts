@@ -109,6 +109,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/map": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Items on a plane, by what they mean */
+        post: operations["placed_items_v1_map_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/pipeline": {
         parameters: {
             query?: never;
@@ -719,6 +736,36 @@ export interface components {
             title: string;
         };
         /**
+         * MapRequest
+         * @description POST /v1/map: items to place on a plane by what they mean.
+         * @example {
+         *       "item_ids": [
+         *         "B00X",
+         *         "B00Y"
+         *       ]
+         *     }
+         */
+        MapRequest: {
+            /** Item Ids */
+            item_ids: string[];
+            /** Release Id */
+            release_id?: string | null;
+        };
+        /**
+         * MapView
+         * @description Items without a content vector have no place. `shown` is the share of the variance that the plane shows.
+         */
+        MapView: {
+            /** Places */
+            places: components["schemas"]["Place"][];
+            /** Release Id */
+            release_id: string;
+            /** Shown */
+            shown: number;
+            /** Took Ms */
+            took_ms: number;
+        };
+        /**
          * Page
          * @description An answer that goes on: `next_offset` asks for the hits after these; null: there are none.
          */
@@ -757,6 +804,18 @@ export interface components {
             notes: string[];
             /** Window Seconds */
             window_seconds: number;
+        };
+        /**
+         * Place
+         * @description Where an item lies, -1 to 1 on both axes.
+         */
+        Place: {
+            /** Item Id */
+            item_id: string;
+            /** X */
+            x: number;
+            /** Y */
+            y: number;
         };
         /**
          * PriceFilter
@@ -2162,6 +2221,212 @@ export interface operations {
                      *       "errors": [],
                      *       "status": 410,
                      *       "title": "Deleted item",
+                     *       "type": "about:blank"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong; `errors` names it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "limit: Input should be less than or equal to 200",
+                     *       "errors": [
+                     *         {
+                     *           "field": "limit",
+                     *           "message": "Input should be less than or equal to 200"
+                     *         }
+                     *       ],
+                     *       "status": 422,
+                     *       "title": "Invalid request",
+                     *       "type": "about:blank"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key is over its rate; see Retry-After */
+            429: {
+                headers: {
+                    /** @description Seconds to wait. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "key 'shop' is over its rate",
+                     *       "errors": [],
+                     *       "status": 429,
+                     *       "title": "Too many requests",
+                     *       "type": "about:blank"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A store, the broker or the encoder is missing and `errors` names it, or there is too much to do; see Retry-After */
+            503: {
+                headers: {
+                    /** @description Seconds to wait. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the vector index cannot answer now: it did not answer within 10 s",
+                     *       "errors": [
+                     *         {
+                     *           "message": "the vector index cannot answer now: it did not answer within 10 s",
+                     *           "store": "index"
+                     *         }
+                     *       ],
+                     *       "status": 503,
+                     *       "title": "Temporarily unavailable",
+                     *       "type": "about:blank"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    placed_items_v1_map_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["MapRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "places": [
+                     *         {
+                     *           "item_id": "B00X",
+                     *           "x": -1,
+                     *           "y": 0
+                     *         },
+                     *         {
+                     *           "item_id": "B00Y",
+                     *           "x": 1,
+                     *           "y": 0
+                     *         }
+                     *       ],
+                     *       "release_id": "all-minilm-l6-v2-1a2b3c",
+                     *       "shown": 1,
+                     *       "took_ms": 1.9
+                     *     }
+                     */
+                    "application/json": components["schemas"]["MapView"];
+                };
+            };
+            /** @description No key, or none that is known; see WWW-Authenticate */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "no such key",
+                     *       "errors": [],
+                     *       "status": 401,
+                     *       "title": "Unauthorized",
+                     *       "type": "about:blank"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key does not have the scope that `errors` names */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this route needs a key with the scope 'read'",
+                     *       "errors": [
+                     *         {
+                     *           "message": "this route needs a key with the scope 'read'",
+                     *           "scope": "read"
+                     *         }
+                     *       ],
+                     *       "status": 403,
+                     *       "title": "Forbidden",
+                     *       "type": "about:blank"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unknown item or release */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "no item 'B00X' in the catalogue",
+                     *       "errors": [],
+                     *       "status": 404,
+                     *       "title": "Unknown item",
+                     *       "type": "about:blank"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body did not arrive in time */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the body did not arrive within 30 seconds",
+                     *       "errors": [],
+                     *       "status": 408,
+                     *       "title": "Too slow",
+                     *       "type": "about:blank"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body, or an event in it, is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the body is larger than 2097152 bytes",
+                     *       "errors": [],
+                     *       "status": 413,
+                     *       "title": "Body too large",
                      *       "type": "about:blank"
                      *     }
                      */

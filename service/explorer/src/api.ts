@@ -16,6 +16,7 @@ export type ReleaseRecord = Schemas["ReleaseRecord"];
 export type PipelineView = Schemas["PipelineView"];
 export type RecentView = Schemas["RecentView"];
 export type Updates = Schemas["UpdatesView"];
+export type MapView = Schemas["MapView"];
 export type Update = Schemas["UpdateView"];
 export type Window = "1h" | "24h" | "7d" | "30d";
 
@@ -99,6 +100,7 @@ export const api = {
   recent: (user: string) => get<RecentView>(`/v1/users/${id(user)}/recent`),
   recommended: (user: string, limit: number) =>
     get<Answer>(`/v1/users/${id(user)}/recommendations?explain=true&limit=${limit}`),
+  map: (ids: string[]) => post<MapView>("/v1/map", { item_ids: ids }),
   release: () => get<ReleaseView>("/v1/release"),
   releases: () => get<ReleasesView>("/v1/releases"),
   pipeline: () => get<PipelineView>("/v1/pipeline"),

@@ -7,6 +7,7 @@ import { ShellContext, type Shell } from "./hooks";
 import { words, type Language } from "./i18n";
 import { KeyDialog } from "./keydialog";
 import { Pipeline } from "./pipeline";
+import { service } from "./service";
 import { Shopper } from "./shopper";
 import { parse, query, START, VIEWS, type State } from "./state";
 import { follow, type Standing } from "./stream";
@@ -58,7 +59,7 @@ export function App() {
 
   const askKey = useCallback((failure?: Failure) => setAsking((old) => old ?? { failure: failure ?? null }), []);
   useEffect(() => {
-    if (document.documentElement.dataset["keys"] === "needed" && !hasKey()) askKey();
+    if (service.keys && !hasKey()) askKey();
   }, []);
 
   const failed = useCallback((failure: Failure) => {
@@ -69,7 +70,7 @@ export function App() {
 
   // Changes arrive one by one or by hundreds; what is on screen is asked again a few times a second at most.
   const waiting = useRef<number | null>(null);
-  const mute = document.documentElement.dataset["keys"] === "needed" && !hasKey();
+  const mute = service.keys && !hasKey();
   useEffect(() => {
     if (mute) return;
     return follow(
@@ -140,7 +141,7 @@ export function App() {
           <button class="plain" onClick={() => setTheme(theme === "dark" ? "light" : "dark")}>
             {t(theme === "dark" ? "theme_light" : "theme_dark")}
           </button>
-          {document.documentElement.dataset["keys"] === "needed" && (
+          {service.keys && (
             <button class="plain" onClick={() => askKey()}>{t("key")}</button>
           )}
         </div>

@@ -3,6 +3,7 @@ import { memo } from "preact/compat";
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { Hit } from "./api";
 import { useShell, useWidth } from "./hooks";
+import { Icon } from "./icons";
 import { CARD_HEIGHT, grid, moves, place, visible, type Move, type Place } from "./layout";
 import { Facts, ShareBar } from "./parts";
 import { Picture } from "./picture";
@@ -207,11 +208,11 @@ const Card = memo(function Card(props: CardProps) {
         )}
         <span class="tools">
           <button tabIndex={tab} class="tool" aria-pressed={pin > 0} title={t("pin")}
-            aria-label={`${t("pin")}: ${hit.item.title}`} onClick={() => actions.pin(id, pin > 0 ? 0 : 1)}>＋</button>
+            aria-label={`${t("pin")}: ${hit.item.title}`} onClick={() => actions.pin(id, pin > 0 ? 0 : 1)}><Icon name="plus" /></button>
           <button tabIndex={tab} class="tool" aria-pressed={pin < 0} title={t("unpin_less")}
-            aria-label={`${t("unpin_less")}: ${hit.item.title}`} onClick={() => actions.pin(id, pin < 0 ? 0 : -0.5)}>－</button>
+            aria-label={`${t("unpin_less")}: ${hit.item.title}`} onClick={() => actions.pin(id, pin < 0 ? 0 : -0.5)}><Icon name="minus" /></button>
           <button tabIndex={tab} class="tool" title={t("open")}
-            aria-label={`${t("open")}: ${hit.item.title}`} onClick={() => actions.open(id)}>➜</button>
+            aria-label={`${t("open")}: ${hit.item.title}`} onClick={() => actions.open(id)}><Icon name="go" /></button>
         </span>
       </div>
     </li>

@@ -4,8 +4,10 @@ import { api, type Answer, type Hit } from "./api";
 import { Beside } from "./beside";
 import { Cards, type CardActions } from "./cards";
 import { useAsked, useShell } from "./hooks";
+import { Icon } from "./icons";
 import { Live } from "./live";
 import { Failed, Notice, Skeletons, Tabs } from "./parts";
+import { Neighbourhood2d } from "./map";
 import { Picture } from "./picture";
 import { FilterBlock, Presets, Seeds, Sliders } from "./rail";
 import { asks, pinned, request } from "./state";
@@ -34,7 +36,7 @@ function Neighbourhood() {
   const actions = useActions();
   const main = state.seeds.find((seed) => seed.weight > 0);
   const title = main ? known.get(main.id)?.title ?? main.id : state.text;
-  const panels = [["why", t("why")], ["live", t("live")]] as const;
+  const panels = [["why", t("why")], ["live", t("live")], ["map", t("map")]] as const;
 
   useEffect(() => {
     document.title = `${title} · ${t("title")}`;
@@ -67,12 +69,14 @@ function Neighbourhood() {
         )}
         {found.data && found.data.items.length > 0 && <p class="quiet keyhelp">{t("keys_help")}</p>}
       </section>
-      <aside class="panel" aria-label={state.panel === "live" ? t("live") : t("why_title")}>
-        <Tabs label={t("why")} tabs={panels} chosen={state.panel === "map" ? "live" : state.panel} panel="panelbody"
+      <aside class="panel" aria-label={t(state.panel === "why" ? "why_title" : state.panel)}>
+        <Tabs label={t("why")} tabs={panels} chosen={state.panel} panel="panelbody"
           choose={(panel) => go({ panel })} />
         <div id="panelbody" role="tabpanel" aria-labelledby={`panelbody-${state.panel}`}>
           {state.panel === "why" ? (
             <Why hit={chosen} id={state.why} close={() => go({ why: "", panel: "live" })} />
+          ) : state.panel === "map" ? (
+            <Neighbourhood2d hits={hits} chosen={state.why} choose={(id) => go({ why: id })} />
           ) : (
             <Live onScreen={onScreen} open={actions.open} />
           )}
@@ -107,7 +111,7 @@ function Rail({ children }: { children: preact.ComponentChildren }) {
   return (
     <div class="rail">
       <button class="fold" aria-expanded={open} aria-controls="folded" onClick={() => setOpen(!open)}>
-        {t("weights")} · {t("preset")} · {t("filters")} <span aria-hidden="true">{open ? "▴" : "▾"}</span>
+        {t("weights")} · {t("preset")} · {t("filters")} <Icon name="fold" />
       </button>
       <div id="folded" hidden={!open}>{children}</div>
     </div>
@@ -192,9 +196,9 @@ function Start() {
 }
 
 async function startingPoints(): Promise<{ hits: Hit[]; trending: boolean }> {
-  const trending = await api.trending("7d", 12);
+  const trending = await api.trending("7d", 18);
   if (trending.items.length) return { hits: trending.items, trending: true };
-  const some = await api.search("new", 12);
+  const some = await api.search("new", 18);
   return { hits: some.items, trending: false };
 }
 

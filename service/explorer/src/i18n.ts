@@ -46,7 +46,7 @@ const EN = {
   reviews_hint: "what buyers say",
   behaviour_hint: "the same people looked and bought",
   absent: "not known for this item",
-  updated: "updated {ago}",
+  just_now: "just now",
   preset: "Preset",
   preset_none: "Default",
   substitutes: "Substitutes",
@@ -83,6 +83,7 @@ const EN = {
   stock_no: "sold out",
   rank: "rank {n}",
   score: "score {n}",
+  of_one: "of 1, the weighted mean of:",
   rose: "up {n}",
   fell: "down {n}",
   fresh_in: "new",
@@ -119,13 +120,15 @@ const EN = {
   not_listening: "Changes cannot be followed: {detail}",
   nothing_yet: "Nothing has changed since this page was opened.",
   publish_one: "Publish a product, a price or a review, and it shows here, and in the neighbours, without a reload.",
-  encoder_calls: "{n} encoder calls",
+  context: "Price, stock",
+  encoder_calls: "encoder calls: {n}",
   no_encoder: "no encoder call",
   deleted: "left the catalogue",
   passed_over: "{n} more changes came too fast to list",
   in_ms: "searchable in {ms}",
   affects: "on screen",
   map_text: "Near on this map is alike in what these neighbours mean (content). The seed is the ring.",
+  map_shown: "The plane shows {n} of how they differ.",
   map_none: "The map needs at least three items with content.",
   map_loading: "Placing items",
   compare: "Compare with",
@@ -165,7 +168,7 @@ const EN = {
   fr_text: "with new text",
   fr_other: "price, stock, shoppers",
   changes: "Changes",
-  since_open: "{n} changes, {calls} encoder calls, over {time}",
+  since_open: "Changes: {n}, encoder calls: {calls}, within {time}",
   lag: "Lag",
   consumers: "Consumers",
   consumer: "Consumer",
@@ -264,7 +267,7 @@ const ZH: Record<Word, string> = {
   reviews_hint: "买家怎么说",
   behaviour_hint: "同样的人浏览和购买",
   absent: "此商品尚无",
-  updated: "{ago}更新",
+  just_now: "刚刚",
   preset: "预设",
   preset_none: "默认",
   substitutes: "替代品",
@@ -301,6 +304,7 @@ const ZH: Record<Word, string> = {
   stock_no: "售罄",
   rank: "第 {n} 位",
   score: "得分 {n}",
+  of_one: "满分 1，为下列各项的加权平均：",
   rose: "上升 {n}",
   fell: "下降 {n}",
   fresh_in: "新",
@@ -337,6 +341,7 @@ const ZH: Record<Word, string> = {
   not_listening: "无法跟踪变化：{detail}",
   nothing_yet: "打开本页后尚无变化。",
   publish_one: "发布商品、价格或评论，无需刷新即可在此处和相似商品中看到。",
+  context: "价格、库存",
   encoder_calls: "编码器调用 {n} 次",
   no_encoder: "未调用编码器",
   deleted: "已下架",
@@ -344,6 +349,7 @@ const ZH: Record<Word, string> = {
   in_ms: "{ms}后可检索",
   affects: "在屏幕上",
   map_text: "图上相近即内容含义相近。圆环是种子。",
+  map_shown: "此平面展示了其差异的 {n}。",
   map_none: "地图至少需要三个有内容的商品。",
   map_loading: "正在布局",
   compare: "对比",
@@ -436,6 +442,11 @@ const ZH: Record<Word, string> = {
 export type Language = "en" | "zh";
 const WORDS: Record<Language, Record<Word, string>> = { en: EN, zh: ZH };
 
+/** Every sentence in both languages. */
+export function sentences(): Record<Word, [string, string]> {
+  return Object.fromEntries(Object.keys(EN).map((word) => [word, [EN[word as Word], ZH[word as Word]]])) as never;
+}
+
 export interface Words {
   language: Language;
   (word: Word, values?: Record<string, string | number>): string;
@@ -469,6 +480,7 @@ export function words(language: Language): Words {
     ago(at: string, now: number): string {
       const seconds = Math.round((Date.parse(at) - now) / 1000);
       const size = Math.abs(seconds);
+      if (size < 5) return said("just_now");
       if (size < 60) return relative.format(Math.min(0, seconds), "second");
       if (size < 3600) return relative.format(Math.round(seconds / 60), "minute");
       if (size < 86400) return relative.format(Math.round(seconds / 3600), "hour");
@@ -480,6 +492,10 @@ export function words(language: Language): Words {
         ? `${Math.round(milliseconds)} ms`
         : milliseconds < 120_000
           ? `${(milliseconds / 1000).toLocaleString(locale, { maximumFractionDigits: 1 })} s`
-          : `${Math.round(milliseconds / 60_000).toLocaleString(locale)} min`,
+          : milliseconds < 7_200_000
+            ? `${Math.round(milliseconds / 60_000)} min`
+            : milliseconds < 172_800_000
+              ? `${Math.round(milliseconds / 3_600_000)} h`
+              : `${Math.round(milliseconds / 86_400_000)} d`,
   });
 }

@@ -25,7 +25,7 @@ export function Live({ onScreen, open }: { onScreen: ReadonlySet<string>; open: 
               <div class="cost">
                 {update.deleted && <span class="badge gone">{t("deleted")}</span>}
                 {update.dimensions.map((name) => (
-                  <span key={name} class={`badge ${name}`}>{isDimension(name) ? t(name) : name}</span>
+                  <span key={name} class={`badge ${name}`}>{isKnown(name) ? t(name) : name}</span>
                 ))}
                 <span class={`badge ${update.encoder_calls ? "calls" : "free"}`}>
                   {update.encoder_calls ? t("encoder_calls", { n: update.encoder_calls }) : t("no_encoder")}
@@ -44,6 +44,6 @@ export function Live({ onScreen, open }: { onScreen: ReadonlySet<string>; open: 
   );
 }
 
-function isDimension(name: string): name is Dimension {
-  return (DIMENSIONS as readonly string[]).includes(name);
+function isKnown(name: string): name is Dimension | "context" {
+  return name === "context" || (DIMENSIONS as readonly string[]).includes(name);
 }

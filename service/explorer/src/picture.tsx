@@ -1,8 +1,14 @@
 /** A picture of an item: its own where the page may load it, else one drawn from its category and name. */
 import { useState } from "preact/hooks";
 import type { HitItem } from "./api";
+import { service } from "./service";
 
 type Pictured = Pick<HitItem, "item_id" | "title" | "category" | "image_url">;
+
+/** The colour of a shelf, in degrees. */
+export function hueOf(item: Pick<Pictured, "item_id"> & { category?: string[] | undefined }): number {
+  return hash((item.category ?? []).join("/") || item.item_id) % 360;
+}
 
 function hash(text: string): number {
   let value = 2166136261;
@@ -24,7 +30,7 @@ export function Picture({ item, size = 56 }: { item: Pictured; size?: number }) 
 /** The policy of this page says where pictures may come from; asking elsewhere would only be an error. */
 function allowed(url: string): boolean {
   try {
-    return new URL(url, location.href).origin === location.origin || document.documentElement.dataset["images"] === "on";
+    return new URL(url, location.href).origin === location.origin || service.images;
   } catch {
     return false;
   }
@@ -34,7 +40,7 @@ function allowed(url: string): boolean {
 function Drawn({ item, size }: { item: Pictured; size: number }) {
   const shelf = hash((item.category ?? []).join("/") || item.item_id);
   const own = hash(item.title || item.item_id);
-  const hue = shelf % 360;
+  const hue = hueOf(item);
   const motif = (shelf >>> 9) % 4;
   const turn = own % 360;
   const shift = 8 + ((own >>> 9) % 12);

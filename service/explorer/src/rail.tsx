@@ -2,6 +2,7 @@
 import { useMemo } from "preact/hooks";
 import type { Hit, ItemView } from "./api";
 import { useNow, useShell } from "./hooks";
+import { Icon } from "./icons";
 import { Dot, Facts } from "./parts";
 import { Picture } from "./picture";
 import {
@@ -20,7 +21,7 @@ export function Seeds() {
             <div class="seedhead">
               <span class="quote" aria-hidden="true">“</span>
               <b>{state.text}</b>
-              <button class="tool" aria-label={t("remove", { title: state.text })} onClick={() => go({ text: "" }, true)}>✕</button>
+              <button class="tool" aria-label={t("remove", { title: state.text })} onClick={() => go({ text: "" }, true)}><Icon name="close" /></button>
             </div>
           </li>
         )}
@@ -37,7 +38,7 @@ export function Seeds() {
                 </div>
                 {(state.seeds.length > 1 || state.text) && (
                   <button class="tool" aria-label={t("remove", { title })}
-                    onClick={() => go({ seeds: pinned(state.seeds, seed.id, 0) }, true)}>✕</button>
+                    onClick={() => go({ seeds: pinned(state.seeds, seed.id, 0) }, true)}><Icon name="close" /></button>
                 )}
               </div>
               {state.seeds.length > 1 && (
@@ -73,7 +74,7 @@ function Ages({ item, now }: { item: ItemView; now: number }) {
             <Dot name={name} />
             {t(name)}
             <small>
-              {age ? t("updated", { ago: t.ago(age.updated_at, now) }) : t("absent")}
+              {age ? t.ago(age.updated_at, now) : t("absent")}
               {age && <code title={age.fingerprint}>{age.fingerprint.slice(0, 6)}</code>}
             </small>
           </li>

@@ -1,5 +1,6 @@
 /** What is shown, as a link says it. Pure: everything here is a function of the address. */
 import type { Filter, SimilarRequest } from "./api";
+import { service } from "./service";
 
 export const DIMENSIONS = ["content", "lexical", "reviews", "behaviour"] as const;
 export type Dimension = (typeof DIMENSIONS)[number];
@@ -10,14 +11,7 @@ export const VIEWS = ["explore", "shopper", "trending", "pipeline"] as const;
 export type View = (typeof VIEWS)[number];
 export const LIMITS = [12, 24, 48, 100, 200] as const;
 
-/** The defaults of the service; what a preset weighs stands beside it (service/presets.py). */
-export const DEFAULT_WEIGHTS: Weights = { content: 1, lexical: 1.5, reviews: 0.5, behaviour: 1 };
-export const PRESET_WEIGHTS: Record<Preset, Weights> = {
-  substitutes: { content: 1, lexical: 1, reviews: 0.5, behaviour: 0.5 },
-  complements: { content: 0.2, lexical: 0, reviews: 0, behaviour: 2 },
-  discovery: { content: 0.5, lexical: 0, reviews: 1, behaviour: 1 },
-  same_product: { content: 1, lexical: 1.5, reviews: 0, behaviour: 0 },
-};
+const NOTHING: Weights = { content: 0, lexical: 0, reviews: 0, behaviour: 0 };
 
 export interface Seed {
   id: string;
@@ -120,7 +114,7 @@ export function parse(query: string): State {
 
 function weightsOf(text: string | null): Weights | null {
   if (!text) return null;
-  const weights: Weights = { content: 0, lexical: 0, reviews: 0, behaviour: 0 };
+  const weights: Weights = { ...NOTHING };
   for (const part of text.split(",")) {
     const [name, value] = part.split(":");
     const dimension = oneOf(DIMENSIONS, name ?? null);
@@ -160,7 +154,7 @@ export function query(state: State): string {
 
 /** The weights that a query of this state counts with, before evidence. */
 export function weighing(state: State): Weights {
-  return state.weights ?? (state.preset ? PRESET_WEIGHTS[state.preset] : DEFAULT_WEIGHTS);
+  return state.weights ?? { ...NOTHING, ...service.weights[state.preset ?? ""] };
 }
 
 /** Whether there is anything to be similar to. */

@@ -1,6 +1,7 @@
 /** Why one neighbour is one: its dimensions, what it shares with the seed, which rules moved it. */
 import { api, type Hit } from "./api";
 import { useAsked, useNow, useShell } from "./hooks";
+import { Icon } from "./icons";
 import { Dot, Facts, Notice } from "./parts";
 import { Picture } from "./picture";
 import { DIMENSIONS, type Dimension, type Preset } from "./state";
@@ -30,10 +31,10 @@ export function Why({ hit, id, close }: { hit: Hit | null; id: string; close: ()
           <h2>{hit.item.title}</h2>
           <Facts item={hit.item} />
         </div>
-        <button class="tool close" aria-label={t("close")} onClick={close}>✕</button>
+        <button class="tool close" aria-label={t("close")} onClick={close}><Icon name="close" /></button>
       </header>
       <p class="total">
-        <b>{hit.score.toFixed(3)}</b> <span>{t("score", { n: "" })}</span>
+        <b>{hit.score.toFixed(3)}</b> <span>{t("of_one")}</span>
       </p>
       <table class="dims">
         <thead>
