@@ -21,8 +21,8 @@ from schemas.events import ProductUpserted
 from tests.support import browser as support
 from tests.support.browser import Watch
 
-PRODUCTS = 120
-SHOPPERS = 60
+PRODUCTS = 80
+SHOPPERS = 40
 LAPTOP: ViewportSize = {"width": 1440, "height": 900}
 PHONE: ViewportSize = {"width": 390, "height": 844}
 

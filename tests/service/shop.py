@@ -38,6 +38,7 @@ from service.query import QueryEngine
 from service.releases import LoadedRelease, ReleaseNotLoaded
 from service.settings import ServiceSettings
 from service.sink import EventSink
+from service.watching import Watched
 from tests.support.fake_encoder import FakeEncoder
 
 NOW = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
@@ -247,6 +248,7 @@ class Shop:
         behaviour: BehaviourReader | None = None,
         keyring: Keyring | None = None,
         sink: EventSink | None = None,
+        watched: Watched | None = None,
     ) -> FastAPI:
         """The HTTP application over this shop, or with one of its collaborators replaced."""
         return create_app(
@@ -257,4 +259,5 @@ class Shop:
             behaviour=behaviour,
             keyring=keyring,
             sink=sink,
+            watched=watched,
         )

@@ -753,7 +753,7 @@ export interface components {
         };
         /**
          * MapView
-         * @description Items without a content vector have no place. `shown` is the share of the variance that the plane shows.
+         * @description Items without a content vector have no place. `shown` is how much of the variance the plane shows.
          */
         MapView: {
             /** Places */

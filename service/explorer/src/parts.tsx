@@ -17,7 +17,7 @@ export function Notice({ title, children, tone = "calm", action }: {
         <circle class="b" cx="40" cy="18" r="9" />
         <circle class="c" cx="47" cy="31" r="4" />
       </svg>
-      <h3>{title}</h3>
+      <h2>{title}</h2>
       {children}
       {action}
     </div>

@@ -110,7 +110,9 @@ function Row({ name, hit, at, now }: { name: Dimension; hit: Hit; at: string | u
       <td>
         {found ? (
           <span class="meter">
-            <i class={name} style={{ width: `${Math.max(0, Math.min(1, found.score)) * 100}%` }} />
+            <span aria-hidden="true">
+              <i class={name} style={{ width: `${Math.max(0, Math.min(1, found.score)) * 100}%` }} />
+            </span>
             <b>{found.score.toFixed(2)}</b>
           </span>
         ) : (
