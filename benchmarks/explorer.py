@@ -6,7 +6,7 @@ Writes  an embedded stack in a folder that goes away
 A slider is moved by its own event, and the time is taken in the page: from the event to the first frame in
 which the first eight are others or in another order. A change is timed from the moment it is handed to the
 producer until the page, asked nothing, shows the new price. Long tasks are those that the browser itself
-reports (longer than 50 ms) while a list of 200 neighbours is scrolled through and re-weighted. The page is not
+reports (longer than 50 ms) while a list of 200 neighbours is scrolled through and re-weighted. Nothing is
 throttled; browser, stack and producer share the machine.
 """
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
 
 from adapters.index_port import LIVE_ALIAS
 from schemas.api_watch import DeadLetterView, ReleaseRecord
@@ -55,6 +55,7 @@ def messages(data: bytes) -> list[dict[str, Any]]:
 def test_a_change_is_sent_with_the_title_of_its_item(shop: Shop) -> None:
     topic = Topic()
     app = shop.app(watched=Watched(feed=feed_of(topic)))
+    timed = seconds_observed()
     with serving(app) as address, connected(address) as client:
         client.sendall(request_head("GET", "/v1/updates"))
         head = read_until(client, b": listening")
@@ -66,6 +67,13 @@ def test_a_change_is_sent_with_the_title_of_its_item(shop: Shop) -> None:
     assert (first["item_id"], first["encoder_calls"], first["freshness_ms"]) == ("s1", 1, 40.0)
     assert first["title"]
     assert (second["item_id"], second["title"]) == ("gone", None)
+    # How long somebody listened is no time that an answer took.
+    assert seconds_observed() == timed
+
+
+def seconds_observed() -> float:
+    value = REGISTRY.get_sample_value("simstream_http_seconds_count", {"route": "/v1/updates"})
+    return value or 0.0
 
 
 def test_what_comes_too_fast_is_counted(shop: Shop) -> None:

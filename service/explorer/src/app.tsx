@@ -36,7 +36,7 @@ export function App() {
     setState((old) => {
       const next = { ...old, ...change };
       const address = location.pathname + query(next);
-      if (remember) history.pushState(null, "", address);
+      if (remember) now(address);
       else later(address);
       return next;
     });
@@ -166,6 +166,11 @@ export function App() {
 
 /** A slider moves many times a second, and browsers refuse an address that changes as often. */
 let timer: ReturnType<typeof setTimeout> | undefined;
+function now(address: string): void {
+  clearTimeout(timer);
+  history.pushState(null, "", address);
+}
+
 function later(address: string): void {
   clearTimeout(timer);
   timer = setTimeout(() => history.replaceState(null, "", address), 150);

@@ -18,7 +18,14 @@ export function Beside({ live, release, actions, pins }: {
   const { t, state, pulse } = useShell();
   const body = useMemo(() => request(state, release), [state, release]);
   const other = useAsked(JSON.stringify(body), () => api.similar(body), pulse);
-  if (other.failure && !other.data) return <Failed failure={other.failure} again={other.again} />;
+  if (other.failure && !other.data) {
+    return (
+      <>
+        {other.failure.status === 403 && <p class="note" role="note">{t("beside_scope")}</p>}
+        <Failed failure={other.failure} again={other.again} />
+      </>
+    );
+  }
   if (!other.data) return <Skeletons count={6} />;
   const ours = live.items.map((hit) => hit.item_id);
   const theirs = other.data.items.map((hit) => hit.item_id);

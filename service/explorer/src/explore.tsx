@@ -35,7 +35,9 @@ function Neighbourhood() {
   );
   const actions = useActions();
   const main = state.seeds.find((seed) => seed.weight > 0);
-  const title = main ? known.get(main.id)?.title ?? main.id : state.text;
+  const first = main ? known.get(main.id)?.title ?? main.id : state.text;
+  const others = state.seeds.length + (state.text ? 1 : 0) - 1;
+  const title = others > 0 ? `${first} ${t("and_more", { n: others })}` : first;
   const panels = [["why", t("why")], ["live", t("live")], ["map", t("map")]] as const;
 
   useEffect(() => {
