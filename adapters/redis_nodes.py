@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import redis
 from redis.cluster import RedisCluster
 
+from adapters.metrics import REDIS_SECONDS
 from adapters.redis_client import Client, translated
 from schemas.errors import Transient
 
@@ -30,9 +31,9 @@ class RedisNodes:
 
     @contextmanager
     def calling(self, what: str) -> Iterator[None]:
-        """`translated`; slots that moved and nodes that have gone are looked up anew for the next call."""
+        """`translated`, and timed; slots that moved and nodes that have gone are looked up for the next."""
         try:
-            with translated(what):
+            with translated(what), REDIS_SECONDS.labels(call=what).time():
                 yield
         except Transient:
             if isinstance(self._client, RedisCluster):
@@ -72,6 +73,16 @@ class RedisNodes:
         """Names this incarnation of all nodes; a new one may have lost its last seconds."""
         with self.calling("asking for its run id"):
             return " ".join(sorted(str(node.info("server")["run_id"]) for node in self.primaries()))
+
+    def memory(self) -> dict[str, tuple[int, int]]:
+        """Bytes in use, and bytes allowed (maxmemory, else what the machine has), by node."""
+        found = {}
+        with self.calling("asking for its memory"):
+            for node in self.primaries():
+                info, place = node.info("memory"), node.connection_pool.connection_kwargs
+                name = f"{place.get('host', 'localhost')}:{place.get('port', '')}"
+                found[name] = int(info["used_memory"]), int(info["maxmemory"] or info["total_system_memory"])
+        return found
 
     def rewrite_logs(self, *, timeout_seconds: float) -> bool:
         """Have each node write its append-only file anew, from what it holds; False if none keeps one.
