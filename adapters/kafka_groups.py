@@ -107,6 +107,26 @@ class GroupOffsets:
         return sum(max(0, end - (commits[part] or 0)) for part, end in ends.items())
 
 
+def group_members(settings: KafkaSettings, groups: Sequence[str]) -> dict[str, int]:
+    """How many members each group has; a group that does not exist has none. Raises Transient."""
+    if not groups:
+        return {}
+    admin = AdminClient(settings.client_config("simstream-group-admin"))
+    found = {}
+    for group, future in admin.describe_consumer_groups(
+        list(groups), request_timeout=_TIMEOUT_SECONDS
+    ).items():
+        try:
+            found[group] = len(future.result(_TIMEOUT_SECONDS + 1.0).members)
+        except TimeoutError as error:
+            raise Transient(f"group {group} was not described: the broker does not answer") from error
+        except KafkaException as error:
+            if error.args[0].code() not in _NO_GROUP:
+                raise Transient(f"group {group} was not described: {error.args[0].str()}") from error
+            found[group] = 0
+    return found
+
+
 def remove_group(settings: KafkaSettings, group: str) -> bool:
     """Remove a group with its commits; False while it has members. Raises Transient.
 

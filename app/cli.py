@@ -16,6 +16,7 @@ from adapters.child import GIL_SWITCH_SECONDS
 from app.commands import (
     demo,
     demo_learn,
+    doctor,
     evaluate,
     forget,
     keys,
@@ -44,6 +45,7 @@ for module in (
     run,
     demo,
     demo_learn,
+    doctor,
     publish,
     shop,
     query,

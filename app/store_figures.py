@@ -45,9 +45,9 @@ class StoreFigures:
 
     def look(self) -> None:
         """Read everything once. Raises Transient, Halt."""
-        for node, (used, allowed) in self._nodes.memory().items():
-            REDIS_MEMORY_BYTES.labels(node=node).set(used)
-            REDIS_MAX_MEMORY_BYTES.labels(node=node).set(allowed)
+        for node in self._nodes.vitals():
+            REDIS_MEMORY_BYTES.labels(node=node.name).set(node.used_bytes)
+            REDIS_MAX_MEMORY_BYTES.labels(node=node.name).set(node.allowed_bytes)
         live = self._index.resolve(self._alias)
         points = None if live is None else self._index.count(live)
         releases = self._board.all()

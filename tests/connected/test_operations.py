@@ -1,7 +1,7 @@
-"""A real Prometheus reads a running embedded stack: alerts fire by their causes, and clear without them.
+"""What an operator sees of a running stack: alerts fire by their causes and clear; the exporter; the doctor.
 
-The rules are those that are shipped, at a pace of seconds (tests/support/prometheus.py). The stack is a
-process of its own, as `simstream up --embedded` starts it, with a tiny model.
+A real Prometheus reads it, with the shipped rules at a pace of seconds (tests/support/prometheus.py).
+The stack is a process of its own, as `simstream up --embedded` starts it, with a tiny model.
 """
 
 from __future__ import annotations
@@ -14,16 +14,19 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 import redis
 from prometheus_client.parser import text_string_to_metric_families
+from typer.testing import CliRunner
 
 from adapters.index_port import release_of
 from adapters.kafka import Publisher
 from adapters.redis_rollouts import RolloutBoard
 from adapters.releases import ReleaseSettings, ReleaseStore
+from app.cli import app
 from benchmarks.stack import RunningStack, embedded_stack
 from consumers.release_requests import ask_for
 from schemas.events import ItemChanged, ProductUpserted, UserEvent
@@ -245,3 +248,36 @@ def test_rules_and_dashboards_name_what_the_exporter_shows(stack: RunningStack, 
     used = {name for expression in asked for name in names_in(expression)}
     assert len(used) > 30
     assert "simstream_no_such_metric" not in exported
+
+
+# --- the doctor --------------------------------------------------------------------------------------
+
+
+def doctor(stack: RunningStack, *words: str, **environment: str) -> tuple[int, dict[str, Any]]:
+    """`simstream doctor` about that stack: its exit code, and what it found."""
+    arguments = ["doctor", "--json", "--data-dir", str(stack.folder), *words]
+    done = CliRunner().invoke(app, arguments, env=environment)
+    return done.exit_code, json.loads(done.stdout)
+
+
+def test_the_doctor_finds_nothing_in_a_stack_that_is_well(stack: RunningStack) -> None:
+    code, report = doctor(stack)
+    assert report["findings"] == []
+    assert code == 0
+    assert len(report["checked"]) == 9
+
+
+def test_the_doctor_finds_what_was_planted_in_a_running_stack_and_makes_topics_when_told(
+    stack: RunningStack,
+) -> None:
+    with redis.Redis.from_url(stack.redis) as client:
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        try:
+            code, report = doctor(stack, SIMSTREAM_TOPICS__UPDATED="somewhere.else")
+        finally:
+            client.config_set("maxmemory-policy", "noeviction")
+    assert code == 1
+    found = {(one["check"], one["finding"].partition(":")[0]) for one in report["findings"]}
+    assert found == {("topics", "does not exist"), ("redis", "maxmemory-policy is allkeys-lru")}
+    code, report = doctor(stack, "--repair", SIMSTREAM_TOPICS__UPDATED="somewhere.else")
+    assert (code, report["created"]) == (0, ["somewhere.else"])
