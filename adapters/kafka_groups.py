@@ -7,7 +7,7 @@ Never   joins a group
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -90,16 +90,21 @@ class GroupOffsets:
         missing = [part for part, offset in standing.items() if offset is None]
         if missing:
             ends = self.ends()
-            asked = [TopicPartition(part.topic, part.number, ends[part]) for part in missing]
-            with _calling(f"committing ends for {self._group}"):
-                for answer in self._consumer.commit(offsets=asked, asynchronous=False) or []:
-                    if answer.error is not None:
-                        raise Transient(f"{answer.topic}[{answer.partition}]: {answer.error.str()}")
+            self.commit({part: ends[part] for part in missing})
             standing = self.commits()
         lost = [part for part, offset in standing.items() if offset is None]
         if lost:
             raise Transient(f"the broker took {len(lost)} commits of {self._group} and does not show them")
         return {part: offset for part, offset in standing.items() if offset is not None}
+
+    def commit(self, offsets: Mapping[Partition, int]) -> None:
+        """Commit these. The group must have no member. Raises Transient."""
+        asked = [TopicPartition(part.topic, part.number, offset) for part, offset in offsets.items()]
+        with _calling(f"committing for {self._group}"):
+            answers = self._consumer.commit(offsets=asked, asynchronous=False) or []
+        for answer in answers:
+            if answer.error is not None:
+                raise Transient(f"{answer.topic}[{answer.partition}]: {answer.error.str()}")
 
     def lag(self) -> int:
         """Records that the group has not committed, over all partitions; without a commit, all of them."""

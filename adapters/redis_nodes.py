@@ -141,7 +141,7 @@ def _vitals(node: redis.Redis, *, clustered: bool) -> Vitals:
         fsync = node.config_get("appendfsync").get("appendfsync")
     except redis.ResponseError:
         fsync = None  # renamed, or not allowed to this user
-    cluster = node.execute_command("CLUSTER", "INFO") if clustered else None
+    cluster = node.execute_command("CLUSTER", "INFO") if clustered else None  # type: ignore[no-untyped-call]
     return Vitals(
         name=f"{place.get('host', 'localhost')}:{place.get('port', '')}",
         version=str(info["redis_version"]),

@@ -14,6 +14,7 @@ import typer
 
 from adapters.child import GIL_SWITCH_SECONDS
 from app.commands import (
+    backup,
     demo,
     demo_learn,
     doctor,
@@ -57,6 +58,7 @@ for module in (
     forget,
     releases,
     rebuild,
+    backup,
     schemas,
 ):
     module.register(app)

@@ -95,7 +95,9 @@ def groups(settings: Settings, *, tells_members: bool) -> Iterator[Finding]:
     changed = (topics.changed.name, topics.changed_bulk.name)
     read = {"products": (topics.products.name,), "reviews": (topics.reviews.name,)}
     read["behaviour"] = (topics.events.name,)
-    wanted = {state_group(settings, one, generation): (one, read[one]) for one in STATE_CONSUMERS}
+    wanted: dict[str, tuple[str, tuple[str, ...]]] = {
+        state_group(settings, one, generation): (one, read[one]) for one in STATE_CONSUMERS
+    }
     for collection in _written(settings):
         wanted[embeddings_group(settings, collection)] = ("embeddings", changed)
     members = group_members(settings.kafka, list(wanted))
