@@ -14,12 +14,15 @@ import typer
 
 from adapters.child import GIL_SWITCH_SECONDS
 from app.commands import (
+    backup,
     demo,
     demo_learn,
+    doctor,
     evaluate,
     forget,
     keys,
     learn,
+    metrics,
     operate,
     publish,
     query,
@@ -43,16 +46,19 @@ for module in (
     run,
     demo,
     demo_learn,
+    doctor,
     publish,
     shop,
     query,
     evaluate,
     keys,
     learn,
+    metrics,
     operate,
     forget,
     releases,
     rebuild,
+    backup,
     schemas,
 ):
     module.register(app)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -24,8 +24,10 @@ from app.backfill_process import GRAPH_FROM_POINTS
 from app.consumer_process import ConsumersProcess, registry_of
 from app.discovery import Addresses, announce
 from app.local import LocalRedis, TansuBroker
+from app.observability import export_metrics
 from app.rollouts import make_rollouts, rolling
 from app.settings import Settings
+from app.store_figures import looking
 from app.trainer_process import ScheduledTrainer
 from app.wiring import (
     LoadedReleases,
@@ -129,18 +131,26 @@ def running(
     with ExitStack() as opened:
         if embedded:
             settings = opened.enter_context(embedded_servers(settings, data_dir, say))
-        addresses, failures = _start(opened, settings, port=port, embedded=embedded, say=say)
+        trainer = ScheduledTrainer(settings, data_dir)
+        addresses, failures = _start(
+            opened, settings, port=port, embedded=embedded, say=say, more_metrics=(trainer.metrics,)
+        )
         opened.callback(announce(addresses, data_dir).unlink, missing_ok=True)
         if settings.schedule.enabled:
             # Last, for it asks the service what is live; and its end is no failure of the stack.
-            trainer = ScheduledTrainer(settings, data_dir)
             _start_thread(opened, failures, trainer.run, trainer.stop)
         calm_collector()
         yield addresses, settings, failures
 
 
 def _start(
-    opened: ExitStack, settings: Settings, *, port: int, embedded: bool, say: Say
+    opened: ExitStack,
+    settings: Settings,
+    *,
+    port: int,
+    embedded: bool,
+    say: Say,
+    more_metrics: Sequence[Callable[[], str]],
 ) -> tuple[Addresses, Failures]:
     """Open, wire and start everything; `opened` closes it in reverse."""
     patiently("kafka", lambda: make_topics(settings))
@@ -186,6 +196,9 @@ def _start(
     _start_thread(opened, failures, instance.run, instance.stop)
     rollouts = make_rollouts(settings, store=store, publisher=publisher, index=index, writes=writers.writes)
     opened.enter_context(rolling(rollouts))
+    opened.enter_context(looking(settings, index=index))
+    registry = registry_of([*(child.metrics for child in children), *more_metrics])
+    export_metrics(settings.metrics, process="stack", registry=registry)
     state = live_state(settings)
     sink = open_sink(settings)
     opened.callback(sink.close)
@@ -200,7 +213,7 @@ def _start(
             keyring=open_keyring(settings),
             sink=sink,
             topics=settings.named_topics(),
-            registry=registry_of([child.metrics for child in children]),
+            registry=registry,
         ),
         host=settings.service.host,
         port=port,

@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adapters.child import parent_connection, start_child
+from adapters.process_memory import unwatch_memory, watch_memory
 from model.effort import count_effort
 from model.settings import ModelSettings, UnusableModel
 from schemas.errors import Transient
@@ -55,6 +56,7 @@ class EncoderProcess:
         self._waiting: dict[int, Future[bytes]] = {}
         self._numbers = count()
         self._ended = False
+        watch_memory("encoder", process.pid)
         self._reader = threading.Thread(target=self._read, name="encoder-process", daemon=True)
         self._reader.start()
 
@@ -137,6 +139,7 @@ class EncoderProcess:
             self._process.kill()
             self._process.wait()
         self._reader.join(STOP_SECONDS)
+        unwatch_memory("encoder", self._process.pid)
         self._connection.close()
 
     def _read(self) -> None:
@@ -173,8 +176,8 @@ def _heard(kind: str, content: Sequence[Any]) -> None:
     if kind == "effort":
         count_effort(*content)
     elif kind == "log":
-        name, level, message = content
-        logging.getLogger(name).log(level, "%s", message)
+        name, level, message, arguments = content
+        logging.getLogger(name).log(level, message, *arguments)
     else:
         raise RuntimeError(f"the encoder's process said {kind!r}: parent and child are of different versions")
 
@@ -199,7 +202,14 @@ class _Telling(logging.Handler):
         self._tell = tell
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._tell("log", record.name, record.levelno, record.getMessage())
+        # Event and fields apart, as they were given; what cannot travel, as text.
+        message, given = record.msg, record.args or ()
+        if not isinstance(message, str) or not isinstance(given, tuple):
+            message, given = record.getMessage(), ()
+        arguments = tuple(
+            one if one is None or isinstance(one, str | int | float) else str(one) for one in given
+        )
+        self._tell("log", record.name, record.levelno, message, arguments)
 
 
 def serve(connection: Connection) -> None:

@@ -16,6 +16,7 @@ from app.observability import configure_logging, export_metrics
 from app.rollouts import make_rollouts, rolling
 from app.settings import load_settings
 from app.stack import running, serve_alone
+from app.store_figures import looking
 from app.wiring import (
     make_topics,
     open_live,
@@ -67,7 +68,7 @@ def consume(
     """Run one consumer, for one process or pod."""
     settings = load_settings()
     configure_logging(settings.log)
-    export_metrics(settings.metrics)
+    export_metrics(settings.metrics, process=consumer.value)
     calm_collector()
     patiently("kafka", lambda: make_topics(settings))
     store = open_store(settings)
@@ -91,6 +92,7 @@ def consume(
             accept_poison=accept_poison,
         )
         run, stop = writers.run, writers.stop
+        opened.enter_context(looking(settings, index=index))
         opened.enter_context(
             rolling(
                 make_rollouts(settings, store=store, publisher=publisher, index=index, writes=writers.writes)
@@ -108,6 +110,7 @@ def serve(
     """Run the query API alone."""
     settings = load_settings()
     configure_logging(settings.log)
+    export_metrics(settings.metrics, process="service")
     serve_alone(settings, port=port)
 
 
