@@ -70,3 +70,11 @@ HTTP_REQUESTS_TOTAL = Counter(
     "simstream_http_requests_total", "Answers of the API, by route and status.", ["route", "status"]
 )
 HTTP_SECONDS = Histogram("simstream_http_seconds", "Time to answer, by route.", ["route"], buckets=_SECONDS)
+RULES_VERSIONS_TOTAL = Counter(
+    "simstream_rules_versions_total",
+    "Versions of the rules file read, by result: taken, refused.",
+    ["result"],
+)
+RULES_REFUSED = Gauge(
+    "simstream_rules_refused", "1 while the rules file as it is now is wrong and an older version is served."
+)

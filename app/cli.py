@@ -25,6 +25,7 @@ from app.commands import (
     query,
     rebuild,
     releases,
+    rules,
     run,
     schemas,
     shop,
@@ -53,6 +54,7 @@ for module in (
     forget,
     releases,
     rebuild,
+    rules,
     schemas,
 ):
     module.register(app)

@@ -43,6 +43,7 @@ from model.settings import ModelSettings
 from schemas.events import Frozen
 from schemas.topics import Topics
 from service.keys import ApiSettings
+from service.rulebook import RuleSettings
 from service.settings import ServiceSettings
 
 PREFIX = "SIMSTREAM_"
@@ -89,6 +90,7 @@ class Settings(Frozen):
     model: ModelSettings = ModelSettings()
     service: ServiceSettings = ServiceSettings()
     api: ApiSettings = ApiSettings()
+    rules: RuleSettings = RuleSettings()
     loop: RunnerSettings = RunnerSettings()
     embeddings: EmbeddingsSettings = EmbeddingsSettings()
     reviews: ReviewsSettings = ReviewsSettings()

@@ -43,6 +43,7 @@ from app.wiring import (
 from app.written_collections import Instance, WrittenCollections
 from service.access import Keyring
 from service.api import create_app
+from service.rulebook import RuleBook
 from service.server import Service
 
 log = logging.getLogger(__name__)
@@ -143,6 +144,7 @@ def _start(
     opened: ExitStack, settings: Settings, *, port: int, embedded: bool, say: Say
 ) -> tuple[Addresses, Failures]:
     """Open, wire and start everything; `opened` closes it in reverse."""
+    rules = RuleBook(settings.rules)
     patiently("kafka", lambda: make_topics(settings))
     store = open_store(settings)
     patiently("redis", store.ping)
@@ -189,6 +191,7 @@ def _start(
     state = live_state(settings)
     sink = open_sink(settings)
     opened.callback(sink.close)
+    _start_thread(opened, failures, rules.run, rules.stop)
     service = Service(
         create_app(
             index=index,
@@ -200,6 +203,7 @@ def _start(
             keyring=open_keyring(settings),
             sink=sink,
             topics=settings.named_topics(),
+            rules=rules,
             registry=registry_of([child.metrics for child in children]),
         ),
         host=settings.service.host,
@@ -230,6 +234,7 @@ def serve_alone(settings: Settings, *, port: int | None = None) -> None:
     """Only the service, in this thread, until it is told to stop; its encoder is loaded beside it."""
     from adapters.index import open_index
 
+    rules = RuleBook(settings.rules)
     index = open_index(settings.qdrant)
     releases = LoadedReleases(settings)
     failures = Failures()
@@ -237,6 +242,7 @@ def serve_alone(settings: Settings, *, port: int | None = None) -> None:
     instance = Instance(settings, index=index, releases=releases, alone=True)
     watcher = threading.Thread(target=failures.watch, args=(instance.run,), daemon=True)
     watcher.start()
+    threading.Thread(target=rules.run, daemon=True).start()
     state = live_state(settings)
     sink = open_sink(settings)
     service = Service(
@@ -250,6 +256,7 @@ def serve_alone(settings: Settings, *, port: int | None = None) -> None:
             keyring=open_keyring(settings),
             sink=sink,
             topics=settings.named_topics(),
+            rules=rules,
         ),
         host=settings.service.host,
         port=settings.service.port if port is None else port,
@@ -261,6 +268,7 @@ def serve_alone(settings: Settings, *, port: int | None = None) -> None:
         service.run()
     finally:
         sink.close()
+        rules.stop()
         instance.stop()
         watcher.join(30.0)
         releases.close()

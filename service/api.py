@@ -24,6 +24,7 @@ from service.publish_routes import publishing
 from service.query import QueryEngine
 from service.recommend import Recommender
 from service.releases import Releases
+from service.rulebook import RuleBook, RuleSettings
 from service.settings import ServiceSettings
 from service.sink import EventSink
 from service.standing import Standing
@@ -45,6 +46,7 @@ def create_app(
     keyring: Keyring | None = None,
     sink: EventSink | None = None,
     topics: Topics | None = None,
+    rules: RuleBook | None = None,
 ) -> FastAPI:
     """The application. Everything it needs is handed in open; it closes nothing.
 
@@ -60,8 +62,15 @@ def create_app(
         behaviour=behaviour,
         rating_prior=settings.rating_prior,
     )
-    engine = QueryEngine(catalogue=catalogue, settings=settings)
-    recommender = Recommender(catalogue=catalogue, engine=engine, behaviour=behaviour, settings=settings)
+    book = rules if rules is not None else RuleBook(RuleSettings())
+    engine = QueryEngine(catalogue=catalogue, settings=settings, rules=lambda: book.rules)
+    recommender = Recommender(
+        catalogue=catalogue,
+        engine=engine,
+        behaviour=behaviour,
+        settings=settings,
+        rules=lambda: book.rules,
+    )
     workers = Workers(settings.threads, answer_seconds=settings.answer_seconds)
 
     app = FastAPI(
@@ -86,7 +95,7 @@ def create_app(
             workers,
             settings,
             registry,
-            broker_away=lambda: sink.away if sink is not None else None,
+            notes=lambda: {"broker": sink.away if sink is not None else None, "rules": book.refused},
             dependencies=locked,
         )
     )

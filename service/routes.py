@@ -7,7 +7,7 @@ Never   blocks the event loop: every call to a store runs in a worker thread
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Annotated, Any, TypeVar
 
@@ -192,10 +192,10 @@ def operations(
     settings: ServiceSettings,
     registry: CollectorRegistry,
     *,
-    broker_away: Callable[[], str | None],
+    notes: Callable[[], Mapping[str, str | None]],
     dependencies: Any,
 ) -> APIRouter:
-    """Health and metrics."""
+    """Health and metrics. `notes` says, by what it is about, what else readiness should mention."""
     router = APIRouter(tags=["operations"])
 
     @router.get("/health/live", summary="The process answers")
@@ -213,8 +213,8 @@ def operations(
     async def ready() -> Response:
         missing = await workers.check(catalogue.missing)
         degraded = await workers.check(catalogue.degraded)
-        if (reason := broker_away()) is not None:
-            degraded = [*degraded, {"store": "broker", "message": reason}]
+        noted = [{"store": name, "message": said} for name, said in notes().items() if said is not None]
+        degraded = [*degraded, *noted]
         if not missing:
             body = {"status": "degraded" if degraded else "ready", "missing": degraded}
             return Response(orjson.dumps(body), media_type="application/json")
