@@ -43,6 +43,7 @@ from model.settings import ModelSettings
 from schemas.events import Frozen
 from schemas.topics import Topics
 from service.keys import ApiSettings
+from service.prices import PriceSettings
 from service.rulebook import RuleSettings
 from service.settings import ServiceSettings
 
@@ -91,6 +92,7 @@ class Settings(Frozen):
     service: ServiceSettings = ServiceSettings()
     api: ApiSettings = ApiSettings()
     rules: RuleSettings = RuleSettings()
+    prices: PriceSettings = PriceSettings()
     loop: RunnerSettings = RunnerSettings()
     embeddings: EmbeddingsSettings = EmbeddingsSettings()
     reviews: ReviewsSettings = ReviewsSettings()

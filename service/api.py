@@ -20,6 +20,7 @@ from service.access import Access, Keyring
 from service.catalogue import Catalogue
 from service.middleware import Admission, Bodies, Measured
 from service.openapi import describe
+from service.prices import Prices, PriceSettings
 from service.publish_routes import publishing
 from service.query import QueryEngine
 from service.recommend import Recommender
@@ -47,6 +48,7 @@ def create_app(
     sink: EventSink | None = None,
     topics: Topics | None = None,
     rules: RuleBook | None = None,
+    prices: PriceSettings | None = None,
 ) -> FastAPI:
     """The application. Everything it needs is handed in open; it closes nothing.
 
@@ -86,7 +88,9 @@ def create_app(
     app.add_middleware(Bodies, max_bytes=settings.max_body_bytes, read_seconds=settings.body_seconds)
     app.add_middleware(Measured)
     locked = [Security(_BEARER)] if keyring else []
-    app.include_router(routes.ranking(engine, catalogue, workers, Standing(lambda: store.ping()), locked))
+    judge = Prices(catalogue=catalogue, service=settings, settings=prices)
+    standing = Standing(lambda: store.ping())
+    app.include_router(routes.ranking(engine, catalogue, workers, standing, judge, locked))
     app.include_router(routes.shoppers(recommender, workers, locked))
     app.include_router(publishing(sink, topics or Topics.named(), locked))
     app.include_router(

@@ -26,6 +26,7 @@ from schemas.api import (
     SimilarRequest,
 )
 from schemas.api_bulk import BatchAnswer, BatchEntry, SimilarBatch
+from schemas.insights import PriceView
 from service import examples, problems
 from service.access import caller
 from service.catalogue import Catalogue
@@ -33,6 +34,7 @@ from service.errors import Refused, Unavailable
 from service.keys import Scope
 from service.openapi import example, problems_of
 from service.parameters import RecommendationForm, ShortForm, TrendingForm
+from service.prices import Prices
 from service.query import QueryEngine
 from service.recommend import Recommender
 from service.settings import ServiceSettings
@@ -42,6 +44,7 @@ from service.timing import Timings
 from service.workers import Workers
 
 SIMILAR_SUFFIX = "/similar"
+PRICE_SUFFIX = "/price"
 ItemId = Annotated[str, Path(min_length=1, max_length=256, examples=["B00X"])]
 UserId = Annotated[str, Path(min_length=1, max_length=256, examples=["u000123"])]
 Asked = TypeVar("Asked", bound=QueryOptions)
@@ -55,7 +58,12 @@ def _permitted(request: Request, wanted: Asked) -> Asked:
 
 
 def ranking(
-    engine: QueryEngine, catalogue: Catalogue, workers: Workers, standing: Standing, dependencies: Any
+    engine: QueryEngine,
+    catalogue: Catalogue,
+    workers: Workers,
+    standing: Standing,
+    prices: Prices,
+    dependencies: Any,
 ) -> APIRouter:
     """Items and their neighbours."""
     router = APIRouter(prefix="/v1", route_class=StrictJsonRoute, tags=["items"], dependencies=dependencies)
@@ -87,6 +95,19 @@ def ranking(
             )
         wanted = _permitted(request, query.request(item_id))
         return await workers.run_tagged(request, answering(partial(engine.similar, wanted)))
+
+    @router.get(
+        "/items/{item_id:path}/price",
+        response_model=PriceView,
+        summary="Where an item's price stands among comparable ones",
+        responses={**problems_of(404, 409, 410), **example(examples.PRICE, tagged=True)},
+    )
+    async def price(request: Request, item_id: ItemId) -> Response:
+        if not request.scope.get("raw_path", b"").endswith(PRICE_SUFFIX.encode()):
+            return await workers.run_tagged(
+                request, lambda timings: catalogue.item(item_id + PRICE_SUFFIX, timings)
+            )
+        return await workers.run_tagged(request, lambda timings: prices.price(item_id, timings))
 
     @router.get(
         "/items/{item_id:path}",

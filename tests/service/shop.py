@@ -34,6 +34,7 @@ from schemas.vectors import (
 from service.access import Keyring
 from service.api import create_app
 from service.catalogue import Catalogue, Target
+from service.prices import PriceSettings
 from service.query import QueryEngine
 from service.releases import LoadedRelease, ReleaseNotLoaded
 from service.rulebook import RuleBook
@@ -253,6 +254,7 @@ class Shop:
         keyring: Keyring | None = None,
         sink: EventSink | None = None,
         rules: RuleBook | None = None,
+        prices: PriceSettings | None = None,
     ) -> FastAPI:
         """The HTTP application over this shop, or with one of its collaborators replaced."""
         return create_app(
@@ -264,4 +266,5 @@ class Shop:
             keyring=keyring,
             sink=sink,
             rules=rules,
+            prices=prices,
         )
