@@ -78,3 +78,8 @@ RULES_VERSIONS_TOTAL = Counter(
 RULES_REFUSED = Gauge(
     "simstream_rules_refused", "1 while the rules file as it is now is wrong and an older version is served."
 )
+PRICE_INSIGHTS_TOTAL = Counter(
+    "simstream_price_insights_total",
+    "Prices announced on insights.prices, by what they became: outlier, usual.",
+    ["became"],
+)

@@ -23,6 +23,7 @@ from adapters.index_port import release_of
 from app.backfill_process import GRAPH_FROM_POINTS
 from app.consumer_process import ConsumersProcess, registry_of
 from app.discovery import Addresses, announce
+from app.insights import insights_runner
 from app.local import LocalRedis, TansuBroker
 from app.rollouts import make_rollouts, rolling
 from app.settings import Settings
@@ -212,6 +213,9 @@ def _start(
         limits=settings.service,
     )
     _start_thread(opened, failures, service.run, service.stop)
+    if settings.insights.prices:
+        insights = insights_runner(settings, publisher=publisher, index=index)
+        _start_thread(opened, failures, insights.run, insights.stop)
     for runner in runners:
         while not runner.assigned.wait(0.1):
             failures.check()

@@ -8,15 +8,18 @@ Never   compares two currencies; is moved by the shop's rules: a boost makes not
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from pydantic import Field
 
 from schemas.api import Filter, Hit, QueryOptions, Seed
-from schemas.events import Frozen
+from schemas.errors import Transient
+from schemas.events import Frozen, PriceInsight
 from schemas.insights import Comparable, PriceView
 from schemas.vectors import Point
 from service.catalogue import Catalogue, Target
+from service.errors import DeletedItem, NotSearchableYet, Unavailable, UnknownItem
 from service.price_bands import Offer, Standing, pack_of, standing
 from service.query import QueryEngine
 from service.settings import ServiceSettings
@@ -103,6 +106,35 @@ class Prices:
                 }
             ),
             timings,
+        )
+
+    def judged(self, product_id: str, *, now: datetime) -> PriceInsight | None:
+        """The same as an event; None while the index does not show the item's newest state.
+
+        What is gone is no outlier. Raises Transient when a store is away.
+        """
+        timings = Timings()
+        try:
+            shown = self._catalogue.shows(product_id, timings)
+            if shown is False:
+                return None
+            if shown is None:
+                return PriceInsight(product_id=product_id, outlier=False, evidence="gone", found_at=now)
+            view = self.price(product_id, timings)
+        except (UnknownItem, DeletedItem, NotSearchableYet):
+            return None  # it went just now: the next look says so
+        except Unavailable as error:
+            raise Transient(error.detail) from error
+        return PriceInsight(
+            product_id=product_id,
+            outlier=view.outlier,
+            price=view.price,
+            currency=view.currency,
+            score=view.score,
+            ratio=view.ratio,
+            median=view.band.median if view.band is not None else None,
+            evidence=view.evidence,
+            found_at=now,
         )
 
     def out_of_line(self, found: Standing[str]) -> bool:

@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from schemas.errors import Transient
 from schemas.insights import PriceView
-from service.prices import PriceSettings
+from service.catalogue import Catalogue
+from service.prices import Prices, PriceSettings
 from service.rulebook import RuleBook, RuleSettings
-from tests.service.shop import Shop, product
-from tests.service.test_api import problem
+from service.settings import ServiceSettings
+from tests.service.shop import NOW, Shop, product
+from tests.service.test_api import AwayIndex, problem
 
 LAMPS = 12
 
@@ -122,3 +125,34 @@ def test_unknown_and_deleted_items_are_named(lamps: Shop) -> None:
     with TestClient(lamps.app()) as client:
         problem(client.get("/v1/items/nobody/price"), 404)
         problem(client.get("/v1/items/lamp30/price"), 410)
+
+
+def test_a_judgement_waits_for_the_index_and_takes_what_is_gone_for_no_outlier(lamps: Shop) -> None:
+    catalogue = Catalogue(index=lamps.index, store=lamps.store, releases=lamps.releases)
+    prices = Prices(catalogue=catalogue, service=ServiceSettings())
+    dear = prices.judged("lamp20", now=NOW)
+    assert dear is not None
+    assert (dear.outlier, dear.price, dear.found_at) == (True, "160", NOW)
+    assert dear.ratio == pytest.approx(3.9, abs=0.2)
+    usual = prices.judged("lamp5", now=NOW)
+    assert usual is not None
+    assert not usual.outlier
+    # State that the index does not show yet, by revision or at all.
+    for waiting in (lamp(20, "41", revision=8), lamp(40, "41")):
+        lamps.write_state([waiting])
+        assert prices.judged(waiting.product_id, now=NOW) is None
+    lamps.upsert([lamps.point(lamp(20, "41", revision=8))])
+    cheaper = prices.judged("lamp20", now=NOW)
+    assert cheaper is not None
+    assert (cheaper.outlier, cheaper.price) == (False, "41")
+    gone = prices.judged("nobody", now=NOW)
+    assert gone is not None
+    assert (gone.outlier, gone.evidence) == (False, "gone")
+
+
+def test_a_judgement_without_the_index_is_for_later(lamps: Shop, tmp_path: Path) -> None:
+    away = AwayIndex(tmp_path / "away")
+    catalogue = Catalogue(index=away, store=lamps.store, releases=lamps.releases)
+    with pytest.raises(Transient):
+        Prices(catalogue=catalogue, service=ServiceSettings()).judged("lamp20", now=NOW)
+    away.close()
