@@ -4,9 +4,9 @@ Reads   a model's folder, in the child
 Writes  the same metrics as an encoder in this process: the child tells what it has done
 Never   outlives its parent, nor hides that it has ended
 
-A forward pass needs the interpreter's lock a hundred times, and consumers and requests hold it most of the
-time, so in one process each waits for the other. Here the child has torch and its lock to itself, and the
-parent does not even import torch. Messages are tuples over one socket pair; texts go there, bytes of float32
+A forward pass needs the interpreter's lock, in torch a hundred times, and consumers and requests hold it most
+of the time, so in one process each waits for the other. Here the child has its lock to itself, and the parent
+does not even import what computes. Messages are tuples over one socket pair; texts go there, bytes of float32
 come back.
 """
 
@@ -17,6 +17,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -58,13 +59,19 @@ class EncoderProcess:
         self._reader.start()
 
     @classmethod
-    def load(cls, folder: Path, config: EncoderConfig, settings: ModelSettings) -> EncoderProcess:
-        """Start the child and let it load the model in `folder`; as `TextEncoder.load`, and its errors."""
+    def load(
+        cls, folder: Path, config: EncoderConfig, settings: ModelSettings, *, nice: int = 0
+    ) -> EncoderProcess:
+        """Start the child and let it load the model in `folder`; as `TextEncoder.load`, and its errors.
+
+        `nice` lowers the child's priority for good, by so much at most, for work that nobody waits for.
+        """
         ours, theirs = socket.socketpair()
         process = start_child(__name__, theirs)
         connection = Connection(ours.detach())
         try:
-            connection.send((str(folder), config, settings, logging.getLogger().getEffectiveLevel()))
+            level = logging.getLogger().getEffectiveLevel()
+            connection.send((str(folder), config, settings, level, nice))
             while True:
                 kind, *content = connection.recv()
                 if kind == "ready":
@@ -203,10 +210,12 @@ def serve(connection: Connection) -> None:
         with telling:
             connection.send(message)
 
-    folder, config, settings, level = connection.recv()
+    folder, config, settings, level, nice = connection.recv()
+    if nice and sys.platform != "win32":
+        os.nice(nice - os.nice(0))
     logging.basicConfig(level=level, handlers=[_Telling(tell)])
     try:
-        # Here and not above: the parent imports this module and does without torch.
+        # Here and not above: the parent imports this module and does without what computes.
         from model.encoder import TextEncoder
 
         encoder = TextEncoder.load(
