@@ -322,3 +322,23 @@ for _result in ("done", "failed"):
     TRAINING_RUNS_TOTAL.labels(result=_result)
 for _decision in ("train", "wait"):
     TRAINING_DECISIONS_TOTAL.labels(decision=_decision)
+
+# --- what shops make of similarity -------------------------------------------------------------------
+
+RULES_VERSIONS_TOTAL = _counter(
+    "Uses",
+    "simstream_rules_versions_total",
+    "Versions of the rules file read, by result: taken, refused.",
+    "result",
+)
+RULES_REFUSED = _gauge(
+    "Uses",
+    "simstream_rules_refused",
+    "1 while the rules file as it is now is wrong and an older version is served.",
+)
+PRICE_INSIGHTS_TOTAL = _counter(
+    "Uses",
+    "simstream_price_insights_total",
+    "Prices announced on insights.prices, by what they became: outlier, usual.",
+    "became",
+)

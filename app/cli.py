@@ -28,6 +28,7 @@ from app.commands import (
     query,
     rebuild,
     releases,
+    rules,
     run,
     schemas,
     shop,
@@ -59,6 +60,7 @@ for module in (
     releases,
     rebuild,
     backup,
+    rules,
     schemas,
 ):
     module.register(app)

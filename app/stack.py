@@ -23,6 +23,7 @@ from adapters.index_port import release_of
 from app.backfill_process import GRAPH_FROM_POINTS
 from app.consumer_process import ConsumersProcess, registry_of
 from app.discovery import Addresses, announce
+from app.insights import insights_runner
 from app.local import LocalRedis, TansuBroker
 from app.observability import export_metrics
 from app.rollouts import make_rollouts, rolling
@@ -45,6 +46,7 @@ from app.wiring import (
 from app.written_collections import Instance, WrittenCollections
 from service.access import Keyring
 from service.api import create_app
+from service.rulebook import RuleBook
 from service.server import Service
 
 log = logging.getLogger(__name__)
@@ -153,6 +155,7 @@ def _start(
     more_metrics: Sequence[Callable[[], str]],
 ) -> tuple[Addresses, Failures]:
     """Open, wire and start everything; `opened` closes it in reverse."""
+    rules = RuleBook(settings.rules)
     patiently("kafka", lambda: make_topics(settings))
     store = open_store(settings)
     patiently("redis", store.ping)
@@ -202,6 +205,7 @@ def _start(
     state = live_state(settings)
     sink = open_sink(settings)
     opened.callback(sink.close)
+    _start_thread(opened, failures, rules.run, rules.stop)
     service = Service(
         create_app(
             index=index,
@@ -213,6 +217,8 @@ def _start(
             keyring=open_keyring(settings),
             sink=sink,
             topics=settings.named_topics(),
+            rules=rules,
+            prices=settings.prices,
             registry=registry,
         ),
         host=settings.service.host,
@@ -220,6 +226,9 @@ def _start(
         limits=settings.service,
     )
     _start_thread(opened, failures, service.run, service.stop)
+    if settings.insights.prices:
+        insights = insights_runner(settings, publisher=publisher, index=index)
+        _start_thread(opened, failures, insights.run, insights.stop)
     for runner in runners:
         while not runner.assigned.wait(0.1):
             failures.check()
@@ -243,6 +252,7 @@ def serve_alone(settings: Settings, *, port: int | None = None) -> None:
     """Only the service, in this thread, until it is told to stop; its encoder is loaded beside it."""
     from adapters.index import open_index
 
+    rules = RuleBook(settings.rules)
     index = open_index(settings.qdrant)
     releases = LoadedReleases(settings)
     failures = Failures()
@@ -250,6 +260,7 @@ def serve_alone(settings: Settings, *, port: int | None = None) -> None:
     instance = Instance(settings, index=index, releases=releases, alone=True)
     watcher = threading.Thread(target=failures.watch, args=(instance.run,), daemon=True)
     watcher.start()
+    threading.Thread(target=rules.run, daemon=True).start()
     state = live_state(settings)
     sink = open_sink(settings)
     service = Service(
@@ -263,6 +274,8 @@ def serve_alone(settings: Settings, *, port: int | None = None) -> None:
             keyring=open_keyring(settings),
             sink=sink,
             topics=settings.named_topics(),
+            rules=rules,
+            prices=settings.prices,
         ),
         host=settings.service.host,
         port=settings.service.port if port is None else port,
@@ -274,6 +287,7 @@ def serve_alone(settings: Settings, *, port: int | None = None) -> None:
         service.run()
     finally:
         sink.close()
+        rules.stop()
         instance.stop()
         watcher.join(30.0)
         releases.close()

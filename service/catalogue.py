@@ -15,7 +15,7 @@ from adapters.index_port import LIVE_ALIAS, VectorIndex, release_of
 from schemas.api import DimensionAge, ItemBehaviour, ItemRating, ItemView, ReleaseView
 from schemas.behaviour import BehaviourReader, ItemFigures
 from schemas.items import Items, ItemState, RatingPrior, ReviewState
-from schemas.vectors import AnyOf, Point, Where
+from schemas.vectors import CONTENT, AnyOf, Point, Where
 from service.errors import (
     DeletedItem,
     NotSearchableYet,
@@ -119,6 +119,16 @@ class Catalogue:
             if not searchable(points.get(item_id)):
                 raise self._why_missing(item_id, timings)
         return points
+
+    def shows(self, item_id: str, timings: Timings) -> bool | None:
+        """Whether the index shows the newest state of an item that is for sale; None where there is none."""
+        state = self._state(item_id, timings)
+        if state is None or state.deleted:
+            return None
+        target = self.target(None, timings)
+        with timings.asking(INDEX):
+            point = self.index.fetch(target.collection, [item_id], vectors=(CONTENT,)).get(item_id)
+        return searchable(point) and point is not None and point.payload["revision"] >= state.revision
 
     def _why_missing(self, item_id: str, timings: Timings) -> Refused:
         state = self._state(item_id, timings)

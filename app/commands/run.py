@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from adapters.child import calm_collector
+from app.insights import insights_runner
 from app.observability import configure_logging, export_metrics
 from app.rollouts import make_rollouts, rolling
 from app.settings import load_settings
@@ -20,6 +21,7 @@ from app.store_figures import looking
 from app.wiring import (
     make_topics,
     open_live,
+    open_live_index,
     open_publisher,
     open_store,
     patiently,
@@ -35,6 +37,7 @@ class Consumer(StrEnum):
     REVIEWS = "reviews"
     BEHAVIOUR = "behaviour"
     EMBEDDINGS = "embeddings"
+    INSIGHTS = "insights"
 
 
 DataDir = Annotated[Path, typer.Option("--data-dir", help="Where the embedded stack keeps its data.")]
@@ -76,7 +79,12 @@ def consume(
     publisher = open_publisher(settings, consumer.value)
     opened = ExitStack()
     opened.callback(publisher.close)
-    if consumer is not Consumer.EMBEDDINGS:
+    if consumer is Consumer.INSIGHTS:
+        index, _ = open_live_index(settings)
+        opened.callback(index.close)
+        found = insights_runner(settings, publisher=publisher, index=index, accept_poison=accept_poison)
+        run, stop = found.run, found.stop
+    elif consumer is not Consumer.EMBEDDINGS:
         runner = state_runner(consumer.value, settings, publisher=publisher, accept_poison=accept_poison)
         run, stop = runner.run, runner.stop
     else:
