@@ -1,4 +1,4 @@
-# make demo | learn | test | check | bench | lint | type
+# make demo | learn | test | check | bench | lint | type | explorer
 # The environment is made once, from the pins of constraints.txt, and again only when they change.
 
 # The first of these that is 3.11 or 3.12; `make PYTHON=/path/to/python3.12` chooses another.
@@ -13,7 +13,7 @@ SOURCES := schemas client adapters consumers producers model service app tests b
 .DEFAULT_GOAL := help
 # `check` is a sequence, also under make -j: timings and real servers share the machine.
 .NOTPARALLEL:
-.PHONY: help demo learn test check bench bench-small lint type format install clean
+.PHONY: help demo learn test check bench bench-small lint type format install clean explorer explorer-packages
 
 help:
 	@echo "make demo    the whole stack on a synthetic shop of 1,000 products (under a minute once installed)"
@@ -21,6 +21,7 @@ help:
 	@echo "make test    every test; those that need Apache Kafka are skipped where there is no Java or Maven"
 	@echo "make check   lint, types, small benchmarks, tests: what CI runs"
 	@echo "make bench   every benchmark in full, results in benchmarks/results/ and the README"
+	@echo "make explorer   build the page that the service shows, from service/explorer/ (needs Node 18 or newer)"
 	@echo "make lint    ruff;  make type: mypy --strict;  make format: rewrite the layout"
 
 install: $(STAMP)
@@ -37,13 +38,28 @@ $(STAMP): pyproject.toml constraints.txt
 	    --editable '.[embedded,train,dev,bench]' && echo "$$wanted" > $(STAMP); \
 	else touch $(STAMP); fi
 
+# The page's packages, again only when the lock changes. Whoever only runs or installs simstream needs no Node:
+# what is built from them is committed in service/static/.
+EXPLORER := service/explorer
+PACKAGES := $(EXPLORER)/node_modules/.installed
+
+explorer-packages: $(PACKAGES)
+
+$(PACKAGES): $(EXPLORER)/package-lock.json $(EXPLORER)/package.json
+	@cd $(EXPLORER) && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error && touch node_modules/.installed
+
+explorer: $(STAMP) $(PACKAGES)
+	$(BIN)/simstream schemas openapi $(EXPLORER)/openapi.json
+	cd $(EXPLORER) && npm run --silent types && npm run --silent check && npm test --silent && npm run --silent build
+
 demo: $(STAMP)
 	@$(BIN)/simstream demo
 
 learn: $(STAMP)
 	@$(BIN)/simstream demo-learn
 
-test: $(STAMP)
+# With Node at hand the page is rebuilt and compared; with chromium its flows run in a browser.
+test: $(STAMP) $(if $(shell command -v npm),$(PACKAGES))
 	$(BIN)/python -m pytest
 
 lint: $(STAMP)
@@ -61,7 +77,7 @@ bench: $(STAMP)
 	@$(BIN)/python -m benchmarks --full; missed=$$?; $(BIN)/python -m benchmarks.readme; exit $$missed
 
 # Without `chaos`, `api` and `methods`, which tests run: `python -m benchmarks --small NAME` runs one of them.
-bench-small: $(STAMP)
+bench-small: $(STAMP) $(if $(shell command -v npm),$(PACKAGES))
 	$(BIN)/python -m benchmarks --small
 
 # Tests come last: their closing line is the summary.

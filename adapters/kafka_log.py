@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
+    OFFSET_END,
     Consumer,
     KafkaError,
     KafkaException,
@@ -105,15 +106,19 @@ def _read(settings: KafkaSettings, topic: str, identity: str, starts: Mapping[in
 
 
 class Tail:
-    """One topic from its beginning and onwards, without a group; a partition added later is not followed."""
+    """One topic from its beginning and onwards, without a group; a partition added later is not followed.
 
-    def __init__(self, settings: KafkaSettings, topic: str) -> None:
+    `from_end` leaves out what was there before.
+    """
+
+    def __init__(self, settings: KafkaSettings, topic: str, *, from_end: bool = False) -> None:
         self._identity = topic_ids(AdminClient(settings.client_config("simstream-tail-admin")), [topic])[
             topic
         ]
         self._consumer = groupless(settings, "simstream-tail")
         numbers = _partitions(self._consumer, topic)
-        self._consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in numbers])
+        start = OFFSET_END if from_end else OFFSET_BEGINNING
+        self._consumer.assign([TopicPartition(topic, number, start) for number in numbers])
 
     def poll(self, timeout_seconds: float, *, limit: int = 1_000) -> list[Record]:
         """What has arrived; waits for the first record only. Raises Halt when the topic cannot be read."""

@@ -30,6 +30,7 @@ from app.rollouts import make_rollouts, rolling
 from app.settings import Settings
 from app.store_figures import looking
 from app.trainer_process import ScheduledTrainer
+from app.watching import watched
 from app.wiring import (
     LoadedReleases,
     alias_of,
@@ -206,6 +207,7 @@ def _start(
     sink = open_sink(settings)
     opened.callback(sink.close)
     _start_thread(opened, failures, rules.run, rules.stop)
+    looked_at = watched(settings)
     service = Service(
         create_app(
             index=index,
@@ -219,11 +221,13 @@ def _start(
             topics=settings.named_topics(),
             rules=rules,
             prices=settings.prices,
+            watched=looked_at,
             registry=registry,
         ),
         host=settings.service.host,
         port=port,
         limits=settings.service,
+        ending=looked_at.close,
     )
     _start_thread(opened, failures, service.run, service.stop)
     if settings.insights.prices:
@@ -263,6 +267,7 @@ def serve_alone(settings: Settings, *, port: int | None = None) -> None:
     threading.Thread(target=rules.run, daemon=True).start()
     state = live_state(settings)
     sink = open_sink(settings)
+    looked_at = watched(settings)
     service = Service(
         create_app(
             index=index,
@@ -276,10 +281,12 @@ def serve_alone(settings: Settings, *, port: int | None = None) -> None:
             topics=settings.named_topics(),
             rules=rules,
             prices=settings.prices,
+            watched=looked_at,
         ),
         host=settings.service.host,
         port=settings.service.port if port is None else port,
         limits=settings.service,
+        ending=looked_at.close,
     )
     log.info("service_listens address=%s", service.address)
     calm_collector()

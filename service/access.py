@@ -11,7 +11,7 @@ import hmac
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 
 from fastapi import Request
@@ -23,7 +23,7 @@ from service import problems
 from service.errors import Forbidden, TooManyRequests
 from service.keys import ApiKey, ApiSettings, Scope, digest_of
 
-#: All that answers without a key: orchestrators ask, and the answer says nothing about anybody.
+#: What answers without a key, beside the explorer's files: orchestrators ask, it says nothing about anybody.
 OPEN_PATHS = frozenset({"/health/live", "/health/ready"})
 #: Where writing needs another scope than reading. Anything else, unknown paths included, is reading.
 PUBLISHING = frozenset({"/v1/events", "/v1/products", "/v1/reviews"})
@@ -126,13 +126,15 @@ def caller(request: Request) -> Caller:
 class Access:
     """Answers 401, 403 and 429 before anything else of a request is looked at. Plain ASGI."""
 
-    def __init__(self, app: ASGIApp, *, keyring: Keyring) -> None:
+    def __init__(self, app: ASGIApp, *, keyring: Keyring, page: Collection[str] = ()) -> None:
+        """`page` are the paths of the explorer's own files: the same for everybody."""
         self._app = app
         self._keyring = keyring
+        self._open = OPEN_PATHS.union(page)
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it."""
-        if scope["type"] not in ("http", "websocket") or not self._keyring or scope["path"] in OPEN_PATHS:
+        if scope["type"] not in ("http", "websocket") or not self._keyring or scope["path"] in self._open:
             await self._app(scope, receive, send)
             return
         refused = self._refused(scope)

@@ -20,6 +20,8 @@ from service.access import Access, Keyring
 from service.catalogue import Catalogue
 from service.middleware import Admission, Bodies, Measured
 from service.openapi import describe
+from service.page import Page, explorer
+from service.presets import PRESETS
 from service.prices import Prices, PriceSettings
 from service.publish_routes import publishing
 from service.query import QueryEngine
@@ -29,6 +31,8 @@ from service.rulebook import RuleBook, RuleSettings
 from service.settings import ServiceSettings
 from service.sink import EventSink
 from service.standing import Standing
+from service.watch_routes import watching
+from service.watching import Watched, Watching
 from service.workers import Workers
 
 #: For the document alone; service/access.py looks at the header before any route.
@@ -49,12 +53,14 @@ def create_app(
     topics: Topics | None = None,
     rules: RuleBook | None = None,
     prices: PriceSettings | None = None,
+    watched: Watched | None = None,
 ) -> FastAPI:
     """The application. Everything it needs is handed in open; it closes nothing.
 
     `alias` names the live collection (namespace included). Requests beyond `settings.threads` at a time wait.
-    With a `keyring` that is not empty nothing but health answers without a key. Without `behaviour` or a
-    `sink` the routes that need it answer 503, and without `behaviour` items show no counters.
+    With a `keyring` that is not empty nothing but health and the explorer's files answers without a key.
+    Without `behaviour` or a `sink` the routes that need it answer 503, and without `behaviour` items show no
+    counters. `watched` is what can be seen beyond the index.
     """
     catalogue = Catalogue(
         index=index,
@@ -82,16 +88,25 @@ def create_app(
         redirect_slashes=False,
     )
     problems.install(app, retry_after_seconds=settings.retry_after_seconds)
+    page = Page(
+        keys=bool(keyring),
+        weights={"": settings.weights, **{name: preset.weights for name, preset in PRESETS.items()}},
+        image_origins=settings.image_origins,
+    )
     if keyring:
-        app.add_middleware(Access, keyring=keyring)
+        app.add_middleware(Access, keyring=keyring, page=page.paths)
     app.add_middleware(Admission, most=settings.concurrent)
     app.add_middleware(Bodies, max_bytes=settings.max_body_bytes, read_seconds=settings.body_seconds)
     app.add_middleware(Measured)
     locked = [Security(_BEARER)] if keyring else []
     judge = Prices(catalogue=catalogue, service=settings, settings=prices)
+    watched = watched or Watched()
+    watch = Watching(catalogue=catalogue, registry=registry, watched=watched)
+    app.include_router(explorer(page))
     standing = Standing(lambda: store.ping())
     app.include_router(routes.ranking(engine, catalogue, workers, standing, judge, locked))
     app.include_router(routes.shoppers(recommender, workers, locked))
+    app.include_router(watching(watch, watched.feed, workers, locked))
     app.include_router(publishing(sink, topics or Topics.named(), locked))
     app.include_router(
         routes.operations(

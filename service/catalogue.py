@@ -13,9 +13,10 @@ from typing import Any
 
 from adapters.index_port import LIVE_ALIAS, VectorIndex, release_of
 from schemas.api import DimensionAge, ItemBehaviour, ItemRating, ItemView, ReleaseView
+from schemas.api_watch import MapRequest, MapView, Place
 from schemas.behaviour import BehaviourReader, ItemFigures
 from schemas.items import Items, ItemState, RatingPrior, ReviewState
-from schemas.vectors import CONTENT, AnyOf, Point, Where
+from schemas.vectors import CONTENT, AnyOf, Point, SparseVector, Where
 from service.errors import (
     DeletedItem,
     NotSearchableYet,
@@ -25,6 +26,7 @@ from service.errors import (
     UnknownRelease,
     shown,
 )
+from service.places import placed
 from service.releases import LoadedRelease, ReleaseNotLoaded, Releases
 from service.timing import BEHAVIOUR, ENCODER, INDEX, ITEMS, Timings
 
@@ -195,6 +197,25 @@ class Catalogue:
             created_at=manifest.created_at,
             parent=manifest.parent,
             figures=dict(manifest.figures),
+        )
+
+    def places(self, request: MapRequest, timings: Timings) -> MapView:
+        """The items on a plane. Raises Unavailable, UnknownRelease."""
+        target = self.target(request.release_id, timings)
+        with timings.asking(INDEX):
+            ids = list(dict.fromkeys(request.item_ids))
+            points = self.index.fetch(target.collection, ids, vectors=[CONTENT])
+        vectors: dict[str, Sequence[float]] = {}
+        for item_id, point in points.items():
+            vector = point.vectors.get(CONTENT)
+            if searchable(point) and vector is not None and not isinstance(vector, SparseVector):
+                vectors[item_id] = vector
+        found, share = placed(vectors)
+        return MapView(
+            places=[Place(item_id=item_id, x=x, y=y) for item_id, (x, y) in found.items()],
+            shown=share,
+            release_id=target.release_id,
+            took_ms=round(timings.elapsed_ms(), 3),
         )
 
     def missing(self) -> list[dict[str, str]]:

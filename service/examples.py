@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 _DIMENSIONS: dict[str, Any] = {
@@ -146,4 +147,75 @@ REVIEW: dict[str, Any] = {
     "occurred_at": "2026-11-24T08:00:00Z",
     "rating": 4,
     "text": "Great grip in mud, runs small.",
+}
+
+_UPDATE: dict[str, Any] = {
+    "item_id": "B00X",
+    "title": "Norda 001 trail running shoe",
+    "dimensions": ["context"],
+    "encoder_calls": 0,
+    "deleted": False,
+    "revision": 1732400000000000,
+    "occurred_at": "2026-11-24T08:00:00Z",
+    "searchable_at": "2026-11-24T08:00:00.027000Z",
+    "freshness_ms": 27.0,
+}
+UPDATES: dict[str, Any] = {"updates": [_UPDATE], "passed_over": 0}
+UPDATES_STREAM = f"event: updates\ndata: {json.dumps(UPDATES)}\n\n"
+PIPELINE: dict[str, Any] = {
+    "freshness": [
+        {"name": "all", "updates": 2, "p50_ms": 27.0, "p95_ms": 84.0, "p99_ms": 84.0},
+        {"name": "text", "updates": 1, "p50_ms": 84.0, "p95_ms": 84.0, "p99_ms": 84.0},
+        {"name": "other", "updates": 1, "p50_ms": 27.0, "p95_ms": 27.0, "p99_ms": 27.0},
+    ],
+    "window_seconds": 12.5,
+    "encoder_calls": 1,
+    "consumers": [
+        {
+            "consumer": "products",
+            "topic": "catalog.products",
+            "lag_records": 0,
+            "records": 1000,
+            "dead_letters": 1,
+        }
+    ],
+    "dead_letters": [
+        {
+            "identity": "b9Zc3xq1TfS:0:17",
+            "topic": "catalog.products",
+            "error": "title: is required",
+            "died_at": "2026-11-24T08:00:00+00:00",
+            "redriven": False,
+        }
+    ],
+    "notes": [],
+}
+RELEASES: dict[str, Any] = {
+    "releases": [
+        {
+            "release_id": "all-minilm-l6-v2-1a2b3c",
+            "collection": "items__all-minilm-l6-v2-1a2b3c__1",
+            "state": "live",
+            "live": True,
+            "searchable": True,
+            "since": "2026-11-24T08:00:00Z",
+            "reason": "",
+            "model": "sentence-transformers/all-MiniLM-L6-v2",
+            "parent": None,
+            "created_at": "2026-11-24T08:00:00Z",
+            "verdict": None,
+        }
+    ],
+    "notes": [],
+}
+RECENT: dict[str, Any] = {
+    "items": [
+        {"item_id": "B00Y", "type": "cart", "at": "2026-11-24T08:00:00Z", "bought": False, "item": _ITEM}
+    ]
+}
+MAP: dict[str, Any] = {
+    "places": [{"item_id": "B00X", "x": -1.0, "y": 0.0}, {"item_id": "B00Y", "x": 1.0, "y": 0.0}],
+    "shown": 1.0,
+    "release_id": "all-minilm-l6-v2-1a2b3c",
+    "took_ms": 1.9,
 }

@@ -25,6 +25,8 @@ ALWAYS = frozenset({"/health/live", "/health/ready", "/metrics"})
 #: with bytes unread resets the connection, and the client never sees why it was refused.
 LINGER_SECONDS = 2.0
 LINGER_BYTES = 64 * 1024 * 1024
+#: An answer that lasts as long as somebody listens says nothing about how long answers take.
+_STREAM = b"text/event-stream; charset=utf-8"
 
 
 class Bodies:
@@ -145,12 +147,13 @@ class Measured:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        status = 500
+        status, endless = 500, False
 
         async def noted(message: Message) -> None:
-            nonlocal status
+            nonlocal status, endless
             if message["type"] == "http.response.start":
                 status = message["status"]
+                endless = (b"content-type", _STREAM) in message.get("headers", [])
                 message["headers"] = [*message.get("headers", []), (b"x-content-type-options", b"nosniff")]
             await send(message)
 
@@ -159,4 +162,5 @@ class Measured:
         finally:
             route = getattr(scope.get("route"), "path_format", UNMATCHED)
             HTTP_REQUESTS_TOTAL.labels(route=route, status=str(status)).inc()
-            HTTP_SECONDS.labels(route=route).observe(time.perf_counter() - started)
+            if not endless:
+                HTTP_SECONDS.labels(route=route).observe(time.perf_counter() - started)

@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from schemas.api import Problem
+from schemas.api_watch import UpdatesView, UpdateView
 from service.problems import MEDIA_TYPE
 
 Responses = dict[int | str, dict[str, Any]]
@@ -124,14 +125,18 @@ def example(value: dict[str, Any], *, status: int = 200, tagged: bool = False) -
 
 
 def describe(app: FastAPI) -> None:
-    """Add the problem's schema to the document that FastAPI makes."""
+    """Add the schemas of problems, and of messages on the stream, to the document that FastAPI makes."""
     original = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             document = original()
             schemas = document.setdefault("components", {}).setdefault("schemas", {})
-            schemas["Problem"] = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+            # Neither is any route's answer as FastAPI knows answers.
+            for model in (Problem, UpdatesView, UpdateView):
+                schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+                schema.pop("$defs", None)
+                schemas[model.__name__] = schema
         assert app.openapi_schema is not None  # noqa: S101  FastAPI keeps what it has made
         return app.openapi_schema
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 from schemas.api import Answer, Filter, Hit, Page, Seed
+from schemas.api_watch import RecentItem, RecentView
 from schemas.behaviour import BehaviourReader, Interaction, Trending, Window
 from schemas.items import CATEGORY_SEPARATOR
 from schemas.vectors import AnyOf, Where
@@ -80,6 +81,34 @@ class Recommender:
                 returnable=bought if options.include_bought else (),
             )
         return self._for_the_cold({*ids, *bought}, options, target, timings)
+
+    def recent(self, user_id: str, timings: Timings) -> RecentView:
+        """The items that recommendations start from. Raises Unavailable."""
+        reader = self._reader()
+        target = self._catalogue.target(None, timings)
+        with timings.asking(BEHAVIOUR):
+            recent = reader.recent(user_id, limit=self._settings.recent_items)
+            bought = reader.bought(user_id)
+        with timings.asking(INDEX):
+            ids = [each.item_id for each in recent]
+            points = self._catalogue.index.fetch(target.collection, ids, vectors=False)
+        shown = {
+            item_id: hit_item(item_id, point.payload)
+            for item_id, point in points.items()
+            if not point.payload.get("deleted")
+        }
+        return RecentView(
+            items=[
+                RecentItem(
+                    item_id=each.item_id,
+                    type=each.type,
+                    at=each.at,
+                    bought=each.item_id in bought,
+                    item=shown.get(each.item_id),
+                )
+                for each in recent
+            ]
+        )
 
     def trending(self, form: TrendingForm, timings: Timings) -> Page:
         """A page of the items with the most shoppers in a window. Raises the exceptions of service.errors."""

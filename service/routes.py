@@ -26,6 +26,7 @@ from schemas.api import (
     SimilarRequest,
 )
 from schemas.api_bulk import BatchAnswer, BatchEntry, SimilarBatch
+from schemas.api_watch import MapRequest, MapView, RecentView
 from schemas.insights import PriceView
 from service import examples, problems
 from service.access import caller
@@ -45,6 +46,7 @@ from service.workers import Workers
 
 SIMILAR_SUFFIX = "/similar"
 PRICE_SUFFIX = "/price"
+NAMING = "asking a release by name (release_id)"
 ItemId = Annotated[str, Path(min_length=1, max_length=256, examples=["B00X"])]
 UserId = Annotated[str, Path(min_length=1, max_length=256, examples=["u000123"])]
 Asked = TypeVar("Asked", bound=QueryOptions)
@@ -53,7 +55,7 @@ Asked = TypeVar("Asked", bound=QueryOptions)
 def _permitted(request: Request, wanted: Asked) -> Asked:
     """The request itself. Raises Forbidden: a candidate by name is for those who run the shop."""
     if wanted.release_id is not None:
-        caller(request).require(Scope.ADMIN, "asking a release by name (release_id)")
+        caller(request).require(Scope.ADMIN, NAMING)
     return wanted
 
 
@@ -166,6 +168,17 @@ def ranking(
         _permitted(request, body)
         return await workers.run(answering(partial(engine.search, body)))
 
+    @router.post(
+        "/map",
+        response_model=MapView,
+        summary="Items on a plane, by what they mean",
+        responses={**problems_of(404, 408, 413), **example(examples.MAP)},
+    )
+    async def placed_items(request: Request, body: MapRequest) -> Response:
+        if body.release_id is not None:
+            caller(request).require(Scope.ADMIN, NAMING)
+        return await workers.run(lambda timings: catalogue.places(body, timings))
+
     @router.get(
         "/release",
         response_model=ReleaseView,
@@ -194,6 +207,15 @@ def shoppers(recommender: Recommender, workers: Workers, dependencies: Any) -> A
     ) -> Response:
         wanted = _permitted(request, query.wanted())
         return await workers.run(lambda timings: recommender.recommended(user_id, wanted, timings))
+
+    @router.get(
+        "/users/{user_id:path}/recent",
+        response_model=RecentView,
+        summary="The items that a shopper's recommendations start from",
+        responses={**problems_of(), **example(examples.RECENT)},
+    )
+    async def recent(user_id: UserId) -> Response:
+        return await workers.run(lambda timings: recommender.recent(user_id, timings))
 
     @router.get(
         "/trending",

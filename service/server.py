@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import h11
@@ -149,10 +150,32 @@ def patient(limits: ServiceSettings) -> type[PatientProtocol]:
     return type("Patient", (PatientProtocol,), {"limits": limits})
 
 
-class Service:
-    """The query API on a thread. `limits` are those of the settings; host and port those given."""
+class _Ending(uvicorn.Server):
+    """Says when it begins to end: streams that would go on for ever have to be told."""
 
-    def __init__(self, app: Any, *, host: str, port: int, limits: ServiceSettings | None = None) -> None:
+    ending: Callable[[], None]
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End the streams, then wait for what is in hand."""
+        await asyncio.to_thread(self.ending)
+        await super().shutdown(sockets)
+
+
+class Service:
+    """The query API on a thread. `limits` are those of the settings; host and port those given.
+
+    `ending` is called once when it begins to end, by `stop` or by a signal.
+    """
+
+    def __init__(
+        self,
+        app: Any,
+        *,
+        host: str,
+        port: int,
+        limits: ServiceSettings | None = None,
+        ending: Callable[[], None] = lambda: None,
+    ) -> None:
         limits = limits or ServiceSettings()
         self._socket = bound(host, port)
         self.address = f"http://{host}:{self._socket.getsockname()[1]}"
@@ -168,7 +191,8 @@ class Service:
             # Who is answered then is cut off: a client that does not read must not keep a stack from ending.
             timeout_graceful_shutdown=int(limits.write_seconds) + 1,
         )
-        self._server = uvicorn.Server(config)
+        self._server = _Ending(config)
+        self._server.ending = ending
 
     def run(self) -> None:
         """Serve until `stop`."""

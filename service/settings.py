@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from pydantic import Field, field_validator
 
 from schemas.api import MAX_SEEDS, DimensionName
@@ -64,6 +66,11 @@ class ServiceSettings(Frozen):
     #: Requests in hand, waiting ones included, and open connections: beyond, a client is told to come back.
     concurrent: int = Field(default=256, ge=1)
     connections: int = Field(default=2_000, ge=1)
+    #: Streams of changes (GET /v1/updates) open at a time.
+    listeners: int = Field(default=32, ge=1)
+    #: Where the explorer may load product pictures from (`https://img.example.com`); by default nowhere, and
+    #: it draws them.
+    image_origins: tuple[str, ...] = ()
     #: How long a head, a body, an answer and the reading of an answer may take. An answer's work goes on
     #: behind its back until the stores' own timeouts end it, and keeps its thread.
     header_seconds: float = Field(default=10.0, gt=0)
@@ -78,6 +85,14 @@ class ServiceSettings(Frozen):
     retry_after_seconds: int = Field(default=2, ge=1)
     #: How long a command waits for the service's answer.
     client_timeout_seconds: float = Field(default=30.0, gt=0)
+
+    @field_validator("image_origins")
+    @classmethod
+    def _origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if re.fullmatch(r"https?://[A-Za-z0-9.*-]+(:[0-9]+)?", origin) is None:
+                raise ValueError("an origin is a scheme and a host, such as https://img.example.com")
+        return origins
 
     @field_validator("event_weights")
     @classmethod

@@ -57,7 +57,9 @@ def up(
     _stop_on_sigterm()
     port = settings.service.port if port is None else port
     with running(settings, data_dir=data_dir, port=port, embedded=embedded, say=_say) as (where, _, failures):
-        _say(f"ready: API {where.http} (documentation at {where.http}/docs), Kafka {where.kafka}")
+        _say(
+            f"ready: explorer and API {where.http} (documentation at {where.http}/docs), Kafka {where.kafka}"
+        )
         failures.stopped.wait()
         failures.check()
 

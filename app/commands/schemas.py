@@ -1,4 +1,4 @@
-"""`simstream schemas export DIR`: JSON Schemas of the events, and the AsyncAPI document.
+"""`simstream schemas`: JSON Schemas of the events, the AsyncAPI document, the OpenAPI document.
 
 Reads   nothing but the code and the settings' topic names
 Writes  the folder
@@ -20,6 +20,7 @@ def register(app: typer.Typer) -> None:
     schemas = typer.Typer(help="The contract for producers in any language.", no_args_is_help=True)
     schemas.callback()(_schemas)
     schemas.command("export")(export)
+    schemas.command("openapi")(openapi)
     app.add_typer(schemas, name="schemas")
 
 
@@ -35,3 +36,12 @@ def export(
     """Write one JSON Schema per event, and asyncapi.json with the topics as they are set."""
     for path in write_documents(folder, load_settings().named_topics()):
         print(path)
+
+
+def openapi(file: Annotated[Path, typer.Argument(metavar="FILE", help="Written anew.")]) -> None:
+    """Write the API's OpenAPI document, as the service answers it at /openapi.json without keys."""
+    # The service is imported by whoever asks for it.
+    from service.document import document
+
+    file.write_text(document())
+    print(file)

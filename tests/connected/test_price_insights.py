@@ -28,7 +28,7 @@ def lamp(number: int, price: str, revision: int = 1) -> ProductUpserted:
         title=f"Desk lamp of brass, model {number}",
         revision=revision,
         occurred_at=NOW,
-        price=price,  # type: ignore[arg-type]  as JSON has it
+        price=price,
         **fields,
     )
 

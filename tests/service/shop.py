@@ -41,6 +41,7 @@ from service.rulebook import RuleBook
 from service.rules import NO_RULES, CompiledRules
 from service.settings import ServiceSettings
 from service.sink import EventSink
+from service.watching import Watched
 from tests.support.fake_encoder import FakeEncoder
 
 NOW = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
@@ -255,6 +256,7 @@ class Shop:
         sink: EventSink | None = None,
         rules: RuleBook | None = None,
         prices: PriceSettings | None = None,
+        watched: Watched | None = None,
     ) -> FastAPI:
         """The HTTP application over this shop, or with one of its collaborators replaced."""
         return create_app(
@@ -267,4 +269,5 @@ class Shop:
             sink=sink,
             rules=rules,
             prices=prices,
+            watched=watched,
         )

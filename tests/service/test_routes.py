@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from schemas.api import Answer, ItemView, Page, ReleaseView
 from schemas.api_bulk import BatchAnswer, Published
+from schemas.api_watch import MapView, PipelineView, RecentView, ReleasesView, UpdatesView
 from schemas.behaviour import Trending, Window
 from schemas.events import ProductUpserted, ReviewPosted, UserEvent
 from service import examples
@@ -168,6 +169,11 @@ def test_pages_follow_each_other_without_a_gap_or_a_repetition(shop: Shop) -> No
         (BatchAnswer, examples.BATCH),
         (ItemView, examples.ITEM),
         (ReleaseView, examples.RELEASE),
+        (MapView, examples.MAP),
+        (PipelineView, examples.PIPELINE),
+        (RecentView, examples.RECENT),
+        (ReleasesView, examples.RELEASES),
+        (UpdatesView, examples.UPDATES),
         (Published, examples.PUBLISHED),
         (UserEvent, examples.EVENT),
         (ProductUpserted, examples.PRODUCT),
@@ -191,8 +197,13 @@ def test_every_route_of_the_design_is_there_with_examples_and_problems(client: T
         "/v1/similar/batch",
         "/v1/search",
         "/v1/users/{user_id}/recommendations",
+        "/v1/users/{user_id}/recent",
         "/v1/trending",
+        "/v1/map",
         "/v1/release",
+        "/v1/releases",
+        "/v1/pipeline",
+        "/v1/updates",
         "/v1/events",
         "/v1/products",
         "/v1/reviews",
@@ -210,10 +221,11 @@ def test_every_route_of_the_design_is_there_with_examples_and_problems(client: T
                     assert kinds == {"application/problem+json"}, (where, status)
                     assert response["content"]["application/problem+json"]["example"]["status"] == int(status)
                 elif path.startswith("/v1") and int(status) < 300:
-                    assert "example" in response["content"]["application/json"], where
+                    kind = "text/event-stream" if path == "/v1/updates" else "application/json"
+                    assert "example" in response["content"][kind], where
             if path.startswith("/v1"):
                 assert {"401", "403", "422", "429", "503"} <= set(operation["responses"]), where
-    for path in ("/v1/similar", "/v1/similar/batch", "/v1/search", "/v1/events"):
+    for path in ("/v1/similar", "/v1/similar/batch", "/v1/search", "/v1/map", "/v1/events"):
         sent = paths[path]["post"]["requestBody"]["content"]["application/json"]
         reference = sent["schema"].get("$ref", "").rpartition("/")[2]
         assert (
