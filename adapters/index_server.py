@@ -182,6 +182,10 @@ class ServerIndex:
         """The point as it was read. A test switches it off to see that the contract notices."""
         return server_filter(as_read(change, ticket))
 
+    def check_version(self) -> None:
+        """Raises Halt when the server is too old for conditional writes."""
+        self._refuse_old()
+
     def _refuse_old(self) -> None:
         """Halt before the first write to a server that would ignore the condition."""
         if self._version_known:

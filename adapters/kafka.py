@@ -13,10 +13,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Self
+from weakref import WeakSet
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from pydantic import Field, field_validator
 
+from adapters.metrics import PUBLISHER_QUEUE_RECORDS, UNDELIVERED_RECORDS_TOTAL
 from schemas.errors import Halt
 from schemas.events import Frozen
 
@@ -166,6 +168,8 @@ def is_too_large(error: Exception) -> bool:
 
 def _delivered(topic: str, on_ack: Acknowledge | None) -> Callable[[KafkaError | None, Message], None]:
     def delivered(error: KafkaError | None, _: Message) -> None:
+        if error is not None:
+            UNDELIVERED_RECORDS_TOTAL.labels(topic=topic).inc()
         if on_ack is not None:
             on_ack(None if error is None else KafkaException(error))
         elif error is not None:
@@ -192,6 +196,7 @@ class Publisher:
                 "partitioner": "murmur2_random",
             }
         )
+        _open.add(self)
         self._closed = threading.Event()
         self._poller = threading.Thread(target=self._poll, name="publisher-acks", daemon=True)
         self._poller.start()
@@ -257,8 +262,17 @@ class Publisher:
         """Wait for acknowledgements; answers how many records are still without one."""
         return int(self._producer.flush(timeout_seconds))
 
+    def unacknowledged(self) -> int:
+        """Records that have been handed over and not acknowledged."""
+        return len(self._producer)
+
     def close(self) -> None:
         """Wait up to ten seconds for acknowledgements, then stop."""
         self.flush(10.0)
+        _open.discard(self)
         self._closed.set()
         self._poller.join(5.0)
+
+
+_open: WeakSet[Publisher] = WeakSet()
+PUBLISHER_QUEUE_RECORDS.set_function(lambda: sum(one.unacknowledged() for one in list(_open)))

@@ -36,6 +36,13 @@ class Difference(NamedTuple):
     remedy: str
 
 
+class Shape(NamedTuple):
+    """How a topic is laid out: its partitions, and the copies of the one that has fewest."""
+
+    partitions: int
+    copies: int
+
+
 def open_admin(settings: KafkaSettings) -> AdminClient:
     """An admin client for the functions below."""
     return AdminClient(settings.client_config("simstream-admin"))
@@ -144,6 +151,20 @@ def topic_ids(admin: AdminClient, names: Sequence[str]) -> dict[str, str]:
                 raise Halt(f"topic {name} does not exist: create it with `simstream topics`") from error
             raise Transient(f"could not describe topic {name}: {reason.str()}") from error
     return found
+
+
+def shapes(admin: AdminClient) -> tuple[int, dict[str, Shape]]:
+    """How many brokers there are, and the shape of every topic. Raises Transient when the broker is away."""
+    try:
+        found = admin.list_topics(timeout=_TIMEOUT_SECONDS)
+    except KafkaException as error:
+        raise Transient(f"the broker does not answer: {error.args[0].str()}") from error
+    return len(found.brokers), {
+        name: Shape(
+            len(topic.partitions), min((len(part.replicas) for part in topic.partitions.values()), default=0)
+        )
+        for name, topic in found.topics.items()
+    }
 
 
 def compare_topics(admin: AdminClient, topics: Iterable[Topic]) -> list[Difference]:

@@ -7,7 +7,7 @@ Never   joins a group
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -90,21 +90,46 @@ class GroupOffsets:
         missing = [part for part, offset in standing.items() if offset is None]
         if missing:
             ends = self.ends()
-            asked = [TopicPartition(part.topic, part.number, ends[part]) for part in missing]
-            with _calling(f"committing ends for {self._group}"):
-                for answer in self._consumer.commit(offsets=asked, asynchronous=False) or []:
-                    if answer.error is not None:
-                        raise Transient(f"{answer.topic}[{answer.partition}]: {answer.error.str()}")
+            self.commit({part: ends[part] for part in missing})
             standing = self.commits()
         lost = [part for part, offset in standing.items() if offset is None]
         if lost:
             raise Transient(f"the broker took {len(lost)} commits of {self._group} and does not show them")
         return {part: offset for part, offset in standing.items() if offset is not None}
 
+    def commit(self, offsets: Mapping[Partition, int]) -> None:
+        """Commit these. The group must have no member. Raises Transient."""
+        asked = [TopicPartition(part.topic, part.number, offset) for part, offset in offsets.items()]
+        with _calling(f"committing for {self._group}"):
+            answers = self._consumer.commit(offsets=asked, asynchronous=False) or []
+        for answer in answers:
+            if answer.error is not None:
+                raise Transient(f"{answer.topic}[{answer.partition}]: {answer.error.str()}")
+
     def lag(self) -> int:
         """Records that the group has not committed, over all partitions; without a commit, all of them."""
         commits, ends = self.commits(), self.ends()
         return sum(max(0, end - (commits[part] or 0)) for part, end in ends.items())
+
+
+def group_members(settings: KafkaSettings, groups: Sequence[str]) -> dict[str, int]:
+    """How many members each group has; a group that does not exist has none. Raises Transient."""
+    if not groups:
+        return {}
+    admin = AdminClient(settings.client_config("simstream-group-admin"))
+    found = {}
+    for group, future in admin.describe_consumer_groups(
+        list(groups), request_timeout=_TIMEOUT_SECONDS
+    ).items():
+        try:
+            found[group] = len(future.result(_TIMEOUT_SECONDS + 1.0).members)
+        except TimeoutError as error:
+            raise Transient(f"group {group} was not described: the broker does not answer") from error
+        except KafkaException as error:
+            if error.args[0].code() not in _NO_GROUP:
+                raise Transient(f"group {group} was not described: {error.args[0].str()}") from error
+            found[group] = 0
+    return found
 
 
 def remove_group(settings: KafkaSettings, group: str) -> bool:

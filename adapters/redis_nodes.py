@@ -9,12 +9,33 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import redis
 from redis.cluster import RedisCluster
 
+from adapters.metrics import REDIS_SECONDS
 from adapters.redis_client import Client, translated
-from schemas.errors import Transient
+from schemas.errors import Halt, Transient
+
+
+class Vitals(NamedTuple):
+    """How a node is. `ahead_seconds`: its clock minus ours, `within_seconds` at most wrong.
+
+    `fsync` is None where nobody may ask; `cluster_ok` where there is no cluster.
+    """
+
+    name: str
+    version: str
+    policy: str
+    used_bytes: int
+    allowed_bytes: int
+    keeps_log: bool
+    log_written: bool
+    fsync: str | None
+    ahead_seconds: float
+    within_seconds: float
+    cluster_ok: bool | None
 
 
 class RedisNodes:
@@ -30,9 +51,9 @@ class RedisNodes:
 
     @contextmanager
     def calling(self, what: str) -> Iterator[None]:
-        """`translated`; slots that moved and nodes that have gone are looked up anew for the next call."""
+        """`translated`, and timed; slots that moved and nodes that have gone are looked up for the next."""
         try:
-            with translated(what):
+            with translated(what), REDIS_SECONDS.labels(call=what).time():
                 yield
         except Transient:
             if isinstance(self._client, RedisCluster):
@@ -73,6 +94,17 @@ class RedisNodes:
         with self.calling("asking for its run id"):
             return " ".join(sorted(str(node.info("server")["run_id"]) for node in self.primaries()))
 
+    def vitals(self) -> list[Vitals]:
+        """What each node says of itself. Raises Halt where this user may not ask."""
+        found = []
+        with self.calling("asking how it is"):
+            for node in self.primaries():
+                try:
+                    found.append(_vitals(node, clustered=self.clustered))
+                except redis.exceptions.NoPermissionError as error:
+                    raise Halt(f"Redis does not say how it is: {error}; grant INFO and TIME") from error
+        return found
+
     def rewrite_logs(self, *, timeout_seconds: float) -> bool:
         """Have each node write its append-only file anew, from what it holds; False if none keeps one.
 
@@ -98,6 +130,37 @@ class RedisNodes:
         with self.calling("a ping"):
             for node in self.primaries():
                 node.ping()
+
+
+def _vitals(node: redis.Redis, *, clustered: bool) -> Vitals:
+    info, place = node.info("all"), node.connection_pool.connection_kwargs
+    asked = time.time()
+    seconds, micros = node.time()
+    answered = time.time()
+    try:
+        fsync = node.config_get("appendfsync").get("appendfsync")
+    except redis.ResponseError:
+        fsync = None  # renamed, or not allowed to this user
+    cluster = node.execute_command("CLUSTER", "INFO") if clustered else None  # type: ignore[no-untyped-call]
+    return Vitals(
+        name=f"{place.get('host', 'localhost')}:{place.get('port', '')}",
+        version=str(info["redis_version"]),
+        policy=str(info["maxmemory_policy"]),
+        used_bytes=int(info["used_memory"]),
+        allowed_bytes=int(info["maxmemory"] or info["total_system_memory"]),
+        keeps_log=bool(info["aof_enabled"]),
+        log_written=all(
+            info.get(name, "ok") == "ok" for name in ("aof_last_write_status", "aof_last_bgrewrite_status")
+        ),
+        fsync=fsync,
+        ahead_seconds=seconds + micros / 1e6 - (asked + answered) / 2,
+        within_seconds=(answered - asked) / 2,
+        cluster_ok=None if cluster is None else "cluster_state:ok" in _text(cluster),
+    )
+
+
+def _text(answer: object) -> str:
+    return answer.decode() if isinstance(answer, bytes) else str(answer)
 
 
 def _settled(node: redis.Redis, deadline: float) -> None:

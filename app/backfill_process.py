@@ -24,6 +24,7 @@ from multiprocessing.connection import Connection
 from adapters.child import calm_collector, parent_connection, start_child
 from adapters.index import EDGE, open_index
 from adapters.kafka_groups import GroupOffsets
+from adapters.process_memory import unwatch_memory, watch_memory
 from adapters.releases import ReleaseStore
 from app.observability import configure_logging
 from app.settings import Settings
@@ -53,6 +54,7 @@ class Backfill:
         ours, theirs = socket.socketpair()
         self._connection = Connection(ours.detach())
         self._process: subprocess.Popen[bytes] = start_child(__name__, theirs)
+        watch_memory("backfill", self._process.pid)
         self._connection.send((settings, rollout))
 
     @property
@@ -89,6 +91,7 @@ class Backfill:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        unwatch_memory("backfill", self._process.pid)
 
 
 # --- the child ---------------------------------------------------------------------------------------

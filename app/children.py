@@ -24,6 +24,7 @@ from threading import Thread
 from types import TracebackType
 from typing import IO, Self
 
+from adapters.process_memory import unwatch_memory, watch_memory
 from schemas.errors import Halt
 
 HOST = "127.0.0.1"
@@ -140,6 +141,7 @@ class Child(ABC):
                 self._reserved = reserve_port(self._wanted_port, self.name)
             self.prepare()
             self._process = self._spawn(self._lock)
+            watch_memory(self.name, self._process.pid)
             self._wait_until_ready(self._process)
         except BaseException:
             self.stop()
@@ -255,6 +257,7 @@ class Child(ABC):
             except subprocess.TimeoutExpired:
                 process.kill()
         process.wait()
+        unwatch_memory(self.name, process.pid)
         self._process = None
 
 

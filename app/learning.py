@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -24,6 +25,7 @@ from adapters.archive import Archive
 from adapters.index import open_index
 from adapters.index_port import release_of
 from adapters.kafka_log import TopicLog
+from adapters.metrics import TRAINING_RUNS_TOTAL, TRAINING_SECONDS
 from adapters.redis_rollouts import TRAINER_LEASE
 from adapters.releases import ReleaseStore
 from app.discovery import find_stack
@@ -172,7 +174,7 @@ def train_once(settings: Settings, data_dir: Path, *, parent: str) -> Outcome:
 
     chosen = settings.training
     recipe = read_recipe(path_of(chosen.recipe))
-    log.info("recipe %s", recipe.model_dump_json())
+    log.info("recipe_chosen recipe=%s", recipe.model_dump_json())
     store, now = ReleaseStore(settings.releases), datetime.now(UTC)
     runs = Path(chosen.folder)
     runs.mkdir(parents=True, exist_ok=True)
@@ -203,7 +205,14 @@ def train_once(settings: Settings, data_dir: Path, *, parent: str) -> Outcome:
             raise Halt(f"there is nothing to learn from yet: {dict(prepared.counts)}")
         run = new_run(runs, parent=parent, recipe=recipe, prepared=prepared, created_at=now)
     log.info("run_starts folder=%s parent=%s", run, parent)
-    outcome = finish(run, store=store, settings=settings.model, gate=settings.gate, created_at=now)
+    started = time.monotonic()
+    try:
+        outcome = finish(run, store=store, settings=settings.model, gate=settings.gate, created_at=now)
+    except BaseException:
+        TRAINING_RUNS_TOTAL.labels(result="failed").inc()
+        raise
+    TRAINING_RUNS_TOTAL.labels(result="done").inc()
+    TRAINING_SECONDS.set(time.monotonic() - started)
     # Only now: a run that is killed is still due, and goes on.
     aside = reference_file(settings).with_suffix(".tmp")
     aside.write_text(seen.model_dump_json())

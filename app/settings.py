@@ -34,6 +34,7 @@ from consumers.archive_settings import ArchiveSettings
 from consumers.behaviour import BehaviourSettings
 from consumers.embeddings import EmbeddingsSettings
 from consumers.erasures import ErasureSettings
+from consumers.price_insights import InsightSettings
 from consumers.reviews import ReviewsSettings
 from consumers.rollout import RolloutSettings
 from consumers.runner import RunnerSettings
@@ -43,6 +44,8 @@ from model.settings import ModelSettings
 from schemas.events import Frozen
 from schemas.topics import Topics
 from service.keys import ApiSettings
+from service.prices import PriceSettings
+from service.rulebook import RuleSettings
 from service.settings import ServiceSettings
 
 PREFIX = "SIMSTREAM_"
@@ -73,6 +76,7 @@ class TopicNames(Frozen):
     updated: str = "items.updated"
     erasures: str = "user.erasures"
     releases: str = "model.releases"
+    insights_prices: str = "insights.prices"
 
 
 class Settings(Frozen):
@@ -89,6 +93,9 @@ class Settings(Frozen):
     model: ModelSettings = ModelSettings()
     service: ServiceSettings = ServiceSettings()
     api: ApiSettings = ApiSettings()
+    rules: RuleSettings = RuleSettings()
+    prices: PriceSettings = PriceSettings()
+    insights: InsightSettings = InsightSettings()
     loop: RunnerSettings = RunnerSettings()
     embeddings: EmbeddingsSettings = EmbeddingsSettings()
     reviews: ReviewsSettings = ReviewsSettings()

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -23,9 +23,12 @@ from adapters.index_port import release_of
 from app.backfill_process import GRAPH_FROM_POINTS
 from app.consumer_process import ConsumersProcess, registry_of
 from app.discovery import Addresses, announce
+from app.insights import insights_runner
 from app.local import LocalRedis, TansuBroker
+from app.observability import export_metrics
 from app.rollouts import make_rollouts, rolling
 from app.settings import Settings
+from app.store_figures import looking
 from app.trainer_process import ScheduledTrainer
 from app.watching import watched
 from app.wiring import (
@@ -44,6 +47,7 @@ from app.wiring import (
 from app.written_collections import Instance, WrittenCollections
 from service.access import Keyring
 from service.api import create_app
+from service.rulebook import RuleBook
 from service.server import Service
 
 log = logging.getLogger(__name__)
@@ -130,20 +134,29 @@ def running(
     with ExitStack() as opened:
         if embedded:
             settings = opened.enter_context(embedded_servers(settings, data_dir, say))
-        addresses, failures = _start(opened, settings, port=port, embedded=embedded, say=say)
+        trainer = ScheduledTrainer(settings, data_dir)
+        addresses, failures = _start(
+            opened, settings, port=port, embedded=embedded, say=say, more_metrics=(trainer.metrics,)
+        )
         opened.callback(announce(addresses, data_dir).unlink, missing_ok=True)
         if settings.schedule.enabled:
             # Last, for it asks the service what is live; and its end is no failure of the stack.
-            trainer = ScheduledTrainer(settings, data_dir)
             _start_thread(opened, failures, trainer.run, trainer.stop)
         calm_collector()
         yield addresses, settings, failures
 
 
 def _start(
-    opened: ExitStack, settings: Settings, *, port: int, embedded: bool, say: Say
+    opened: ExitStack,
+    settings: Settings,
+    *,
+    port: int,
+    embedded: bool,
+    say: Say,
+    more_metrics: Sequence[Callable[[], str]],
 ) -> tuple[Addresses, Failures]:
     """Open, wire and start everything; `opened` closes it in reverse."""
+    rules = RuleBook(settings.rules)
     patiently("kafka", lambda: make_topics(settings))
     store = open_store(settings)
     patiently("redis", store.ping)
@@ -187,9 +200,13 @@ def _start(
     _start_thread(opened, failures, instance.run, instance.stop)
     rollouts = make_rollouts(settings, store=store, publisher=publisher, index=index, writes=writers.writes)
     opened.enter_context(rolling(rollouts))
+    opened.enter_context(looking(settings, index=index))
+    registry = registry_of([*(child.metrics for child in children), *more_metrics])
+    export_metrics(settings.metrics, process="stack", registry=registry)
     state = live_state(settings)
     sink = open_sink(settings)
     opened.callback(sink.close)
+    _start_thread(opened, failures, rules.run, rules.stop)
     looked_at = watched(settings)
     service = Service(
         create_app(
@@ -202,8 +219,10 @@ def _start(
             keyring=open_keyring(settings),
             sink=sink,
             topics=settings.named_topics(),
+            rules=rules,
+            prices=settings.prices,
             watched=looked_at,
-            registry=registry_of([child.metrics for child in children]),
+            registry=registry,
         ),
         host=settings.service.host,
         port=port,
@@ -211,6 +230,9 @@ def _start(
         ending=looked_at.close,
     )
     _start_thread(opened, failures, service.run, service.stop)
+    if settings.insights.prices:
+        insights = insights_runner(settings, publisher=publisher, index=index)
+        _start_thread(opened, failures, insights.run, insights.stop)
     for runner in runners:
         while not runner.assigned.wait(0.1):
             failures.check()
@@ -234,6 +256,7 @@ def serve_alone(settings: Settings, *, port: int | None = None) -> None:
     """Only the service, in this thread, until it is told to stop; its encoder is loaded beside it."""
     from adapters.index import open_index
 
+    rules = RuleBook(settings.rules)
     index = open_index(settings.qdrant)
     releases = LoadedReleases(settings)
     failures = Failures()
@@ -241,6 +264,7 @@ def serve_alone(settings: Settings, *, port: int | None = None) -> None:
     instance = Instance(settings, index=index, releases=releases, alone=True)
     watcher = threading.Thread(target=failures.watch, args=(instance.run,), daemon=True)
     watcher.start()
+    threading.Thread(target=rules.run, daemon=True).start()
     state = live_state(settings)
     sink = open_sink(settings)
     looked_at = watched(settings)
@@ -255,6 +279,8 @@ def serve_alone(settings: Settings, *, port: int | None = None) -> None:
             keyring=open_keyring(settings),
             sink=sink,
             topics=settings.named_topics(),
+            rules=rules,
+            prices=settings.prices,
             watched=looked_at,
         ),
         host=settings.service.host,
@@ -268,6 +294,7 @@ def serve_alone(settings: Settings, *, port: int | None = None) -> None:
         service.run()
     finally:
         sink.close()
+        rules.stop()
         instance.stop()
         watcher.join(30.0)
         releases.close()

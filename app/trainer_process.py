@@ -13,12 +13,16 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from prometheus_client import REGISTRY, generate_latest
+
 from adapters.child import parent_connection, start_child
+from adapters.process_memory import show_own_memory
 from app.observability import configure_logging
 from app.settings import Settings
 from schemas.errors import Halt, Transient
@@ -32,6 +36,8 @@ log = logging.getLogger(__name__)
 STOP_SECONDS = 10.0
 #: A trainer that ended by itself is started again after so long.
 RESTART_SECONDS = 60.0
+#: How often the schedule's child tells its metrics.
+METRICS_SECONDS = 5.0
 
 
 class Job(NamedTuple):
@@ -50,6 +56,8 @@ class TrainerProcess:
         self._connection = Connection(ours.detach())
         self._process: subprocess.Popen[bytes] = start_child(__name__, theirs)
         self._connection.send(job)
+        #: Its metrics in Prometheus' text format, as it last told them.
+        self.metrics = ""
 
     @property
     def pid(self) -> int:
@@ -59,12 +67,17 @@ class TrainerProcess:
     def next(self, timeout_seconds: float) -> tuple[str, Any] | None:
         """What it says next: ("said", sentence) or ("ended", Outcome); None if it says nothing meanwhile.
 
+        What it tells of its metrics is kept.
+
         Raises Halt, with its sentence, when it has failed or was killed.
         """
+        deadline, kind, content = time.monotonic() + timeout_seconds, "metrics", self.metrics
         try:
-            if not self._connection.poll(timeout_seconds):
-                return None
-            kind, content = self._connection.recv()
+            while kind == "metrics":
+                self.metrics = content
+                if not self._connection.poll(max(0.0, deadline - time.monotonic())):
+                    return None
+                kind, content = self._connection.recv()
         except (EOFError, OSError):
             raise Halt(f"the trainer has ended (exit code {self._process.wait(STOP_SECONDS)})") from None
         if kind == "failed":
@@ -86,12 +99,17 @@ class ScheduledTrainer:
 
     def __init__(self, settings: Settings, data_dir: Path) -> None:
         self._job = Job(settings, data_dir, scheduled=True)
+        self._child: TrainerProcess | None = None
         self._stopped = threading.Event()
+
+    def metrics(self) -> str:
+        """The child's metrics, some seconds old; empty before it has told any."""
+        return "" if self._child is None else self._child.metrics
 
     def run(self) -> None:
         """Until `stop`."""
         while not self._stopped.is_set():
-            child = TrainerProcess(self._job)
+            child = self._child = TrainerProcess(self._job)
             try:
                 while not self._stopped.is_set():
                     child.next(0.5)
@@ -114,6 +132,12 @@ def serve(connection: Connection) -> int:
     job: Job = connection.recv()
     be_nice(job.settings.training.nice)
     configure_logging(job.settings.log)
+    show_own_memory("trainer")
+    telling = threading.Lock()
+
+    def tell(kind: str, content: object) -> None:
+        with telling:
+            connection.send((kind, content))
 
     def listen() -> None:
         try:
@@ -122,17 +146,24 @@ def serve(connection: Connection) -> int:
             pass
         os._exit(1)  # the parent has gone: a killed run goes on at its last checkpoint
 
+    def tell_metrics() -> None:
+        while True:
+            tell("metrics", generate_latest(REGISTRY).decode())
+            time.sleep(METRICS_SECONDS)
+
     threading.Thread(target=listen, daemon=True).start()
+    if job.scheduled:
+        threading.Thread(target=tell_metrics, daemon=True).start()
 
     def say(sentence: str) -> None:
-        connection.send(("said", sentence))
+        tell("said", sentence)
 
     try:
         outcome = work(job, say)
     except (Halt, Transient, ValueError) as error:
-        connection.send(("failed", str(error)))
+        tell("failed", str(error))
         return 1
-    connection.send(("ended", outcome))
+    tell("ended", outcome)
     return 0
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapters.archive import Archive
+from adapters.metrics import TRAINING_DECISIONS_TOTAL
 from adapters.releases import ReleaseStore
 from app.learning import (
     follow,
@@ -75,6 +76,7 @@ class Schedule:
             parent = live_release(self._settings, self._data_dir)
             decision = self._decide(parent)
             self._remember(decision)
+            TRAINING_DECISIONS_TOTAL.labels(decision="train" if decision.train else "wait").inc()
             log.info("training_decision train=%s reason=%s", decision.train, decision.reason)
             self._say(f"{'training' if decision.train else 'waiting'}: {decision.reason}")
             if not decision.train:

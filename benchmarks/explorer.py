@@ -16,11 +16,12 @@ import shutil
 import time
 from decimal import Decimal
 from pathlib import Path
+from typing import Literal
 
 from playwright.sync_api import Browser, Page
 
 from adapters.kafka import Publisher
-from benchmarks.harness import Direction, Figure, Report, Skipped, percentile
+from benchmarks.harness import Figure, Report, Skipped, percentile
 from benchmarks.stack import Updates, embedded_stack, import_catalogue, publish
 from producers.shop import Shop
 from schemas.events import ProductUpserted
@@ -84,7 +85,7 @@ def run(*, small: bool, data: Path | None) -> Report:
             violations = _violations(browser, stack.http, listed[0].product_id)
         updates.close()
         publisher.close()
-    at_most: Direction = "at most"
+    at_most: Literal["at most"] = "at most"
     figures = [
         Figure("slider to moved neighbours, p50", percentile(moved, 50), "ms", kind="latency"),
         Figure("slider to moved neighbours, p95", percentile(moved, 95), "ms", 200, at_most, "latency"),

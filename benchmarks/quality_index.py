@@ -140,6 +140,7 @@ class Asked:
 
     engine: QueryEngine
     recommender: Recommender
+    catalogue: Catalogue
 
     def similar(self, seeds: Sequence[Seed], options: QueryOptions) -> Answer:
         """Neighbours of seeds."""
@@ -199,9 +200,8 @@ def filled(contents: Contents, release: Remembering, settings: ServiceSettings) 
             index=index, store=ItemStore(client=nobody), releases=release, behaviour=history
         )
         engine = QueryEngine(catalogue=catalogue, settings=settings, clock=lambda: NOW)
-        yield Asked(
-            engine, Recommender(catalogue=catalogue, engine=engine, behaviour=history, settings=settings)
-        )
+        recommender = Recommender(catalogue=catalogue, engine=engine, behaviour=history, settings=settings)
+        yield Asked(engine, recommender, catalogue)
         index.close()
         nobody.close()
 

@@ -26,6 +26,7 @@ from schemas.api import (
 from schemas.api_bulk import MAX_EVENTS, BatchAnswer, Published, SimilarBatch
 from schemas.behaviour import Window
 from schemas.events import Frozen
+from schemas.insights import PriceView
 
 Returned = TypeVar("Returned", bound=BaseModel)
 
@@ -78,6 +79,11 @@ def headers_of(key: str | None) -> dict[str, str]:
 def item(item_id: str) -> Call[ItemView]:
     """GET /v1/items/{item_id}."""
     return Call("GET", f"/v1/items/{quote(item_id, safe='')}", ItemView)
+
+
+def price(item_id: str) -> Call[PriceView]:
+    """GET /v1/items/{item_id}/price."""
+    return Call("GET", f"/v1/items/{quote(item_id, safe='')}/price", PriceView)
 
 
 def similar(request: SimilarRequest | str, limit: int | None) -> Call[Answer]:

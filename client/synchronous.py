@@ -38,6 +38,7 @@ from schemas.events import (
     ReviewRemoved,
     UserEvent,
 )
+from schemas.insights import PriceView
 
 
 class Simstream:
@@ -66,6 +67,10 @@ class Simstream:
     def item(self, item_id: str) -> ItemView:
         """An item and how fresh it is."""
         return self._answered(calls.item(item_id))
+
+    def price(self, item_id: str) -> PriceView:
+        """Where an item's price stands among comparable ones, and the evidence."""
+        return self._answered(calls.price(item_id))
 
     def similar(self, request: SimilarRequest | str, *, limit: int | None = None) -> Answer:
         """Neighbours of seeds, or of the item with that id."""

@@ -122,7 +122,7 @@ class BehaviourHandler:
         """Parse one event. Raises PoisonMessage naming the field and what was expected."""
         _, topic_id, partition, offset, timestamp_ms, key, value, _ = record
         if value is None:
-            raise PoisonMessage("a user event must not be a null record: publish a user_event")
+            raise PoisonMessage("a user event must not be a null record: publish a user_event", "null")
         try:
             event = self._parse(value)
         except InvalidEvent as error:
@@ -133,7 +133,8 @@ class BehaviourHandler:
         if key != user_id.encode():
             raise PoisonMessage(
                 "the record's key is not its field 'user_id': key records of this topic by user_id, or the "
-                "events of one shopper arrive in any order"
+                "events of one shopper arrive in any order",
+                "key",
             )
         occurred = event["occurred_at"].timestamp()
         # Old topics keep no time of the record: -1.

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
 from pydantic import Field
 
 from adapters.kafka import Acknowledge, Publisher
-from adapters.metrics import TRANSIENT_ERRORS_TOTAL
+from adapters.metrics import DEBOUNCED_ITEMS, TRANSIENT_ERRORS_TOTAL
 from adapters.redis_behaviour import MARK_SETS, BehaviourStore
 from consumers.announcing import Acknowledgements
 from schemas.errors import Transient
@@ -23,6 +24,9 @@ from schemas.events import Frozen, ItemChanged
 from schemas.vectors import BEHAVIOUR
 
 log = logging.getLogger(__name__)
+
+#: How often the items that wait are counted.
+_COUNT_SECONDS = 5.0
 
 
 class DebounceSettings(Frozen):
@@ -70,12 +74,16 @@ class Debounce:
         self._thread.join(30.0)
 
     def _run(self) -> None:
+        next_count = time.monotonic()
         try:
             while not self._closed.wait(self._settings.interval_seconds):
                 try:
                     self.announce()
+                    if time.monotonic() >= next_count:
+                        DEBOUNCED_ITEMS.set(self._store.waiting())
+                        next_count = time.monotonic() + _COUNT_SECONDS
                 except Transient as error:
-                    log.warning("consumer_waits consumer=behaviour-debounce reason=%s", error)
+                    log.warning("consumer_waits consumer=%s reason=%s", "behaviour-debounce", error)
                     TRANSIENT_ERRORS_TOTAL.labels(stage="behaviour-debounce").inc()
                     self._closed.wait(1.0)
         except BaseException as error:  # noqa: BLE001  handed to the runner, which raises it

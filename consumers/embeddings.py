@@ -16,15 +16,21 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 
 from pydantic import Field
 
 from adapters.index_port import VectorIndex
 from adapters.kafka import Publisher, Record
 from adapters.metrics import (
+    ENCODE_BATCH_TEXTS,
+    ENCODE_SECONDS,
     FRESHNESS_SECONDS,
+    OLDEST_CHANGE_SECONDS,
     TRANSIENT_ERRORS_TOTAL,
+    WORK_ENTRIES,
 )
 from adapters.redis_items import ItemStore
 from consumers.assembly import Encoded, Wanted
@@ -37,6 +43,9 @@ from schemas.topics import Topics
 from schemas.vectors import BEHAVIOUR, Encoder, TextRecipe
 
 log = logging.getLogger(__name__)
+
+_LANES = {LIVE: "live", BULK: "bulk"}
+_QUEUES = ("due", "unencoded")
 
 
 class EmbeddingsSettings(Frozen):
@@ -93,6 +102,8 @@ class EmbeddingsHandler:
             tombstone_grace_seconds=settings.tombstone_grace_seconds,
             now=now,
         )
+        self._collection = collection
+        self._show_work()
         self._closed = threading.Event()
         self._fatal: BaseException | None = None
         self._threads = [
@@ -109,7 +120,7 @@ class EmbeddingsHandler:
     def decode(self, record: Record) -> Hint:
         """Parse a hint. Raises PoisonMessage naming the field and what was expected."""
         if record.value is None:
-            raise PoisonMessage("a hint must not be a null record: publish an ItemChanged")
+            raise PoisonMessage("a hint must not be a null record: publish an ItemChanged", "null")
         try:
             change = parse_event(record.value, ItemChanged)
         except InvalidEvent as error:
@@ -139,6 +150,23 @@ class EmbeddingsHandler:
         self._work.close()
         for thread in self._threads:
             thread.join(30.0)
+        self._hide_work()
+
+    def _show_work(self) -> None:
+        """Metrics of what is in hand, asked for when they are read."""
+        for lane, name in _LANES.items():
+            oldest = OLDEST_CHANGE_SECONDS.labels(collection=self._collection, lane=name)
+            oldest.set_function(partial(self._work.oldest_seconds, lane))
+            for queue in _QUEUES:
+                entries = WORK_ENTRIES.labels(collection=self._collection, queue=f"{queue}, {name}")
+                entries.set_function(partial(self._work.waiting, queue, lane))
+
+    def _hide_work(self) -> None:
+        for name in _LANES.values():
+            with suppress(KeyError):  # hidden before
+                OLDEST_CHANGE_SECONDS.remove(self._collection, name)
+                for queue in _QUEUES:
+                    WORK_ENTRIES.remove(self._collection, f"{queue}, {name}")
 
     def _guarded(self, loop: Callable[[], None]) -> None:
         try:
@@ -183,7 +211,10 @@ class EmbeddingsHandler:
                 self._encode(taken, background=lane == BULK)
 
     def _encode(self, taken: Sequence[tuple[Entry, Wanted]], *, background: bool) -> None:
-        vectors = self._encoder.encode([wanted.text for _, wanted in taken], background=background)
+        lane = _LANES[BULK if background else LIVE]
+        ENCODE_BATCH_TEXTS.labels(lane=lane).observe(len(taken))
+        with ENCODE_SECONDS.labels(lane=lane).time():
+            vectors = self._encoder.encode([wanted.text for _, wanted in taken], background=background)
         now = self._now()
         for entry, _ in taken:
             age = (now - entry.occurred_at).total_seconds()

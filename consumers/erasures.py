@@ -136,7 +136,7 @@ class Erasures:
                             report(acknowledged)
                             told, next_report = acknowledged, now + _REPORT_SECONDS
                     except Transient as error:
-                        log.warning("consumer_waits consumer=erasures reason=%s", error)
+                        log.warning("consumer_waits consumer=%s reason=%s", "erasures", error)
                         self._stop.wait(1.0)
             finally:
                 release()

@@ -21,18 +21,22 @@ from adapters.index_port import VectorIndex
 from adapters.kafka import Publisher
 from adapters.metrics import (
     FRESHNESS_SECONDS,
+    INDEX_SECONDS,
     INDEX_WRITE_BATCH_POINTS,
     INDEX_WRITES_TOTAL,
+    SEARCHABLE_SECONDS,
     SKIPPED_ENCODINGS_TOTAL,
 )
 from adapters.redis_items import ItemStore
 from consumers.assembly import Assembly, Shoppers, assemble, behaviour_moved
-from consumers.work import Entry, Worklist
+from consumers.work import BULK, LIVE, Entry, Worklist
 from schemas.events import ItemUpdated, StageTimes
 from schemas.items import ItemState
 from schemas.vectors import AnyOf, Between, PayloadChange, Point, TextRecipe, Where
 
 log = logging.getLogger(__name__)
+
+_LANES = {LIVE: "live", BULK: "bulk"}
 
 
 class BehaviourVectors(Protocol):
@@ -78,14 +82,14 @@ class PointWriter:
         ticket = self._store.draw_ticket()
         # 2. and 3.
         states = self._store.read(ids)
-        points = self._index.fetch(self._collection, ids, vectors=False)
+        points = self._fetch(ids, vectors=False)
         newest = max((int(point.payload.get("ticket") or 0) for point in points.values()), default=0)
         if newest >= ticket:
             # Somebody was quicker, or Redis lost its counter and its new clock is behind: our write would be
             # refused, by a writer who in the second case read before us. A larger ticket, and read again.
             ticket = self._store.draw_ticket(floor=newest)
             states = self._store.read(ids)
-            points = self._index.fetch(self._collection, ids, vectors=False)
+            points = self._fetch(ids, vectors=False)
         shoppers = self._shoppers(states, points, {entry.product_id for entry, _ in taken if entry.weigh})
         # 4.
         entries = [entry for entry, _ in taken]
@@ -93,14 +97,15 @@ class PointWriter:
         # 5. A refused point was written by somebody who read later than we did: our hint is served.
         whole = [one.point for one in assemblies if one.point is not None and not one.payload_only]
         if whole:
-            self._index.upsert(self._collection, whole, ticket=ticket)
+            with INDEX_SECONDS.labels(call="write").time():
+                self._index.upsert(self._collection, whole, ticket=ticket)
         changes = [
             PayloadChange(one.point.product_id, one.point.payload, points[one.point.product_id].payload)
             for one in assemblies
             if one.point is not None and one.payload_only
         ]
         # A payload that was refused says less: who wrote it need not have read later. It is compared again.
-        refused = self._index.change_payloads(self._collection, changes, ticket=ticket) if changes else set()
+        refused = self._change(changes, ticket=ticket) if changes else set()
         if whole or changes:
             INDEX_WRITE_BATCH_POINTS.observe(len(whole) + len(changes))
         # 6.
@@ -122,6 +127,14 @@ class PointWriter:
                 self._work.served(entry, hints)
         # Nobody waits for these.
         self._publisher.send_batch(self._updated_topic, updates)
+
+    def _fetch(self, ids: Sequence[str], *, vectors: bool) -> dict[str, Point]:
+        with INDEX_SECONDS.labels(call="read").time():
+            return self._index.fetch(self._collection, ids, vectors=vectors)
+
+    def _change(self, changes: Sequence[PayloadChange], *, ticket: int) -> set[str]:
+        with INDEX_SECONDS.labels(call="payload").time():
+            return self._index.change_payloads(self._collection, changes, ticket=ticket)
 
     def _assembled(
         self,
@@ -155,7 +168,7 @@ class PointWriter:
         ]
         if lacking:
             ids = [entries[place].product_id for place in lacking]
-            whole = self._index.fetch(self._collection, ids, vectors=True)
+            whole = self._fetch(ids, vectors=True)
             for name in ids:
                 del points[name]
             points.update(whole)
@@ -187,6 +200,8 @@ class PointWriter:
         INDEX_WRITES_TOTAL.labels(kind="tombstone" if deleted else "live").inc()
         age = (searchable_at - entry.occurred_at).total_seconds()
         FRESHNESS_SECONDS.labels(stage="searchable").observe(max(0.0, age))
+        for dimension in assembly.moved:
+            SEARCHABLE_SECONDS.labels(dimension=dimension, lane=_LANES[entry.lane]).observe(max(0.0, age))
         update = ItemUpdated(
             product_id=entry.product_id,
             collection=self._collection,

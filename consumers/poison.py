@@ -16,7 +16,7 @@ from itertools import repeat
 from adapters.kafka import Record
 from adapters.metrics import DEAD_LETTERS_TOTAL
 from consumers.dead_letters import DeadLetters
-from schemas.errors import Halt
+from schemas.errors import Halt, PoisonMessage
 
 log = logging.getLogger(__name__)
 
@@ -40,17 +40,17 @@ class Poison:
         with self._lock:
             self._window(topic).extend(repeat(False, min(count, POISON_WINDOW)))
 
-    def bury(self, record: Record, reason: str, *, on_done: Callable[[], None]) -> None:
+    def bury(self, record: Record, poison: PoisonMessage, *, on_done: Callable[[], None]) -> None:
         """Dead-letter a record. Raises Halt when nearly all of the topic's last thousand were poison."""
         log.warning(
             "record_dead_lettered topic=%s partition=%d offset=%d reason=%s",
             record.topic,
             record.partition,
             record.offset,
-            reason,
+            poison.reason,
         )
-        DEAD_LETTERS_TOTAL.labels(consumer=self._consumer, topic=record.topic).inc()
-        self._dead_letters.put(record, reason, on_done=on_done)
+        DEAD_LETTERS_TOTAL.labels(consumer=self._consumer, topic=record.topic, reason=poison.kind).inc()
+        self._dead_letters.put(record, poison.reason, on_done=on_done)
         with self._lock:
             if self._accept > 0:
                 self._accept -= 1

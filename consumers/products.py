@@ -75,7 +75,8 @@ class ProductsHandler:
         if key != event.product_id:
             raise PoisonMessage(
                 f"the record's key is {key!r} but field 'product_id' is {event.product_id!r}: "
-                "key records by product_id, or compaction removes the wrong product"
+                "key records by product_id, or compaction removes the wrong product",
+                "key",
             )
         check_revision(event, recorded)
         upsert = event if isinstance(event, ProductUpserted) else None

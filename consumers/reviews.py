@@ -100,7 +100,9 @@ class ReviewsHandler:
         """Parse a record. Raises PoisonMessage naming the field and what was expected, and no shopper."""
         recorded, key = recorded_at(record), product_key(record)
         if record.value is None:
-            raise PoisonMessage("a review cannot be a null record: publish review_removed to take one back")
+            raise PoisonMessage(
+                "a review cannot be a null record: publish review_removed to take one back", "null"
+            )
         try:
             event = cast(ReviewPosted | ReviewRemoved, parse_event(record.value, ReviewPosted, ReviewRemoved))
         except InvalidEvent as error:
@@ -109,7 +111,8 @@ class ReviewsHandler:
             # Without the key: it may well be a shopper.
             raise PoisonMessage(
                 f"the record's key is not its field 'product_id' ({event.product_id!r}): key records by "
-                "product_id, or the events of one review are spread over partitions"
+                "product_id, or the events of one review are spread over partitions",
+                "key",
             )
         check_revision(event, recorded)
         return ReviewChange(self._write(event, record), event.occurred_at, is_bulk(record))

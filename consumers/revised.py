@@ -24,15 +24,15 @@ _PRODUCT_ID: TypeAdapter[str] = TypeAdapter(Id)
 def product_key(record: Record) -> str:
     """The product id that the record is keyed by."""
     if record.key is None:
-        raise PoisonMessage("the record has no key: key records of this topic by product_id")
+        raise PoisonMessage("the record has no key: key records of this topic by product_id", "key")
     try:
         key = record.key.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise PoisonMessage("the record's key is not UTF-8: key records by product_id") from error
+        raise PoisonMessage("the record's key is not UTF-8: key records by product_id", "key") from error
     try:
         return _PRODUCT_ID.validate_python(key)
     except ValidationError as error:
-        raise PoisonMessage(f"the record's key: {explain(error)}") from error
+        raise PoisonMessage(f"the record's key: {explain(error)}", "key") from error
 
 
 def recorded_at(record: Record) -> datetime:
@@ -47,12 +47,14 @@ def check_revision(event: Revised, recorded: datetime) -> None:
         raise PoisonMessage(
             f"field 'occurred_at' ({event.occurred_at.isoformat()}) is more than 10 minutes ahead of the "
             f"record's timestamp ({recorded.isoformat()}) and no 'revision' is given: "
-            "mend the producer's clock, or send a revision"
+            "mend the producer's clock, or send a revision",
+            "clock",
         )
     if event.order > MAX_REVISION:
         raise PoisonMessage(
             f"field 'occurred_at' ({event.occurred_at.isoformat()}) is too late to derive a revision "
-            f"from (at most {MAX_REVISION} microseconds): mend the producer's clock, or send a revision"
+            f"from (at most {MAX_REVISION} microseconds): mend the producer's clock, or send a revision",
+            "clock",
         )
 
 

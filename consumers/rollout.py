@@ -22,6 +22,7 @@ from typing import Literal, Protocol
 from pydantic import Field
 
 from adapters.index_port import VectorIndex, release_of
+from adapters.metrics import RELEASES_REFUSED_TOTAL
 from adapters.redis_rollouts import ROLLOUT_LEASE, Changed, Fenced, RolloutBoard
 from consumers.verification import Verified
 from schemas.errors import Halt, Transient
@@ -107,6 +108,8 @@ class Rollouts:
         self._now = now
         # What this process has seen whole: a verdict of before a restart is not trusted.
         self._seen_whole: set[str] = set()
+        for state in RolloutState:
+            RELEASES_REFUSED_TOTAL.labels(state=state.value)
 
     def run(self, stopped: threading.Event) -> None:
         """Take the lease whenever it is free, and work while it is held. Waits while a store is away."""
@@ -283,6 +286,7 @@ class Rollouts:
             self._put(rollout, rollout.model_copy(update={"reason": what}), token)
 
     def _refuse(self, rollout: Rollout, why: str, token: int) -> bool:
+        RELEASES_REFUSED_TOTAL.labels(state=rollout.state.value).inc()
         log.warning("release_refused release=%s reason=%s", rollout.release_id, why)
         self._put(rollout, rollout.model_copy(update={"wanted": False, "reason": why}), token)
         return True

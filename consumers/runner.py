@@ -18,6 +18,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Generic, Protocol, TypeVar
 
 from confluent_kafka import KafkaError
@@ -28,8 +29,12 @@ from adapters.kafka_reader import GroupReader, Partition
 from adapters.metrics import (
     BATCH_RECORDS,
     COMMITS_TOTAL,
+    DEAD_LETTERS_TOTAL,
+    HALTS_TOTAL,
     IN_FLIGHT_RECORDS,
     LAG_RECORDS,
+    PAUSED_TOPICS,
+    READ_AHEAD_RECORDS,
     RECORDS_TOTAL,
     REWINDS_TOTAL,
     TRANSIENT_ERRORS_TOTAL,
@@ -39,7 +44,7 @@ from consumers.dead_letters import DeadLetters
 from consumers.erasures import Erasures, OlderWork
 from consumers.poison import Poison
 from consumers.progress import Delivery, Progress
-from schemas.errors import PoisonMessage, Transient
+from schemas.errors import POISON_KINDS, PoisonMessage, Transient
 from schemas.events import Frozen
 
 log = logging.getLogger(__name__)
@@ -141,6 +146,10 @@ class Runner(Generic[E]):
         self._halted = False
         #: Set while the group has given this process its partitions.
         self.assigned = threading.Event()
+        HALTS_TOTAL.labels(consumer=handler.name)
+        for topic in handler.topics:
+            for kind in POISON_KINDS:
+                DEAD_LETTERS_TOTAL.labels(consumer=handler.name, topic=topic, reason=kind)
 
     def stop(self) -> None:
         """Ask the loop to end after the work in hand; any thread."""
@@ -158,6 +167,7 @@ class Runner(Generic[E]):
             self._finish()
         except BaseException:
             self._halted = True  # stopping because of a fault commits nothing more
+            HALTS_TOTAL.labels(consumer=self._handler.name).inc()
             raise
         finally:
             self._stop.set()
@@ -167,6 +177,8 @@ class Runner(Generic[E]):
             if worker.ident is not None:
                 worker.join(10.0)
             self._reader.close()
+            for part in self._progress:
+                self._forget_lag(part)
 
     def _first_epoch(self) -> str | None:
         """Which incarnation of the store the effects will go to; waits until it can say.
@@ -286,7 +298,7 @@ class Runner(Generic[E]):
             except PoisonMessage as poison:
                 self._poison.good(topic, len(read) - told)
                 told = len(read)
-                self._poison.bury(record, poison.reason, on_done=delivery.settle)
+                self._poison.bury(record, poison, on_done=delivery.settle)
             else:
                 read.append(delivery)
         self._poison.good(topic, len(read) - told)
@@ -322,6 +334,10 @@ class Runner(Generic[E]):
         IN_FLIGHT_RECORDS.labels(consumer=self._handler.name).set(
             sum(progress.unsettled for progress in self._progress.values())
         )
+        READ_AHEAD_RECORDS.labels(consumer=self._handler.name).set(
+            sum(self._backlog.bulk_waiting(topic) for topic in self._handler.topics)
+        )
+        PAUSED_TOPICS.labels(consumer=self._handler.name).set(len(self._paused))
         for topic in self._handler.topics:
             parts = [part for part in self._progress if part.topic == topic]
             unsettled = sum(self._progress[part].unsettled for part in parts)
@@ -394,13 +410,19 @@ class Runner(Generic[E]):
         return False
 
     def _report_lag(self) -> None:
-        lag: dict[str, int] = dict.fromkeys(self._handler.topics, 0)
         for part, progress in self._progress.items():
             high = self._reader.high_watermark(part)
             if high is not None:
-                lag[part.topic] += max(0, high - (progress.reached or progress.committed or 0))
-        for topic, records in lag.items():
-            LAG_RECORDS.labels(consumer=self._handler.name, topic=topic).set(records)
+                lag = max(0, high - (progress.reached or progress.committed or 0))
+                LAG_RECORDS.labels(*self._lag_labels(part)).set(lag)
+
+    def _lag_labels(self, part: Partition) -> tuple[str, str, str, str]:
+        return self._handler.name, self._reader.group, part.topic, str(part.number)
+
+    def _forget_lag(self, part: Partition) -> None:
+        """Its next owner tells."""
+        with suppress(KeyError):  # it was never told
+            LAG_RECORDS.remove(*self._lag_labels(part))
 
     def _finish(self) -> None:
         """A clean stop: give the work in hand a moment, then commit what trails long enough."""
@@ -436,6 +458,7 @@ class Runner(Generic[E]):
             progress = self._progress.pop(part, None)
             if progress is not None:
                 progress.abandon()
+                self._forget_lag(part)
         if not self._progress:
             self.assigned.clear()
         log.info("partitions_revoked consumer=%s count=%d", self._handler.name, len(partitions))

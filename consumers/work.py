@@ -8,6 +8,7 @@ the encoder), so that a new price never waits for an encode.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -52,6 +53,8 @@ class Entry:
     #: next owner (we were paused), nobody else will write it again: the encode is owed, owner or not.
     owes_text: bool = False
     encoder_calls: int = 0
+    #: Monotonic seconds at which the oldest hint still open came into hand.
+    since: float = field(default_factory=time.monotonic)
 
     @property
     def weigh(self) -> bool:
@@ -138,6 +141,7 @@ class Worklist:
                 entry.occurred_at = min(delivery.event.occurred_at for delivery in entry.deliveries)
                 entry.consumed_at = entry.deliveries[0].event.consumed_at
                 entry.encoder_calls = 0
+                entry.since = time.monotonic()  # they came while those were served
         for delivery in done:
             delivery.settle()
 
@@ -197,6 +201,17 @@ class Worklist:
                     self._unencoded[entry.lane][entry.product_id] = None
                 self._due[entry.lane][entry.product_id] = None
             self._changed.notify_all()
+
+    def oldest_seconds(self, lane: int) -> float:
+        """How long the change of that lane that has waited longest has been in hand; 0 without one."""
+        with self._changed:
+            oldest = min((one.since for one in self._entries.values() if one.lane == lane), default=None)
+        return 0.0 if oldest is None else time.monotonic() - oldest
+
+    def waiting(self, queue: str, lane: int) -> int:
+        """Entries of one lane that are `due`, or `unencoded`."""
+        with self._changed:
+            return len((self._due if queue == "due" else self._unencoded)[lane])
 
     def close(self) -> None:
         """Wake whoever waits; `take_*` then answer at once."""

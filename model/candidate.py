@@ -24,6 +24,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
+from adapters.metrics import GATE_VERDICTS_TOTAL
 from adapters.releases import ReleaseStore, entry_of
 from model.examples import Prepared
 from model.gate import judge, refuse_broken
@@ -140,12 +141,14 @@ def finish(
         if manifest.release_id in store.list()
         else store.publish(candidate, manifest)
     )
+    GATE_VERDICTS_TOTAL.labels(result="passed" if verdict.passed else "refused").inc()
     log.info("candidate_published release=%s passed=%s", standing.release_id, verdict.passed)
     return _ended(run, Outcome(standing.verdict or verdict, standing))
 
 
 def _broken(run: Path, parent: Manifest, training: Training, reasons: list[str]) -> Outcome:
     """The end of a run whose candidate is not even measured."""
+    GATE_VERDICTS_TOTAL.labels(result="broken").inc()
     verdict = Verdict(passed=False, reasons=reasons)
     page = render(run=run.name, parent=parent.release_id, verdict=verdict, training=training)
     (run / REPORT).write_text(page, encoding="utf-8")

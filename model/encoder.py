@@ -24,18 +24,16 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 from model.effort import Counts, Effort, count_effort
-from model.precision import chosen_device, chosen_precision
+from model.engine import load_forward
+from model.forward import Forward, Vectors
 from model.settings import ModelSettings, UnusableModel
-from model.weights import load_model
-from schemas.releases import EncoderConfig, Pooling
+from schemas.releases import EncoderConfig
 
 log = logging.getLogger(__name__)
 
@@ -43,12 +41,6 @@ log = logging.getLogger(__name__)
 _CHUNK_TEXTS = 4096
 #: Of the background's thread: about a tenth of a busy processor, all of an idle one.
 BACKGROUND_NICE = 10
-#: Measured on one core without bf16: such a batch takes about 150 ms and stays in the core's own cache; twice
-#: as much is a tenth slower per text.
-_BATCH_TOKENS_CPU = 512
-#: Of the processor's cores; with more, each batch gets several.
-_BATCHES_SIDE_BY_SIDE = 4
-_BATCH_TOKENS_GPU = 32_768
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,27 +56,17 @@ class TextEncoder:
 
     def __init__(
         self,
+        forward: Forward,
         *,
-        model: torch.nn.Module,
         tokenizer: Tokenizer,
         config: EncoderConfig,
-        device: torch.device,
-        batch_tokens: int,
-        threads: int | None = None,
+        batch_tokens: int | None = None,
         counts: Counts = count_effort,
     ) -> None:
         self.config = config
+        self.batch_tokens = batch_tokens or forward.batch_tokens
         self._count = counts
-        self.device = device
-        self.batch_tokens = batch_tokens
-        cores = threads or torch.get_num_threads()
-        self._side_by_side = min(cores, _BATCHES_SIDE_BY_SIDE) if device.type == "cpu" else 1
-        # A GPU works on one batch while the next is copied and the one before is awaited.
-        self._ahead = self._side_by_side if device.type == "cpu" else 2
-        self._model = model
-        shape: Any = model.config
-        self._pad_id = int(getattr(shape, "pad_token_id", None) or 0)
-        self._dimension = int(shape.hidden_size)
+        self._forward = forward
         self._tokenizer = tokenizer
         tokenizer.no_padding()
         tokenizer.enable_truncation(config.max_length)
@@ -95,17 +77,17 @@ class TextEncoder:
         self._busy_lock = threading.Lock()
 
         def lane(name: str, nice: int) -> ThreadPoolExecutor:
-            # torch keeps a pool of helpers per calling thread: so these call, whoever asks.
+            # An engine may keep a pool of helpers per calling thread: so these call, whoever asks.
             return ThreadPoolExecutor(
-                max_workers=self._side_by_side,
+                max_workers=forward.side_by_side,
                 thread_name_prefix=name,
-                initializer=_use_threads,
-                initargs=(max(1, cores // self._side_by_side), nice),
+                initializer=_use_thread,
+                initargs=(forward, nice),
             )
 
         self._lane = lane("encoder", 0)
         # Its threads start with its first text. A GPU has one queue of work, so there both are the same.
-        self._background = lane("encoder-background", BACKGROUND_NICE) if device.type == "cpu" else self._lane
+        self._background = lane("encoder-background", BACKGROUND_NICE) if forward.on_processor else self._lane
 
     @classmethod
     def load(
@@ -116,51 +98,33 @@ class TextEncoder:
         *,
         counts: Counts = count_effort,
     ) -> TextEncoder:
-        """Load the model in `folder`, choosing device and precision for this machine, and log the choice.
+        """Load the model in `folder`, choosing engine, device and precision for this machine; log the choice.
 
         `counts` hears of all that is encoded afterwards.
 
         Raises UnusableModel if files are missing, or the weights are not finite or not all there.
         """
         started = time.monotonic()
-        device = chosen_device(settings.device)
         tokenizer = _tokenizer(folder)
-        default_tokens = _BATCH_TOKENS_CPU if device.type == "cpu" else _BATCH_TOKENS_GPU
 
-        def encoder_of(model: torch.nn.Module, counts: Counts) -> TextEncoder:
-            return cls(
-                model=model,
-                tokenizer=tokenizer,
-                config=config,
-                device=device,
-                batch_tokens=settings.batch_tokens or default_tokens,
-                threads=settings.threads,
-                counts=counts,
-            )
-
-        def vectors_of(model: torch.nn.Module, texts: Sequence[str]) -> NDArray[np.float32]:
-            probe = encoder_of(model, _uncounted)
+        def vectors_of(forward: Forward, texts: Sequence[str]) -> Vectors:
+            probe = cls(forward, tokenizer=tokenizer, config=config, counts=_uncounted)
             try:
                 return probe.vectors(probe.tokenise(texts))
             finally:
                 probe.close()
 
-        model, dtype, cosine = chosen_precision(
-            load_model(folder, device),
-            device,
-            settings.dtype,
-            vectors_of,
-            pack=not settings.compile,  # the compiler packs by itself, and does not know packed weights
+        forward = load_forward(folder, config, settings, vectors_of)
+        encoder = cls(
+            forward, tokenizer=tokenizer, config=config, batch_tokens=settings.batch_tokens, counts=counts
         )
-        if settings.compile:
-            model.compile(dynamic=True)
-        encoder = encoder_of(model, counts)
         log.info(
-            "encoder_ready device=%s dtype=%s cosine_to_fp32=%s dimension=%d pooling=%s max_length=%d "
-            "batch_tokens=%d compiled=%s seconds=%.1f folder=%s",
-            device,
-            dtype,
-            None if cosine is None else round(cosine, 5),
+            "encoder_ready engine=%s device=%s dtype=%s cosine_to_fp32=%s dimension=%d pooling=%s "
+            "max_length=%d batch_tokens=%d compiled=%s seconds=%.1f folder=%s",
+            forward.engine,
+            forward.device,
+            forward.dtype,
+            None if forward.cosine is None else round(forward.cosine, 5),
             encoder.dimension,
             config.pooling,
             config.max_length,
@@ -172,9 +136,19 @@ class TextEncoder:
         return encoder
 
     @property
+    def engine(self) -> str:
+        """What computes: "torch" or "onnx"."""
+        return self._forward.engine
+
+    @property
+    def device(self) -> str:
+        """Where it computes: "cpu", "cuda:0"."""
+        return self._forward.device
+
+    @property
     def dimension(self) -> int:
         """Length of every vector."""
-        return self._dimension
+        return self._forward.dimension
 
     def encode(
         self, texts: Sequence[str], *, query: bool = False, background: bool = False
@@ -191,7 +165,7 @@ class TextEncoder:
         `query` puts the model's query prompt in front, otherwise the passage prompt. `background` runs them
         on a thread of lower priority (on Linux, on the processor): other texts and other work come first.
         """
-        vectors = np.empty((len(texts), self._dimension), dtype=np.float32)
+        vectors = np.empty((len(texts), self._forward.dimension), dtype=np.float32)
         for start in range(0, len(texts), _CHUNK_TEXTS):
             tokens = self.tokenise(texts[start : start + _CHUNK_TEXTS], query=query)
             vectors[start : start + len(tokens)] = self.vectors(tokens, query=query, background=background)
@@ -236,16 +210,16 @@ class TextEncoder:
         self, tokens: Sequence[Tokens], *, query: bool = False, background: bool = False
     ) -> NDArray[np.float32]:
         """Unit vectors of tokenised texts, float32, (len(tokens), dimension), in their order."""
-        vectors = np.empty((len(tokens), self._dimension), dtype=np.float32)
+        vectors = np.empty((len(tokens), self._forward.dimension), dtype=np.float32)
         waiting: deque[tuple[list[int], Future[Callable[[], NDArray[np.float32]]]]] = deque()
         skip = self._prompt_tokens[query]
         lane = self._background if background else self._lane
         lengths = [len(text.ids) for text in tokens]
         # Few texts are shared out too; the longest one's length is what rounding may cost a batch.
-        share = sum(lengths) // self._side_by_side + max(lengths, default=0)
+        share = sum(lengths) // self._forward.side_by_side + max(lengths, default=0)
         for batch in token_batches(lengths, min(self.batch_tokens, share)):
             # Nobody waits behind the background's batches: one more keeps its threads busy.
-            if len(waiting) == self._ahead + background:
+            if len(waiting) == self._forward.ahead + background:
                 rows, done = waiting.popleft()
                 vectors[rows] = done.result()()
             waiting.append((batch, lane.submit(self._run, [tokens[row].ids for row in batch], skip)))
@@ -255,51 +229,20 @@ class TextEncoder:
 
     # --- phases 2 and 3: forward and pool, in the encoder's thread ---
 
-    def _run(self, batch: Sequence[Sequence[int]], skip: int) -> Callable[[], NDArray[np.float32]]:
+    def _run(self, batch: Sequence[Sequence[int]], skip: int) -> Callable[[], Vectors]:
         """Start one batch; the answer waits for it and hands out its vectors, (len(batch), dimension)."""
         started = time.perf_counter()
-        with torch.inference_mode():
-            ids, lengths = self._on_device(batch)
-            hidden = self._forward(ids, lengths, padded=len(batch[0]) != len(batch[-1]))
-            pooled = pool(hidden, lengths, self.config.pooling, skip=skip)
-            if self.device.type != "cuda":
-                vectors: NDArray[np.float32] = pooled.cpu().numpy()
-                self._count_busy(started)
-                return lambda: vectors
-            # One copy back per batch, into pinned memory, awaited by the caller and not by this thread.
-            target = torch.empty(pooled.shape, dtype=pooled.dtype, pin_memory=True)
-            target.copy_(pooled, non_blocking=True)
-            copied: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            copied.record()
-
-        def wait() -> NDArray[np.float32]:
-            copied.synchronize()
+        waiting = self._forward.start(batch, skip=skip)
+        if self._forward.on_processor:
             self._count_busy(started)
-            found: NDArray[np.float32] = target.numpy()
+            return waiting
+
+        def wait() -> Vectors:
+            found = waiting()
+            self._count_busy(started)
             return found
 
         return wait
-
-    def _on_device(self, batch: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Ids, int64, (texts, longest) and lengths, int64, (texts,); texts come longest first."""
-        lengths = np.array([len(ids) for ids in batch], dtype=np.int64)
-        padded = np.full((len(batch), max(1, int(lengths[0]))), self._pad_id, dtype=np.int64)
-        for row, ids in enumerate(batch):
-            padded[row, : len(ids)] = ids
-        tensors = torch.from_numpy(padded), torch.from_numpy(lengths)
-        if self.device.type == "cpu":
-            return tensors
-        if self.device.type == "cuda":
-            tensors = tensors[0].pin_memory(), tensors[1].pin_memory()
-        return tensors[0].to(self.device, non_blocking=True), tensors[1].to(self.device, non_blocking=True)
-
-    def _forward(self, ids: torch.Tensor, lengths: torch.Tensor, *, padded: bool) -> torch.Tensor:
-        """Hidden states of the last layer, (texts, longest, dimension). No mask where nothing is padded."""
-        mask = None
-        if padded:
-            mask = (torch.arange(ids.shape[1], device=ids.device) < lengths.unsqueeze(1)).long()
-        hidden: torch.Tensor = self._model(input_ids=ids, attention_mask=mask).last_hidden_state
-        return hidden
 
     def _count_busy(self, started: float) -> None:
         """Add the time since `started` that no earlier batch has been counted for."""
@@ -309,25 +252,6 @@ class TextEncoder:
             self._busy_until = max(now, self._busy_until)
         if seconds > 0:
             self._count(Effort(seconds=seconds))
-
-
-def pool(hidden: torch.Tensor, lengths: torch.Tensor, pooling: Pooling, *, skip: int = 0) -> torch.Tensor:
-    """One unit vector per text, fp32, (texts, dimension), from hidden states (texts, longest, dimension).
-
-    `skip` tokens at the front (a prompt) are left out of a mean. Texts are padded on the right.
-    """
-    if pooling == "cls":
-        pooled = hidden[:, 0].float()
-    elif pooling == "last":
-        rows = torch.arange(hidden.shape[0], device=hidden.device)
-        pooled = hidden[rows, (lengths - 1).clamp(min=0)].float()
-    else:
-        position = torch.arange(hidden.shape[1], device=hidden.device)
-        kept = ((position < lengths.unsqueeze(1)) & (position >= skip)).float()
-        # A product of matrices in fp32: the sum of each text's tokens, no masked copy of the states.
-        summed = torch.bmm(kept.unsqueeze(1), hidden.float()).squeeze(1)
-        pooled = summed / kept.sum(1, keepdim=True).clamp(min=1.0)
-    return torch.nn.functional.normalize(pooled, dim=1)
 
 
 def token_batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
@@ -356,10 +280,10 @@ def _tokenizer(folder: Path) -> Tokenizer:
     return Tokenizer.from_file(str(path))
 
 
-def _use_threads(threads: int, nice: int) -> None:
-    """Set up an encoder's thread; torch's helpers of it are started by it and inherit its priority."""
+def _use_thread(forward: Forward, nice: int) -> None:
+    """Set up an encoder's thread; helpers that it starts inherit its priority."""
     if nice and sys.platform == "linux":
         # Never above the process's own: a backfill is nicer than this, and may not raise itself.
         own = os.getpriority(os.PRIO_PROCESS, os.getpid())
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), max(nice, own))
-    torch.set_num_threads(threads)
+    forward.use_thread()

@@ -4,9 +4,9 @@ Reads   a model's folder, in the child
 Writes  the same metrics as an encoder in this process: the child tells what it has done
 Never   outlives its parent, nor hides that it has ended
 
-A forward pass needs the interpreter's lock a hundred times, and consumers and requests hold it most of the
-time, so in one process each waits for the other. Here the child has torch and its lock to itself, and the
-parent does not even import torch. Messages are tuples over one socket pair; texts go there, bytes of float32
+A forward pass needs the interpreter's lock, in torch a hundred times, and consumers and requests hold it most
+of the time, so in one process each waits for the other. Here the child has its lock to itself, and the parent
+does not even import what computes. Messages are tuples over one socket pair; texts go there, bytes of float32
 come back.
 """
 
@@ -17,6 +17,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adapters.child import parent_connection, start_child
+from adapters.process_memory import unwatch_memory, watch_memory
 from model.effort import count_effort
 from model.settings import ModelSettings, UnusableModel
 from schemas.errors import Transient
@@ -54,17 +56,24 @@ class EncoderProcess:
         self._waiting: dict[int, Future[bytes]] = {}
         self._numbers = count()
         self._ended = False
+        watch_memory("encoder", process.pid)
         self._reader = threading.Thread(target=self._read, name="encoder-process", daemon=True)
         self._reader.start()
 
     @classmethod
-    def load(cls, folder: Path, config: EncoderConfig, settings: ModelSettings) -> EncoderProcess:
-        """Start the child and let it load the model in `folder`; as `TextEncoder.load`, and its errors."""
+    def load(
+        cls, folder: Path, config: EncoderConfig, settings: ModelSettings, *, nice: int = 0
+    ) -> EncoderProcess:
+        """Start the child and let it load the model in `folder`; as `TextEncoder.load`, and its errors.
+
+        `nice` lowers the child's priority for good, by so much at most, for work that nobody waits for.
+        """
         ours, theirs = socket.socketpair()
         process = start_child(__name__, theirs)
         connection = Connection(ours.detach())
         try:
-            connection.send((str(folder), config, settings, logging.getLogger().getEffectiveLevel()))
+            level = logging.getLogger().getEffectiveLevel()
+            connection.send((str(folder), config, settings, level, nice))
             while True:
                 kind, *content = connection.recv()
                 if kind == "ready":
@@ -130,6 +139,7 @@ class EncoderProcess:
             self._process.kill()
             self._process.wait()
         self._reader.join(STOP_SECONDS)
+        unwatch_memory("encoder", self._process.pid)
         self._connection.close()
 
     def _read(self) -> None:
@@ -166,8 +176,8 @@ def _heard(kind: str, content: Sequence[Any]) -> None:
     if kind == "effort":
         count_effort(*content)
     elif kind == "log":
-        name, level, message = content
-        logging.getLogger(name).log(level, "%s", message)
+        name, level, message, arguments = content
+        logging.getLogger(name).log(level, message, *arguments)
     else:
         raise RuntimeError(f"the encoder's process said {kind!r}: parent and child are of different versions")
 
@@ -192,7 +202,14 @@ class _Telling(logging.Handler):
         self._tell = tell
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._tell("log", record.name, record.levelno, record.getMessage())
+        # Event and fields apart, as they were given; what cannot travel, as text.
+        message, given = record.msg, record.args or ()
+        if not isinstance(message, str) or not isinstance(given, tuple):
+            message, given = record.getMessage(), ()
+        arguments = tuple(
+            one if one is None or isinstance(one, str | int | float) else str(one) for one in given
+        )
+        self._tell("log", record.name, record.levelno, message, arguments)
 
 
 def serve(connection: Connection) -> None:
@@ -203,10 +220,12 @@ def serve(connection: Connection) -> None:
         with telling:
             connection.send(message)
 
-    folder, config, settings, level = connection.recv()
+    folder, config, settings, level, nice = connection.recv()
+    if nice and sys.platform != "win32":
+        os.nice(nice - os.nice(0))
     logging.basicConfig(level=level, handlers=[_Telling(tell)])
     try:
-        # Here and not above: the parent imports this module and does without torch.
+        # Here and not above: the parent imports this module and does without what computes.
         from model.encoder import TextEncoder
 
         encoder = TextEncoder.load(

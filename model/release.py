@@ -51,6 +51,8 @@ _TAKEN = (
 
 #: Vectors of different texts that are nowhere further apart than this are one vector.
 _ALIKE = 1e-4
+#: The priority of trying a release out.
+_LOWEST = 19
 
 EncoderT = TypeVar("EncoderT", "TextEncoder", EncoderProcess)
 
@@ -110,10 +112,16 @@ def try_release(
 ) -> Manifest:
     """Load a release as it would be loaded for good, encode a few texts, let go of it again.
 
+    At the lowest priority: nobody waits for it, and others may be serving.
+
     Raises InvalidRelease or UnusableModel saying what is wrong: a file, a weight that is not finite, vectors
     of another length than the manifest's, vectors that are not finite or the same for every text.
     """
-    loaded = start_release(store, release_id, settings)
+    loaded = _loaded(
+        store,
+        release_id,
+        lambda folder, config: EncoderProcess.load(folder, config, settings, nice=_LOWEST),
+    )
     try:
         vectors = loaded.encoder.encode_array(probes)
     finally:

@@ -35,16 +35,21 @@ class ModelSettings(Frozen):
     `name` is a hub name or a folder. None chooses: `batch_tokens` by device, `threads` (cores in use) by
     torch, and pooling, prompts and `max_length` (tokens) by the model's own configuration. `compile` is for
     GPUs: it spends half a minute on the first texts, and on a processor gains nothing over packed weights.
-    `text` is the recipe of releases made from now on; a release that exists keeps its own.
+    `engine` `auto` takes ONNX Runtime on a processor without bf16. `int8` runs there alone, never chosen by
+    itself: its vectors are not those of fp32, so all that encode for one index use it, or none. `graphs` is
+    the folder where translated models are kept. `text` is the recipe of releases made from now on; a release
+    that exists keeps its own.
     """
 
     name: str = Field(default=DEFAULT_MODEL, min_length=1)
     revision: str | None = None
     device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
-    dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    engine: Literal["auto", "torch", "onnx"] = "auto"
+    dtype: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
     batch_tokens: int | None = Field(default=None, ge=1)
     threads: int | None = Field(default=None, ge=1)
     compile: bool = False
+    graphs: str = "./var/cache/graphs"
     pooling: Literal["mean", "cls", "last"] | None = None
     max_length: int | None = Field(default=None, ge=2)
     query_prompt: str | None = None

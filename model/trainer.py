@@ -46,7 +46,9 @@ def trainer_class() -> Any:
         def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
             super().log(logs, start_time)
             log.info(
-                "training step=%d %s", self.state.global_step, " ".join(f"{k}={v}" for k, v in logs.items())
+                "training_step step=%d figures=%s",
+                self.state.global_step,
+                " ".join(f"{k}={v}" for k, v in logs.items()),
             )
 
         def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:

@@ -123,7 +123,7 @@ def train(
         for entry in trainer.state.log_history
     ]
     log.info(
-        "trained method=%s steps=%d seconds=%.0f precision=%s resumed_at=%d",
+        "training_ended method=%s steps=%d seconds=%.0f precision=%s resumed_at=%d",
         recipe.method,
         trainer.state.global_step,
         time.monotonic() - started,

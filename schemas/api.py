@@ -193,11 +193,26 @@ class SeedShare(Frozen):
     share: float
 
 
+RuleKind = Literal["boost", "demotion", "bridge", "always_similar", "never_similar"]
+
+
+class AppliedRule(Frozen):
+    """A rule of the shop's rules file: its name, or its place in the file (`boosts[0]`).
+
+    `factor` is what it multiplied the score by; `always_similar` put the hit in front of the others.
+    """
+
+    rule: str
+    kind: RuleKind
+    factor: float | None = None
+    reason: str | None = None
+
+
 class Applied(Frozen):
     """What beside the dimensions decided a hit's score or place; None: nothing of that kind did.
 
     `same_category` and `freshness` are factors of the score. `diversity` counts better candidates that it
-    went before; `brand_cap` and `group` those that were left out before it.
+    went before; `brand_cap` and `group` those that were left out before it. `shop` names rules of the shop.
     """
 
     preset: PresetName | None = None
@@ -206,6 +221,7 @@ class Applied(Frozen):
     diversity: int | None = None
     brand_cap: int | None = None
     group: int | None = None
+    shop: list[AppliedRule] = []
 
 
 class Explanation(Frozen):

@@ -7,13 +7,21 @@ Halt            stop now, commit nothing more; a person has to decide
 
 from __future__ import annotations
 
+from typing import Literal
+
+#: Why a record is poison, as a label: it does not parse; null where that says nothing; keyed wrongly; a clock
+#: too far ahead.
+PoisonKind = Literal["invalid", "null", "key", "clock"]
+POISON_KINDS: tuple[PoisonKind, ...] = ("invalid", "null", "key", "clock")
+
 
 class PoisonMessage(Exception):
     """A record that can never be applied, whatever is retried. `reason` names the field and the fix."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, kind: PoisonKind = "invalid") -> None:
         super().__init__(reason)
         self.reason = reason
+        self.kind = kind
 
 
 class Transient(Exception):

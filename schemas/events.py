@@ -267,6 +267,26 @@ class ItemUpdated(Frozen):
     stages: StageTimes
 
 
+class PriceInsight(Frozen):
+    """An item's price got out of line with what comparable items cost, or is in line again.
+
+    `score` and `ratio` as GET /v1/items/{item_id}/price says them; `median` is what comparable items cost in
+    this item's pack. Null where the item is gone, or nothing can be compared any more. The topic is
+    compacted: the last record of an item is what stands.
+    """
+
+    kind: Literal["price_insight"] = "price_insight"
+    product_id: Id
+    outlier: bool
+    price: str | None = None
+    currency: str | None = None
+    score: float | None = None
+    ratio: float | None = None
+    median: float | None = None
+    evidence: str
+    found_at: Moment
+
+
 ProductEvent = ProductUpserted | ProductDeleted
 ReviewEvent = ReviewPosted | ReviewRemoved
 
@@ -279,6 +299,7 @@ EVENT_MODELS: tuple[type[Frozen], ...] = (
     UserErased,
     ItemChanged,
     ItemUpdated,
+    PriceInsight,
 )
 
 Event = TypeVar("Event", bound=Frozen)

@@ -62,6 +62,7 @@ class Topics:
     updated: Topic
     erasures: Topic
     releases: Topic
+    insights_prices: Topic
 
     @classmethod
     def named(
@@ -76,6 +77,7 @@ class Topics:
         updated: str = "items.updated",
         erasures: str = "user.erasures",
         releases: str = "model.releases",
+        insights_prices: str = "insights.prices",
     ) -> Topics:
         """Build the set with the given names, each prefixed by `namespace` (for example `shop1.`)."""
         return cls(
@@ -137,6 +139,12 @@ class Topics:
                 carries=(),
                 cleanup="compact",
             ),
+            insights_prices=Topic(
+                name=namespace + insights_prices,
+                key="product_id",
+                carries=("PriceInsight",),
+                cleanup="compact",
+            ),
         )
 
     def declared(self) -> Iterator[Topic]:
@@ -150,6 +158,7 @@ class Topics:
             self.updated,
             self.erasures,
             self.releases,
+            self.insights_prices,
         ):
             yield topic
             if topic.has_dead_letters:

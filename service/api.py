@@ -22,10 +22,12 @@ from service.middleware import Admission, Bodies, Measured
 from service.openapi import describe
 from service.page import Page, explorer
 from service.presets import PRESETS
+from service.prices import Prices, PriceSettings
 from service.publish_routes import publishing
 from service.query import QueryEngine
 from service.recommend import Recommender
 from service.releases import Releases
+from service.rulebook import RuleBook, RuleSettings
 from service.settings import ServiceSettings
 from service.sink import EventSink
 from service.standing import Standing
@@ -49,6 +51,8 @@ def create_app(
     keyring: Keyring | None = None,
     sink: EventSink | None = None,
     topics: Topics | None = None,
+    rules: RuleBook | None = None,
+    prices: PriceSettings | None = None,
     watched: Watched | None = None,
 ) -> FastAPI:
     """The application. Everything it needs is handed in open; it closes nothing.
@@ -66,8 +70,15 @@ def create_app(
         behaviour=behaviour,
         rating_prior=settings.rating_prior,
     )
-    engine = QueryEngine(catalogue=catalogue, settings=settings)
-    recommender = Recommender(catalogue=catalogue, engine=engine, behaviour=behaviour, settings=settings)
+    book = rules if rules is not None else RuleBook(RuleSettings())
+    engine = QueryEngine(catalogue=catalogue, settings=settings, rules=lambda: book.rules)
+    recommender = Recommender(
+        catalogue=catalogue,
+        engine=engine,
+        behaviour=behaviour,
+        settings=settings,
+        rules=lambda: book.rules,
+    )
     workers = Workers(settings.threads, answer_seconds=settings.answer_seconds)
 
     app = FastAPI(
@@ -88,10 +99,12 @@ def create_app(
     app.add_middleware(Bodies, max_bytes=settings.max_body_bytes, read_seconds=settings.body_seconds)
     app.add_middleware(Measured)
     locked = [Security(_BEARER)] if keyring else []
+    judge = Prices(catalogue=catalogue, service=settings, settings=prices)
     watched = watched or Watched()
     watch = Watching(catalogue=catalogue, registry=registry, watched=watched)
     app.include_router(explorer(page))
-    app.include_router(routes.ranking(engine, catalogue, workers, Standing(lambda: store.ping()), locked))
+    standing = Standing(lambda: store.ping())
+    app.include_router(routes.ranking(engine, catalogue, workers, standing, judge, locked))
     app.include_router(routes.shoppers(recommender, workers, locked))
     app.include_router(watching(watch, watched.feed, workers, locked))
     app.include_router(publishing(sink, topics or Topics.named(), locked))
@@ -101,7 +114,7 @@ def create_app(
             workers,
             settings,
             registry,
-            broker_away=lambda: sink.away if sink is not None else None,
+            notes=lambda: {"broker": sink.away if sink is not None else None, "rules": book.refused},
             dependencies=locked,
         )
     )

@@ -122,6 +122,16 @@ class Catalogue:
                 raise self._why_missing(item_id, timings)
         return points
 
+    def shows(self, item_id: str, timings: Timings) -> bool | None:
+        """Whether the index shows the newest state of an item that is for sale; None where there is none."""
+        state = self._state(item_id, timings)
+        if state is None or state.deleted:
+            return None
+        target = self.target(None, timings)
+        with timings.asking(INDEX):
+            point = self.index.fetch(target.collection, [item_id], vectors=(CONTENT,)).get(item_id)
+        return searchable(point) and point is not None and point.payload["revision"] >= state.revision
+
     def _why_missing(self, item_id: str, timings: Timings) -> Refused:
         state = self._state(item_id, timings)
         if state is None:

@@ -72,6 +72,43 @@ ITEM: dict[str, Any] = {
     "behaviour": None,
     "dimensions": {"content": {"updated_at": "2026-11-24T08:00:01Z", "fingerprint": "5f1c0a9be3d2"}},
 }
+PRICE: dict[str, Any] = {
+    "item_id": "B00X",
+    "price": "100",
+    "currency": "EUR",
+    "pack": 1,
+    "condition": "new",
+    "outlier": True,
+    "score": 3.1,
+    "ratio": 2.43,
+    "position": 1.0,
+    "band": {
+        "currency": "EUR",
+        "low": 31.5,
+        "quarter": 36.0,
+        "median": 41.0,
+        "three_quarters": 47.5,
+        "high": 55.0,
+        "spread": 0.286,
+        "items": 34,
+    },
+    "basis": "same pack, same condition",
+    "evidence": "100 EUR is 2.43 times what 34 comparable items cost (same pack, same condition: half of them"
+    " 36.00 to 47.50), 3.1 standard deviations above",
+    "comparables": [
+        {
+            "item_id": "B00Y",
+            "title": "Speedcross trail running shoe",
+            "price": "80",
+            "unit_price": 80.0,
+            "pack": 1,
+            "condition": "new",
+            "similarity": 0.4708,
+        }
+    ],
+    "release_id": "all-minilm-l6-v2-1a2b3c",
+    "took_ms": 9.4,
+}
 RELEASE: dict[str, Any] = {
     "release_id": "all-minilm-l6-v2-1a2b3c",
     "collection": "items__all-minilm-l6-v2-1a2b3c__1",

@@ -21,6 +21,7 @@ from service.fusion import Asked, Scored
 from service.idf import RememberedIdf
 from service.presets import Wanted
 from service.releases import LoadedRelease
+from service.rules import Ruling
 from service.seeds import Part
 from service.selection import Chosen
 from service.timing import INDEX, Timings
@@ -43,6 +44,7 @@ class Explainer:
         parts: Sequence[Part],
         target: Target,
         wanted: Wanted,
+        ruling: Ruling,
         notes: list[str],
         timings: Timings,
     ) -> dict[str, Explanation]:
@@ -76,7 +78,7 @@ class Explainer:
                 terms=terms.shared(nearest, parts[nearest], vectors) if terms is not None else (),
                 shoppers=shoppers_in_common(parts[nearest].vectors, vectors),
                 seeds=_named(parts, owed) if several else (),
-                rules=_applied(one, wanted),
+                rules=_applied(one, wanted, ruling),
             )
         return explained
 
@@ -180,7 +182,7 @@ def _named(parts: Sequence[Part], owed: Sequence[float]) -> list[SeedShare]:
     ]
 
 
-def _applied(one: Chosen, wanted: Wanted) -> Applied:
+def _applied(one: Chosen, wanted: Wanted, ruling: Ruling) -> Applied:
     factors = one.scored.factors
     return Applied(
         preset=wanted.preset,
@@ -189,6 +191,7 @@ def _applied(one: Chosen, wanted: Wanted) -> Applied:
         diversity=one.overtook,
         brand_cap=one.capped if wanted.filter.brand_cap is not None else None,
         group=one.collapsed if wanted.filter.group == "collapse" else None,
+        shop=ruling.applied(one.scored.payload),
     )
 
 

@@ -34,6 +34,8 @@ class Factors(NamedTuple):
 
     same_category: float | None = None
     freshness: float | None = None
+    #: Of the shop's own rules.
+    shop: float | None = None
 
     def of(self, score: float) -> float:
         """The score with the factors applied. A negative one stays: less of it would be more."""

@@ -13,7 +13,7 @@ import time
 from fastapi import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from adapters.metrics import HTTP_REQUESTS_TOTAL, HTTP_SECONDS
+from adapters.metrics import HTTP_IN_HAND, HTTP_REQUESTS_TOTAL, HTTP_SECONDS
 from service import problems
 from service.errors import Busy
 
@@ -127,10 +127,12 @@ class Admission:
             await problems.of(busy)(scope, receive, send)
             return
         self._in_hand += 1
+        HTTP_IN_HAND.inc()
         try:
             await self._app(scope, receive, send)
         finally:
             self._in_hand -= 1
+            HTTP_IN_HAND.dec()
 
 
 class Measured:

@@ -4,6 +4,8 @@ Reads   the index, one collection per request; the release's encoder where a see
 Writes  nothing
 Never   mixes two releases in one request; never touches an encoder when every seed is an item
 
+The shop's rules are taken once per query, so that none is answered by halves of two versions.
+
 Path: preset -> seeds' vectors -> one vector per dimension -> one `candidates` call (prefetches + formula) ->
 exact `scores` of the best in every dimension -> weighted mean over the dimensions both sides have, behaviour
 by its evidence -> rules and diversity -> the final few.
@@ -12,6 +14,7 @@ by its evidence -> rules and diversity -> the final few.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from schemas.api import (
@@ -34,6 +37,7 @@ from service.hits import hit_item, rounded
 from service.idf import RememberedIdf
 from service.presets import Wanted, wanted
 from service.ranking import Query, Ranker
+from service.rules import NO_RULES, CompiledRules, Seen
 from service.seeds import Part, decayed, inline_parts, item_part
 from service.selection import Chosen
 from service.settings import ServiceSettings
@@ -49,9 +53,13 @@ class QueryEngine:
         catalogue: Catalogue,
         settings: ServiceSettings,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        rules: Callable[[], CompiledRules] = lambda: NO_RULES,
     ) -> None:
+        """`rules` gives those in force: asked once per query."""
         self._catalogue = catalogue
         self._settings = settings
+        self._clock = clock
+        self._rules = rules
         index, idf = catalogue.index, RememberedIdf(catalogue.index)
         self._dimensions = Dimensions(index=index, idf=idf, settings=settings)
         self._ranker = Ranker(index=index, settings=settings, clock=clock)
@@ -87,6 +95,8 @@ class QueryEngine:
         Seeds are no hits and neither are their variants, but for those in `returnable`.
         """
         query = wanted(options, self._settings)
+        book = self._rules()
+        query = replace(query, filter=book.widened(query.filter))
         parts = self._parts(seeds, points or {}, text, target, query, timings)
         asked = self._dimensions.asked(parts, target, query.weights, timings)
         if not any(one.weight > 0 for one in asked):
@@ -105,11 +115,15 @@ class QueryEngine:
             ],
             price=price,
         )
-        leaves = {part.about.category for part in positive if part.about.category}
-        ranked = self._ranker.ranked(Query(asked, where, query, price, leaves), target, timings)
+        leaves = {book.leaf(part.about.category) for part in positive if part.about.category}
+        ruling = book.ruling([Seen(part.product_id, part.about.category) for part in positive], self._clock())
+        asking = Query(asked, ruling.narrowed(where), query, price, leaves, ruling)
+        ranked = self._ranker.ranked(asking, target, timings)
         explained: dict[str, Explanation] = {}
+        if query.explain:
+            notes.extend(ruling.notes)
         if query.explain and ranked:
-            explained = self._explainer.explained(ranked, asked, parts, target, query, notes, timings)
+            explained = self._explainer.explained(ranked, asked, parts, target, query, ruling, notes, timings)
         hits = [_hit(one, explained.get(one.scored.product_id)) for one in ranked]
         return Answer(
             items=hits, release_id=target.release_id, took_ms=round(timings.elapsed_ms(), 3), notes=notes

@@ -7,9 +7,10 @@ Never   encodes, and never compares two currencies
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,7 @@ from service.fusion import (
     weights_for,
 )
 from service.presets import Wanted
+from service.rules import NOTHING_SAID, Ruling
 from service.selection import Chosen, Likeness, Rules, chosen
 from service.settings import ServiceSettings
 from service.timing import INDEX, Timings
@@ -55,6 +57,7 @@ class Query:
     wanted: Wanted
     price: Price | None = None
     leaves: Collection[tuple[str, ...]] = ()
+    ruling: Ruling = NOTHING_SAID
 
 
 class Ranker:
@@ -69,8 +72,9 @@ class Ranker:
 
     def ranked(self, query: Query, target: Target, timings: Timings) -> list[Chosen]:
         """The best `limit`. What the rules left out of too few is asked for again."""
-        wanted = query.wanted
-        picky = wanted.filter.brand_cap is not None or wanted.filter.group == "collapse"
+        wanted, ruling = query.wanted, query.ruling
+        least = wanted.filter.min_score
+        picky = wanted.filter.brand_cap is not None or wanted.filter.group == "collapse" or ruling.picky
         more = picky or wanted.diversity > 0
         size = max(self._settings.rescored, wanted.limit * 2 if more else wanted.limit + 10)
         found: list[Scored] = []
@@ -79,44 +83,105 @@ class Ranker:
         rules = Rules(wanted.filter, query.price)
         for _ in range(MAX_ROUNDS):
             where = narrowed(query.where, ids=judged, brands=rules.full_brands, groups=rules.seen_groups)
-            scored = self._scored(query, target, where, size, timings)
-            judged += [one.product_id for one in scored]
-            least = wanted.filter.min_score
-            found += scored if least is None else [one for one in scored if one.score >= least]
+            queries = self._queries(query, size)
+            candidates, lifted = self._candidates(query, queries, target, where, size, timings, not judged)
+            full = len(candidates) >= size
+            candidates += lifted
+            judged += [candidate.product_id for candidate in candidates]
+            kept = [candidate for candidate in candidates if not ruling.refuses(candidate.payload)]
+            scored = self._scored(query, queries, target, kept, timings)
+            found += [
+                one
+                for one in scored
+                if least is None or one.score >= least or one.product_id in ruling.pinned
+            ]
             found.sort(key=lambda one: (-one.score, one.product_id))
             rules = Rules(wanted.filter, query.price)
-            shown = chosen(
-                found,
-                rules,
-                wanted.limit,
-                diversity=wanted.diversity,
-                likeness=self._likeness(found, target, timings) if found and wanted.diversity > 0 else None,
-            )
-            below = least is not None and any(one.score < least for one in scored)
-            if len(shown) >= wanted.limit or len(scored) < size or below or not picky:
+            shown = self._shown(found, rules, query, target, timings)
+            raised = {candidate.product_id for candidate in lifted}
+            usual = [one for one in scored if one.product_id not in raised]
+            below = least is not None and any(one.score < least and one.factors.shop is None for one in usual)
+            if not full or below:
                 break
+            sunk = _sunk(shown, usual)
+            if len(shown) >= wanted.limit and not sunk:
+                break
+            if not picky and not sunk:
+                break
+            if sunk or 2 * len(kept) < len(candidates):
+                size *= 2
         return shown
 
-    def _scored(
-        self, query: Query, target: Target, where: Where, size: int, timings: Timings
-    ) -> list[Scored]:
-        """The best `size` candidates with exact scores in every dimension."""
-        asked = query.asked
-        total = sum(abs(one.weight) for one in asked)
-        queries = [
+    def _shown(
+        self, found: Sequence[Scored], rules: Rules, query: Query, target: Target, timings: Timings
+    ) -> list[Chosen]:
+        """The hits among what was found, best first; in front of them what the shop pinned."""
+        wanted, pinned = query.wanted, query.ruling.pinned
+        front = [one for one in found if one.product_id in pinned] if pinned else []
+        others = [one for one in found if one.product_id not in pinned] if pinned else found
+        first = chosen(front, rules, wanted.limit)
+        diverse = bool(others) and wanted.diversity > 0
+        return first + chosen(
+            others,
+            rules,
+            wanted.limit - len(first),
+            diversity=wanted.diversity,
+            likeness=self._likeness(others, target, timings) if diverse else None,
+        )
+
+    def _queries(self, query: Query, size: int) -> list[DimensionQuery]:
+        total = sum(abs(one.weight) for one in query.asked)
+        return [
             DimensionQuery(
                 one.dimension,
                 one.vector,
                 one.weight * one.evidence / total / one.unit,
                 candidates=max(self._settings.candidates, size),
             )
-            for one in asked
+            for one in query.asked
         ]
+
+    def _candidates(
+        self,
+        query: Query,
+        queries: Sequence[DimensionQuery],
+        target: Target,
+        where: Where,
+        size: int,
+        timings: Timings,
+        first: bool,
+    ) -> tuple[list[Candidate], list[Candidate]]:
+        """The best `size`; and in the first round the best of what a rule lifts or pins.
+
+        Those may lie below the others as they are, and their rule has to reach them.
+        """
         with timings.asking(INDEX):
             found = self._index.candidates(
                 target.collection, FusedQuery(tuple(queries), where=where, limit=size)
             )
-            ids = [candidate.product_id for candidate in found]
+            held = {candidate.product_id for candidate in found}
+            lifted = []
+            for raised in query.ruling.raised() if first else ():
+                both = Where((*where.must, *raised.must), where.must_not)
+                others = self._index.candidates(
+                    target.collection, FusedQuery(tuple(queries), where=both, limit=size)
+                )
+                lifted += [candidate for candidate in others if candidate.product_id not in held]
+                held |= {candidate.product_id for candidate in others}
+        return found, lifted
+
+    def _scored(
+        self,
+        query: Query,
+        queries: Sequence[DimensionQuery],
+        target: Target,
+        found: Sequence[Candidate],
+        timings: Timings,
+    ) -> list[Scored]:
+        """The candidates with exact scores in every dimension."""
+        asked = query.asked
+        ids = [candidate.product_id for candidate in found]
+        with timings.asking(INDEX):
             exact = self._index.scores(target.collection, queries, ids) if ids else []
         weights = weights_for(asked)
         factors = self._factors(query, found)
@@ -139,7 +204,8 @@ class Ranker:
     def _factors(self, query: Query, found: Sequence[Candidate]) -> list[Factors]:
         """What each candidate's score is multiplied by; empty where nothing asks for a factor."""
         wanted = query.wanted
-        if wanted.same_category == 0 and wanted.freshness == 0:
+        ruling = query.ruling
+        if wanted.same_category == 0 and wanted.freshness == 0 and not ruling.lifts:
             return []
         now = self._clock()
         half_life = self._settings.freshness_half_life_days * 86_400
@@ -149,11 +215,21 @@ class Ranker:
             age = age_seconds(payload, now) if wanted.freshness else None
             factors.append(
                 Factors(
-                    category_factor(wanted.same_category, query.leaves, payload.get("category_path") or ()),
+                    self._category_factor(query, payload),
                     None if age is None else freshness_factor(wanted.freshness, age, half_life),
+                    ruling.factor(payload) if ruling.lifts else None,
                 )
             )
         return factors
+
+    @staticmethod
+    def _category_factor(query: Query, payload: Mapping[str, Any]) -> float | None:
+        """`same_category`, with what the shop calls the same; a bridged category is no foreign one."""
+        wanted = query.wanted.same_category
+        if wanted > 0 and any(rule.kind == "bridge" for rule in query.ruling.applied(payload)):
+            return None
+        path = query.ruling.book.leaf(payload.get("category_path") or ())
+        return category_factor(wanted, query.leaves, path)
 
     def _likeness(self, pool: Sequence[Scored], target: Target, timings: Timings) -> Likeness:
         """Cosines of the candidates' content vectors; 0 where one is gone meanwhile."""
@@ -170,6 +246,16 @@ class Ranker:
             return row
 
         return cosines
+
+
+def _sunk(shown: Sequence[Chosen], usual: Sequence[Scored]) -> bool:
+    """Whether a hit stands low because the shop demoted it, and others below the candidates would pass it.
+
+    What lies below the candidates scores at most what the lowest of them did before the shop's factors.
+    """
+    demoted = [one.scored.score for one in shown if (one.scored.factors.shop or 1.0) < 1.0]
+    floor = min((fused(one.dimensions, one.weights) for one in usual), default=0.0)
+    return bool(demoted) and min(demoted) < floor
 
 
 def _shares_nothing(dimension: str, candidate: Candidate) -> bool:

@@ -7,7 +7,7 @@ Never   learns who a user is: the reader is given the id and knows only its keye
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 from schemas.api import Answer, Filter, Hit, Page, Seed
@@ -21,6 +21,7 @@ from service.filters import conditions, holds
 from service.hits import hit_item, rounded
 from service.parameters import RecommendationOptions, TrendingForm
 from service.query import QueryEngine
+from service.rules import NO_RULES, CompiledRules
 from service.selection import Rules
 from service.settings import ServiceSettings
 from service.timing import BEHAVIOUR, INDEX, Timings
@@ -41,7 +42,9 @@ class Recommender:
         engine: QueryEngine,
         behaviour: BehaviourReader | None,
         settings: ServiceSettings,
+        rules: Callable[[], CompiledRules] = lambda: NO_RULES,
     ) -> None:
+        self._rules = rules
         self._catalogue = catalogue
         self._engine = engine
         self._behaviour = behaviour
@@ -110,10 +113,11 @@ class Recommender:
     def trending(self, form: TrendingForm, timings: Timings) -> Page:
         """A page of the items with the most shoppers in a window. Raises the exceptions of service.errors."""
         target = self._catalogue.target(None, timings)
-        where, notes = conditions(form.filter(), seeds=(), groups=(), price=None)
+        wanted = self._rules().widened(form.filter())
+        where, notes = conditions(wanted, seeds=(), groups=(), price=None)
         found = self._read(form.window, timings)
         end = form.offset + form.limit
-        hits = self._hits(found, where, form.filter(), end + 1, target, timings)
+        hits = self._hits(found, where, wanted, end + 1, target, timings)
         more, hits = len(hits) > end, hits[form.offset : end]
         if not more and len(found) >= self._settings.trending_read:
             notes.append(f"only the first {len(found)} items of the window were looked at")
@@ -143,7 +147,7 @@ class Recommender:
         self, touched: Collection[str], options: RecommendationOptions, target: Target, timings: Timings
     ) -> Answer:
         """What is trending in the categories of what the user touched, as far as known; else overall."""
-        where, notes = conditions(options.filter, seeds=(), groups=(), price=None)
+        where, notes = conditions(self._rules().widened(options.filter), seeds=(), groups=(), price=None)
         found = self._read(self._settings.cold_window, timings)
         categories = self._categories(touched, target, timings)
         if categories:
@@ -176,14 +180,15 @@ class Recommender:
         target: Target,
         timings: Timings,
     ) -> list[Hit]:
-        """The first `limit` that the index still shows and the filter allows."""
+        """The first `limit` that the index still shows, the filter allows and the shop does not block."""
+        book = self._rules()
         most = found[0].shoppers if found else 0.0
         rules = Rules(wanted, None)
         hits: list[Hit] = []
         for each, payload in self._shown(found, target, timings):
             if len(hits) >= limit:
                 break
-            if holds(where, payload) and rules.admit(payload):
+            if holds(where, payload) and not book.refuses(payload) and rules.admit(payload):
                 score = rounded(each.shoppers / most) if most > 0 else 0.0
                 item = hit_item(each.item_id, payload)
                 hits.append(Hit(item_id=each.item_id, score=score, dimensions={}, item=item))

@@ -7,7 +7,7 @@ Never   blocks the event loop: every call to a store runs in a worker thread
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Annotated, Any, TypeVar
 
@@ -27,6 +27,7 @@ from schemas.api import (
 )
 from schemas.api_bulk import BatchAnswer, BatchEntry, SimilarBatch
 from schemas.api_watch import MapRequest, MapView, RecentView
+from schemas.insights import PriceView
 from service import examples, problems
 from service.access import caller
 from service.catalogue import Catalogue
@@ -34,6 +35,7 @@ from service.errors import Refused, Unavailable
 from service.keys import Scope
 from service.openapi import example, problems_of
 from service.parameters import RecommendationForm, ShortForm, TrendingForm
+from service.prices import Prices
 from service.query import QueryEngine
 from service.recommend import Recommender
 from service.settings import ServiceSettings
@@ -43,6 +45,7 @@ from service.timing import Timings
 from service.workers import Workers
 
 SIMILAR_SUFFIX = "/similar"
+PRICE_SUFFIX = "/price"
 NAMING = "asking a release by name (release_id)"
 ItemId = Annotated[str, Path(min_length=1, max_length=256, examples=["B00X"])]
 UserId = Annotated[str, Path(min_length=1, max_length=256, examples=["u000123"])]
@@ -57,7 +60,12 @@ def _permitted(request: Request, wanted: Asked) -> Asked:
 
 
 def ranking(
-    engine: QueryEngine, catalogue: Catalogue, workers: Workers, standing: Standing, dependencies: Any
+    engine: QueryEngine,
+    catalogue: Catalogue,
+    workers: Workers,
+    standing: Standing,
+    prices: Prices,
+    dependencies: Any,
 ) -> APIRouter:
     """Items and their neighbours."""
     router = APIRouter(prefix="/v1", route_class=StrictJsonRoute, tags=["items"], dependencies=dependencies)
@@ -89,6 +97,19 @@ def ranking(
             )
         wanted = _permitted(request, query.request(item_id))
         return await workers.run_tagged(request, answering(partial(engine.similar, wanted)))
+
+    @router.get(
+        "/items/{item_id:path}/price",
+        response_model=PriceView,
+        summary="Where an item's price stands among comparable ones",
+        responses={**problems_of(404, 409, 410), **example(examples.PRICE, tagged=True)},
+    )
+    async def price(request: Request, item_id: ItemId) -> Response:
+        if not request.scope.get("raw_path", b"").endswith(PRICE_SUFFIX.encode()):
+            return await workers.run_tagged(
+                request, lambda timings: catalogue.item(item_id + PRICE_SUFFIX, timings)
+            )
+        return await workers.run_tagged(request, lambda timings: prices.price(item_id, timings))
 
     @router.get(
         "/items/{item_id:path}",
@@ -214,10 +235,10 @@ def operations(
     settings: ServiceSettings,
     registry: CollectorRegistry,
     *,
-    broker_away: Callable[[], str | None],
+    notes: Callable[[], Mapping[str, str | None]],
     dependencies: Any,
 ) -> APIRouter:
-    """Health and metrics."""
+    """Health and metrics. `notes` says, by what it is about, what else readiness should mention."""
     router = APIRouter(tags=["operations"])
 
     @router.get("/health/live", summary="The process answers")
@@ -235,8 +256,8 @@ def operations(
     async def ready() -> Response:
         missing = await workers.check(catalogue.missing)
         degraded = await workers.check(catalogue.degraded)
-        if (reason := broker_away()) is not None:
-            degraded = [*degraded, {"store": "broker", "message": reason}]
+        noted = [{"store": name, "message": said} for name, said in notes().items() if said is not None]
+        degraded = [*degraded, *noted]
         if not missing:
             body = {"status": "degraded" if degraded else "ready", "missing": degraded}
             return Response(orjson.dumps(body), media_type="application/json")

@@ -157,7 +157,9 @@ class Watching:
             for sample in family.samples:
                 consumer, topic = sample.labels.get("consumer"), sample.labels.get("topic")
                 if consumer and topic and not sample.name.endswith("_created"):
-                    figures.setdefault((consumer, topic), {})[kind] = sample.value
+                    # Over partitions, groups and reasons.
+                    kinds = figures.setdefault((consumer, topic), {})
+                    kinds[kind] = kinds.get(kind, 0.0) + sample.value
         return [
             ConsumerView(
                 consumer=consumer,

@@ -85,6 +85,7 @@ def _applied(rules: Applied) -> list[str]:
     left_out = (rules.brand_cap or 0) + (rules.group or 0)
     if left_out:
         parts.append(f"{left_out} of the same brand or group left out")
+    parts += [f"rule {rule.rule}" + (f" x{rule.factor:g}" if rule.factor else "") for rule in rules.shop]
     return parts
 
 

@@ -111,7 +111,7 @@ def _by_schedule(settings: Settings, data_dir: Path) -> None:
 
     signal.signal(signal.SIGTERM, interrupt)
     be_nice(settings.training.nice)
-    export_metrics(settings.metrics)
+    export_metrics(settings.metrics, process="trainer")
     Schedule(on_its_device(settings), data_dir, say=_say).run(threading.Event())
 
 

@@ -12,13 +12,16 @@ from typing import Annotated
 import typer
 
 from adapters.child import calm_collector
+from app.insights import insights_runner
 from app.observability import configure_logging, export_metrics
 from app.rollouts import make_rollouts, rolling
 from app.settings import load_settings
 from app.stack import running, serve_alone
+from app.store_figures import looking
 from app.wiring import (
     make_topics,
     open_live,
+    open_live_index,
     open_publisher,
     open_store,
     patiently,
@@ -34,6 +37,7 @@ class Consumer(StrEnum):
     REVIEWS = "reviews"
     BEHAVIOUR = "behaviour"
     EMBEDDINGS = "embeddings"
+    INSIGHTS = "insights"
 
 
 DataDir = Annotated[Path, typer.Option("--data-dir", help="Where the embedded stack keeps its data.")]
@@ -53,7 +57,9 @@ def up(
     _stop_on_sigterm()
     port = settings.service.port if port is None else port
     with running(settings, data_dir=data_dir, port=port, embedded=embedded, say=_say) as (where, _, failures):
-        _say(f"ready: explorer and API {where.http} (documentation at {where.http}/docs), Kafka {where.kafka}")
+        _say(
+            f"ready: explorer and API {where.http} (documentation at {where.http}/docs), Kafka {where.kafka}"
+        )
         failures.stopped.wait()
         failures.check()
 
@@ -67,7 +73,7 @@ def consume(
     """Run one consumer, for one process or pod."""
     settings = load_settings()
     configure_logging(settings.log)
-    export_metrics(settings.metrics)
+    export_metrics(settings.metrics, process=consumer.value)
     calm_collector()
     patiently("kafka", lambda: make_topics(settings))
     store = open_store(settings)
@@ -75,7 +81,12 @@ def consume(
     publisher = open_publisher(settings, consumer.value)
     opened = ExitStack()
     opened.callback(publisher.close)
-    if consumer is not Consumer.EMBEDDINGS:
+    if consumer is Consumer.INSIGHTS:
+        index, _ = open_live_index(settings)
+        opened.callback(index.close)
+        found = insights_runner(settings, publisher=publisher, index=index, accept_poison=accept_poison)
+        run, stop = found.run, found.stop
+    elif consumer is not Consumer.EMBEDDINGS:
         runner = state_runner(consumer.value, settings, publisher=publisher, accept_poison=accept_poison)
         run, stop = runner.run, runner.stop
     else:
@@ -91,6 +102,7 @@ def consume(
             accept_poison=accept_poison,
         )
         run, stop = writers.run, writers.stop
+        opened.enter_context(looking(settings, index=index))
         opened.enter_context(
             rolling(
                 make_rollouts(settings, store=store, publisher=publisher, index=index, writes=writers.writes)
@@ -108,6 +120,7 @@ def serve(
     """Run the query API alone."""
     settings = load_settings()
     configure_logging(settings.log)
+    export_metrics(settings.metrics, process="service")
     serve_alone(settings, port=port)
 
 

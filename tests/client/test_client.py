@@ -96,6 +96,8 @@ def test_every_route_is_a_typed_call(made: Callable[..., Any], url: str) -> None
         assert client.item("s1").title.startswith("Norda")
         assert client.item("odd/ü<b>&/similar").item_id == "odd/ü<b>&/similar"
         assert len(client.similar("s1", limit=3).items) == 3
+        assert client.price("s1").price == "100"
+        assert client.price("odd/ü<b>&/similar").price == "60"
         wanted = SimilarRequest(
             seeds=[Seed(item_id="s1"), Seed(item_id="c1", weight=-0.5)], filter=Filter(in_stock=True), limit=2
         )

@@ -144,7 +144,9 @@ def test_a_trainer_that_is_killed_is_told_from_one_that_has_nothing_to_say(
     settings = settings_of(broker, redis_server, namespace, tmp_path)
     trainer = TrainerProcess(Job(settings, tmp_path, scheduled=True))
     try:
-        assert trainer.next(0.1) is None
+        while 'simstream_process_memory_bytes{process="trainer"}' not in trainer.metrics:
+            assert trainer.next(60) is None or trainer.metrics
+        assert 'simstream_gate_verdicts_total{result="refused"} 0.0' in trainer.metrics
         os.kill(trainer.pid, signal.SIGKILL)
         with pytest.raises(Halt, match="exit code -9"):
             trainer.next(60)

@@ -152,6 +152,22 @@ def test_what_can_never_be_applied_is_poison_and_says_which_field(bad: Record, s
     assert len(caught.value.reason) < 2_000
 
 
+@pytest.mark.parametrize(
+    ("bad", "kind"),
+    [
+        (record(b"no JSON"), "invalid"),
+        (record(event(), key=None), "key"),
+        (record(event(), key=b"\xff"), "key"),
+        (record(event(), key=b"p2"), "key"),
+        (record(event(revision=None, occurred_at=(NOW + timedelta(hours=1)).isoformat())), "clock"),
+    ],
+)
+def test_poison_has_a_kind_for_its_metric(bad: Record, kind: str) -> None:
+    with pytest.raises(PoisonMessage) as caught:
+        handler().decode(bad)
+    assert caught.value.kind == kind
+
+
 def test_a_clock_that_is_ahead_is_poison_only_where_the_revision_comes_from_it() -> None:
     ahead = (NOW + timedelta(minutes=10, seconds=1)).isoformat()
     with pytest.raises(PoisonMessage, match="more than 10 minutes ahead of the record's timestamp"):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from adapters.index_edge import EdgeIndex
 from adapters.redis_client import RedisSettings, connect
@@ -172,13 +173,19 @@ def test_without_a_persons_word_a_candidate_stays_one(world: World) -> None:
     assert world.live() == "items__r-2__1"
 
 
+def refusals(state: str) -> float:
+    return REGISTRY.get_sample_value("simstream_releases_refused_total", {"state": state}) or 0.0
+
+
 def test_a_bad_release_is_refused_with_its_reason_and_nothing_is_filled(world: World) -> None:
+    before = refusals("candidate")
     world.work.wrong = "weight 'a' is not finite"
     asked = world.ask()
     world.steps()
     found = world.board.get(asked.collection)
     assert found is not None
     assert (found.state, found.wanted, found.reason) == (State.CANDIDATE, False, "weight 'a' is not finite")
+    assert refusals("candidate") == before + 1
     assert world.work.fills == []
     assert world.live() == LIVE
     assert world.work.told[-1].reason == "weight 'a' is not finite"

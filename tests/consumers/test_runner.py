@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError
+from prometheus_client import REGISTRY
 
 from adapters.kafka import Record
 from adapters.kafka_reader import Partition
@@ -31,6 +32,8 @@ def records(part: Partition, *offsets: int, value: bytes = b"good") -> list[Reco
 class Reader:
     """A group of one member that is given what the test hands it."""
 
+    group = "test-group"
+
     def __init__(self, *partitions: Partition, commits: Mapping[Partition, int] | None = None) -> None:
         self.partitions = partitions
         self.stored = dict(commits or {})
@@ -41,6 +44,7 @@ class Reader:
         self.closed = False
         self.refuse: KafkaError | None = None
         self.script: list[list[Record] | Callable[[], None]] = []
+        self.high: dict[Partition, int] = {}
         self._assigned = False
 
     def subscribe(self, topics: Sequence[str], **callbacks: Any) -> None:
@@ -82,7 +86,7 @@ class Reader:
         self.seeks.append((partition, offset))
 
     def high_watermark(self, partition: Partition) -> int | None:
-        return None
+        return self.high.get(partition)
 
     def close(self) -> None:
         self.closed = True
@@ -237,6 +241,51 @@ def test_a_bad_record_is_dead_lettered_and_holds_the_commit_until_the_broker_has
         assert letters.kept == [(1, "field 'title' is missing")]
         letters.acknowledge[0]()
         run.until(lambda: reader.stored == {P0: 3})
+
+
+def test_lag_is_told_by_partition_and_by_its_next_owner_once_it_has_gone() -> None:
+    def lag(part: Partition) -> float | None:
+        labels = {"consumer": "worker", "group": Reader.group, "topic": part.topic}
+        return REGISTRY.get_sample_value("simstream_lag_records", {**labels, "partition": str(part.number)})
+
+    reader, worker = Reader(P0, P1, commits={P1: 4}), Worker(at_once=False)
+    reader.high = {P0: 3, P1: 10}
+    reader.script = [records(P0, 0, 1, 2)]
+    with running(reader, worker) as run:
+        run.until(lambda: lag(P0) == 3.0)
+        assert lag(P1) == 6.0
+        for delivery in worker.taken:
+            delivery.settle()
+        run.until(lambda: lag(P0) == 0.0)
+        reader.script.append(lambda: reader.callbacks["on_revoke"]([P1]))
+        run.until(lambda: lag(P1) is None)
+        run.settle_steps()
+        assert lag(P1) is None
+        assert lag(P0) == 0.0
+    assert lag(P0) is None
+
+
+def test_dead_letters_are_counted_by_reason_from_zero_and_faults_as_halts() -> None:
+    def letters(kind: str, consumer: str = "worker") -> float | None:
+        labels = {"consumer": consumer, "topic": TOPIC, "reason": kind}
+        return REGISTRY.get_sample_value("simstream_dead_letters_total", labels)
+
+    def halts() -> float:
+        return REGISTRY.get_sample_value("simstream_halts_total", {"consumer": "worker"}) or 0.0
+
+    reader = Reader(P0)
+    with running(reader) as run:
+        run.until(lambda: letters("clock") is not None)
+        before, halted = letters("invalid"), halts()
+        assert before is not None
+        reader.script = [records(P0, 0, value=b"bad")]
+        run.until(lambda: letters("invalid") == before + 1)
+    assert halts() == halted
+    worker = Worker()
+    worker.died = Halt("a thread has ended")
+    with running(Reader(P0), worker) as run:
+        assert isinstance(run.ended(), Halt)
+    assert halts() == halted + 1
 
 
 def test_a_store_that_is_away_means_trying_again_with_what_is_open_and_no_dead_letter() -> None:

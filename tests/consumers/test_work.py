@@ -54,6 +54,24 @@ def test_hints_for_one_item_are_served_by_one_comparison() -> None:
     assert [one.settled for one in hints] == [True, False, True]
 
 
+def test_what_is_in_hand_tells_how_long_it_has_waited_and_where() -> None:
+    work = Worklist()
+    assert work.oldest_seconds(LIVE) == 0.0
+    work.add([hint("a"), hint("b")])
+    (first, count), (second, _) = take(work)
+    first.since -= 50.0
+    work.add([hint("c", BULK)])
+    assert 50.0 <= work.oldest_seconds(LIVE) < 60.0
+    assert work.oldest_seconds(BULK) < 10.0
+    assert (work.waiting("due", LIVE), work.waiting("due", BULK)) == (0, 1)
+    work.want(second, (wanted("t"),))
+    assert (work.waiting("unencoded", LIVE), work.waiting("unencoded", BULK)) == (1, 0)
+    # One that came while the first was served has not waited for as long.
+    work.add([hint("a")])
+    work.served(first, count)
+    assert 0.0 < work.oldest_seconds(LIVE) < 10.0
+
+
 def test_a_hint_that_came_after_the_reading_is_not_settled_by_it() -> None:
     work = Worklist()
     early, late = hint("a"), hint("a", at=NOW + timedelta(seconds=5))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from prometheus_client import REGISTRY
 
 from adapters.releases import ReleaseStore
 from model import candidate as module
@@ -171,9 +172,18 @@ def run_parent(run: Path) -> str:
     return str(json.loads((run / "run.json").read_bytes())["parent"])
 
 
+def verdicts() -> dict[str, float]:
+    """What the metric of the gate says, by result."""
+    name = "simstream_gate_verdicts_total"
+    found = {one: REGISTRY.get_sample_value(name, {"result": one}) for one in ("passed", "refused", "broken")}
+    return {result: value for result, value in found.items() if value is not None}
+
+
 def test_weights_that_are_not_finite_are_published_nowhere(tmp_path: Path) -> None:
     run, store, settings = started(tmp_path, learning_rate=1e30, max_grad_norm=1e30, warmup=0.0, epochs=1)
+    before = verdicts()
     outcome = ended(run, store, settings)
+    assert verdicts() == {**before, "broken": before["broken"] + 1}
     assert outcome.manifest is None
     assert not outcome.verdict.passed
     assert any("not finite" in reason for reason in outcome.verdict.reasons)
@@ -196,10 +206,12 @@ def test_what_learned_nothing_good_is_published_and_does_not_pass(tmp_path: Path
         prepared=shuffled,
         created_at=NOW,
     )
+    before = verdicts()
     outcome = ended(run, store, settings)
     assert outcome.manifest is not None
     assert not outcome.verdict.passed
     assert outcome.verdict.reasons
+    assert verdicts() == {**before, "refused": before["refused"] + 1}
 
 
 def test_a_second_run_starts_from_a_release_with_a_report_and_writes_its_own(tmp_path: Path) -> None:

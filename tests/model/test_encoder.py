@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from adapters.metrics import ENCODED_TEXTS_TOTAL, ENCODED_TOKENS_TOTAL, TRUNCATED_TEXTS_TOTAL
-from model.encoder import TextEncoder, pool, token_batches
+from model.encoder import TextEncoder, token_batches
+from model.forward_torch import TorchForward, pool
 from model.sentence_config import read_encoder_config
 from model.settings import ModelSettings, UnusableModel
 from schemas.releases import Pooling
@@ -155,15 +156,17 @@ def test_a_query_waits_for_the_batch_that_runs_and_not_for_the_bulk(
     # One batch per text, one at a time.
     encoder = TextEncoder.load(folder, read_encoder_config(folder, settings), settings)
     forward, started, order = encoder._forward, threading.Event(), []  # noqa: SLF001 - watched, not changed
+    assert isinstance(forward, TorchForward)
+    hidden = forward.hidden
     go = threading.Semaphore(0)
 
     def watched(ids: torch.Tensor, lengths: torch.Tensor, *, padded: bool) -> torch.Tensor:
         order.append("query" if ids.shape[1] == 3 else "bulk")
         started.set()
         assert go.acquire(timeout=30)
-        return forward(ids, lengths, padded=padded)
+        return hidden(ids, lengths, padded=padded)
 
-    monkeypatch.setattr(encoder, "_forward", watched)
+    monkeypatch.setattr(forward, "hidden", watched)
     bulk = threading.Thread(target=encoder.encode_array, args=(["red blue"] * 20,))
     bulk.start()
     assert started.wait(30)

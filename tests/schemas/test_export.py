@@ -12,6 +12,7 @@ from schemas.events import (
     EVENT_MODELS,
     ItemChanged,
     ItemUpdated,
+    PriceInsight,
     ReviewRemoved,
     StageTimes,
     UserErased,
@@ -42,6 +43,7 @@ def shop_events() -> list[Any]:
             encoder_calls=1,
             stages=StageTimes(occurred_at=when, searchable_at=when),
         ),
+        PriceInsight(product_id="p", outlier=True, price="9.90", evidence="dear", found_at=when),
     ]
 
 

@@ -34,8 +34,11 @@ from schemas.vectors import (
 from service.access import Keyring
 from service.api import create_app
 from service.catalogue import Catalogue, Target
+from service.prices import PriceSettings
 from service.query import QueryEngine
 from service.releases import LoadedRelease, ReleaseNotLoaded
+from service.rulebook import RuleBook
+from service.rules import NO_RULES, CompiledRules
 from service.settings import ServiceSettings
 from service.sink import EventSink
 from service.watching import Watched
@@ -232,11 +235,14 @@ class Shop:
         releases: StaticReleases | None = None,
         alias: str = LIVE_ALIAS,
         clock: Callable[[], datetime] = lambda: NOW,
+        rules: CompiledRules = NO_RULES,
     ) -> QueryEngine:
         """The query engine over this shop."""
         loaded = self.releases if releases is None else releases
         catalogue = Catalogue(index=self.index, store=self.store, releases=loaded, alias=alias)
-        return QueryEngine(catalogue=catalogue, settings=settings or ServiceSettings(), clock=clock)
+        return QueryEngine(
+            catalogue=catalogue, settings=settings or ServiceSettings(), clock=clock, rules=lambda: rules
+        )
 
     def app(
         self,
@@ -248,6 +254,8 @@ class Shop:
         behaviour: BehaviourReader | None = None,
         keyring: Keyring | None = None,
         sink: EventSink | None = None,
+        rules: RuleBook | None = None,
+        prices: PriceSettings | None = None,
         watched: Watched | None = None,
     ) -> FastAPI:
         """The HTTP application over this shop, or with one of its collaborators replaced."""
@@ -259,5 +267,7 @@ class Shop:
             behaviour=behaviour,
             keyring=keyring,
             sink=sink,
+            rules=rules,
+            prices=prices,
             watched=watched,
         )

@@ -160,9 +160,12 @@ def pipeline(shop: Shop, registry: CollectorRegistry, watched: Watched) -> dict[
 def test_the_pipeline_shows_lag_freshness_and_dead_letters(shop: Shop) -> None:
     registry = CollectorRegistry()
     labels = ["consumer", "topic"]
-    Gauge("simstream_lag_records", "lag", labels, registry=registry).labels("products", "p").set(4)
+    lag = Gauge("simstream_lag_records", "lag", [*labels, "partition"], registry=registry)
+    lag.labels("products", "p", "0").set(1)
+    lag.labels("products", "p", "1").set(3)
     Counter("simstream_records_total", "records", labels, registry=registry).labels("products", "p").inc(9)
-    Counter("simstream_dead_letters_total", "dead", labels, registry=registry).labels("products", "p").inc()
+    dead = Counter("simstream_dead_letters_total", "dead", [*labels, "reason"], registry=registry)
+    dead.labels("products", "p", "invalid").inc()
     topic = Topic()
     feed = feed_of(topic)
     feed.recent()

@@ -92,6 +92,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/items/{item_id}/price": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Where an item's price stands among comparable ones */
+        get: operations["price_v1_items__item_id__price_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/items/{item_id}/similar": {
         parameters: {
             query?: never;
@@ -368,7 +385,7 @@ export interface components {
          * @description What beside the dimensions decided a hit's score or place; None: nothing of that kind did.
          *
          *     `same_category` and `freshness` are factors of the score. `diversity` counts better candidates that it
-         *     went before; `brand_cap` and `group` those that were left out before it.
+         *     went before; `brand_cap` and `group` those that were left out before it. `shop` names rules of the shop.
          */
         Applied: {
             /** Brand Cap */
@@ -383,6 +400,30 @@ export interface components {
             preset?: ("substitutes" | "complements" | "discovery" | "same_product") | null;
             /** Same Category */
             same_category?: number | null;
+            /**
+             * Shop
+             * @default []
+             */
+            shop: components["schemas"]["AppliedRule"][];
+        };
+        /**
+         * AppliedRule
+         * @description A rule of the shop's rules file: its name, or its place in the file (`boosts[0]`).
+         *
+         *     `factor` is what it multiplied the score by; `always_similar` put the hit in front of the others.
+         */
+        AppliedRule: {
+            /** Factor */
+            factor?: number | null;
+            /**
+             * Kind
+             * @enum {string}
+             */
+            kind: "boost" | "demotion" | "bridge" | "always_similar" | "never_similar";
+            /** Reason */
+            reason?: string | null;
+            /** Rule */
+            rule: string;
         };
         /**
          * BatchAnswer
@@ -401,6 +442,26 @@ export interface components {
         BatchEntry: {
             answer?: components["schemas"]["Answer"] | null;
             problem?: components["schemas"]["Problem"] | null;
+        };
+        /**
+         * Comparable
+         * @description One of the items that a price was compared with. `unit_price` is for one of its pack.
+         */
+        Comparable: {
+            /** Condition */
+            condition?: string | null;
+            /** Item Id */
+            item_id: string;
+            /** Pack */
+            pack: number;
+            /** Price */
+            price: string;
+            /** Similarity */
+            similarity: number;
+            /** Title */
+            title: string;
+            /** Unit Price */
+            unit_price: number;
         };
         /**
          * ConsumerView
@@ -464,7 +525,11 @@ export interface components {
          * @description Why two items are similar: each dimension's share of the fused score (their sizes add up to 1).
          */
         Explanation: {
-            /** @default {} */
+            /**
+             * @default {
+             *       "shop": []
+             *     }
+             */
             rules: components["schemas"]["Applied"];
             /**
              * Seeds
@@ -818,6 +883,31 @@ export interface components {
             y: number;
         };
         /**
+         * PriceBand
+         * @description What comparable items cost, in the pack of the item that was asked about: quantiles of their prices.
+         *
+         *     `spread` is the robust standard deviation of the natural logarithm of their prices: 0.25 means that two
+         *     thirds cost within a factor of 1.28 of `median`. `items` counts them.
+         */
+        PriceBand: {
+            /** Currency */
+            currency: string | null;
+            /** High */
+            high: number;
+            /** Items */
+            items: number;
+            /** Low */
+            low: number;
+            /** Median */
+            median: number;
+            /** Quarter */
+            quarter: number;
+            /** Spread */
+            spread: number;
+            /** Three Quarters */
+            three_quarters: number;
+        };
+        /**
          * PriceFilter
          * @description Price in one currency; currencies are never compared.
          */
@@ -838,6 +928,53 @@ export interface components {
             max?: number | null;
             /** Min */
             min?: number | null;
+        };
+        /**
+         * PriceView
+         * @description GET /v1/items/{item_id}/price. What cannot be said is null, and `evidence` says why.
+         *
+         *     `position` is the share of comparable items that cost less. `ratio` is the price over the centre of the
+         *     band, `score` its distance from there in standard deviations, on a logarithmic scale: below 0 is cheap.
+         */
+        PriceView: {
+            band?: components["schemas"]["PriceBand"] | null;
+            /** Basis */
+            basis?: ("same pack, same condition" | "unit price, same condition" | "unit price, any condition") | null;
+            /**
+             * Comparables
+             * @default []
+             */
+            comparables: components["schemas"]["Comparable"][];
+            /** Condition */
+            condition?: string | null;
+            /** Currency */
+            currency?: string | null;
+            /** Evidence */
+            evidence: string;
+            /** Item Id */
+            item_id: string;
+            /**
+             * Outlier
+             * @default false
+             */
+            outlier: boolean;
+            /**
+             * Pack
+             * @default 1
+             */
+            pack: number;
+            /** Position */
+            position?: number | null;
+            /** Price */
+            price?: string | null;
+            /** Ratio */
+            ratio?: number | null;
+            /** Release Id */
+            release_id: string;
+            /** Score */
+            score?: number | null;
+            /** Took Ms */
+            took_ms: number;
         };
         /**
          * Problem
@@ -1947,6 +2084,240 @@ export interface operations {
                      *       "errors": [],
                      *       "status": 404,
                      *       "title": "Unknown item",
+                     *       "type": "about:blank"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The item has left the catalogue */
+            410: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "item 'B00X' has left the catalogue",
+                     *       "errors": [],
+                     *       "status": 410,
+                     *       "title": "Deleted item",
+                     *       "type": "about:blank"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong; `errors` names it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "limit: Input should be less than or equal to 200",
+                     *       "errors": [
+                     *         {
+                     *           "field": "limit",
+                     *           "message": "Input should be less than or equal to 200"
+                     *         }
+                     *       ],
+                     *       "status": 422,
+                     *       "title": "Invalid request",
+                     *       "type": "about:blank"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key is over its rate; see Retry-After */
+            429: {
+                headers: {
+                    /** @description Seconds to wait. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "key 'shop' is over its rate",
+                     *       "errors": [],
+                     *       "status": 429,
+                     *       "title": "Too many requests",
+                     *       "type": "about:blank"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A store, the broker or the encoder is missing and `errors` names it, or there is too much to do; see Retry-After */
+            503: {
+                headers: {
+                    /** @description Seconds to wait. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the vector index cannot answer now: it did not answer within 10 s",
+                     *       "errors": [
+                     *         {
+                     *           "message": "the vector index cannot answer now: it did not answer within 10 s",
+                     *           "store": "index"
+                     *         }
+                     *       ],
+                     *       "status": 503,
+                     *       "title": "Temporarily unavailable",
+                     *       "type": "about:blank"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    price_v1_items__item_id__price_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                item_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    /** @description Names this very answer. */
+                    ETag?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "band": {
+                     *         "currency": "EUR",
+                     *         "high": 55,
+                     *         "items": 34,
+                     *         "low": 31.5,
+                     *         "median": 41,
+                     *         "quarter": 36,
+                     *         "spread": 0.286,
+                     *         "three_quarters": 47.5
+                     *       },
+                     *       "basis": "same pack, same condition",
+                     *       "comparables": [
+                     *         {
+                     *           "condition": "new",
+                     *           "item_id": "B00Y",
+                     *           "pack": 1,
+                     *           "price": "80",
+                     *           "similarity": 0.4708,
+                     *           "title": "Speedcross trail running shoe",
+                     *           "unit_price": 80
+                     *         }
+                     *       ],
+                     *       "condition": "new",
+                     *       "currency": "EUR",
+                     *       "evidence": "100 EUR is 2.43 times what 34 comparable items cost (same pack, same condition: half of them 36.00 to 47.50), 3.1 standard deviations above",
+                     *       "item_id": "B00X",
+                     *       "outlier": true,
+                     *       "pack": 1,
+                     *       "position": 1,
+                     *       "price": "100",
+                     *       "ratio": 2.43,
+                     *       "release_id": "all-minilm-l6-v2-1a2b3c",
+                     *       "score": 3.1,
+                     *       "took_ms": 9.4
+                     *     }
+                     */
+                    "application/json": components["schemas"]["PriceView"];
+                };
+            };
+            /** @description The client has this very answer (If-None-Match) */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No key, or none that is known; see WWW-Authenticate */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "no such key",
+                     *       "errors": [],
+                     *       "status": 401,
+                     *       "title": "Unauthorized",
+                     *       "type": "about:blank"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key does not have the scope that `errors` names */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this route needs a key with the scope 'read'",
+                     *       "errors": [
+                     *         {
+                     *           "message": "this route needs a key with the scope 'read'",
+                     *           "scope": "read"
+                     *         }
+                     *       ],
+                     *       "status": 403,
+                     *       "title": "Forbidden",
+                     *       "type": "about:blank"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unknown item or release */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "no item 'B00X' in the catalogue",
+                     *       "errors": [],
+                     *       "status": 404,
+                     *       "title": "Unknown item",
+                     *       "type": "about:blank"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The item waits for its first vectors; see Retry-After */
+            409: {
+                headers: {
+                    /** @description Seconds to wait. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "item 'B00X' waits for its first vectors: repeat in a second",
+                     *       "errors": [],
+                     *       "status": 409,
+                     *       "title": "Item not searchable yet",
                      *       "type": "about:blank"
                      *     }
                      */
