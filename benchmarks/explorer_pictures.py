@@ -74,6 +74,7 @@ def _taken(
     dark = _page(browser, 1360, 860, dark=True)
     dark.goto(f"{stack.http}/?seed={seed}")
     dark.locator(".listening.on").wait_for()
+    dark.locator(".card").nth(5).wait_for()
     near = [card.get_attribute("data-id") or "" for card in dark.locator(".card").all()][:5]
     for number, item_id in enumerate(near[1:4]):
         price = Decimal(49 + 10 * number)

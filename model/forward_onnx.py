@@ -26,7 +26,7 @@ from model.engine import VectorsOf
 from model.forward import Vectors
 from model.graph import Graph, graph_of, least_cosine, read_weights, weights_digest, with_weights
 from model.probes import PROBE_TEXTS
-from model.settings import ModelSettings
+from model.settings import ModelSettings, UnusableModel
 from schemas.releases import EncoderConfig, Pooling
 
 #: As many batches at a time as cores, up to this.
@@ -131,10 +131,17 @@ def load_onnx(
     if settings.dtype != INT8:
         return plain(graph)
     path = graphs / f"int8-{weights_digest(folder)}.onnx"
-    if not path.is_file():
-        _quantise(graph, with_weights(graph, weights, folder), path)
-    os.utime(path)
-    forward = forward_of(_session(path.read_bytes(), {}), INT8)
+    try:
+        if not path.is_file():
+            _quantise(graph, with_weights(graph, weights, folder), path)
+        body = path.read_bytes()
+        os.utime(path)  # the oldest are removed
+    except OSError as error:
+        raise UnusableModel(
+            f"SIMSTREAM_MODEL__DTYPE=int8 keeps quantised models in SIMSTREAM_MODEL__GRAPHS={graphs}, which "
+            f"cannot be written: {error}"
+        ) from error
+    forward = forward_of(_session(body, {}), INT8)
     forward.cosine = least_cosine(vectors_of(forward, PROBE_TEXTS), vectors_of(plain(graph), PROBE_TEXTS))
     return forward
 

@@ -17,7 +17,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -103,11 +103,19 @@ def graph_of(folder: Path, weights: Weights, graphs: Path, agrees: Callable[[Gra
         if not cosine >= LEAST_COSINE:
             raise Untranslatable(f"its graph's vectors differ from torch's (least cosine {cosine:.6f})")
     except Untranslatable as error:
-        _write(failed, str(error).encode())
+        with suppress(OSError):
+            _write(failed, str(error).encode())
         raise
-    _write(body, graph.model)
-    # Last: a graph without its names is not there.
-    _write(names, json.dumps(dict(graph.tensors), indent=0).encode())
+    try:
+        _write(body, graph.model)
+        # Last: a graph without its names is not there.
+        _write(names, json.dumps(dict(graph.tensors), indent=0).encode())
+    except OSError as error:
+        log.warning(
+            "graph_not_kept reason=%s: every start translates again; set SIMSTREAM_MODEL__GRAPHS to a folder "
+            "that can be written",
+            error,
+        )
     log.info(
         "model_translated key=%s cosine=%.6f bytes=%d seconds=%.1f",
         key,

@@ -165,6 +165,17 @@ def test_a_graph_with_other_vectors_than_torch_is_not_kept(
     assert not list(graphs.glob("*.onnx"))
 
 
+def test_where_graphs_cannot_be_kept_fp32_runs_all_the_same_and_int8_says_why(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, graphs = write_tiny_model(tmp_path / "tiny"), tmp_path / "graphs"
+    graphs.write_text("a file, and no folder")
+    assert vectors(settings_for(folder, graphs, engine="onnx"))[1] == "onnx"
+    assert any("graph_not_kept" in line and "SIMSTREAM_MODEL__GRAPHS" in line for line in caplog.messages)
+    with pytest.raises(UnusableModel, match=r"SIMSTREAM_MODEL__GRAPHS=.*cannot be written"):
+        vectors(settings_for(folder, graphs, dtype="int8"))
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

@@ -96,7 +96,7 @@ const EN = {
   price_ratio: "Price, over the seed's",
   category_distance: "Category",
   same_leaf: "the same shelf",
-  levels: "{n} levels apart",
+  levels: "levels apart: {n}",
   same_brand: "Brand",
   rules: "Rules that applied",
   rule_preset: "preset {name}",
