@@ -312,6 +312,8 @@ def test_axe_finds_nothing(page: Page, stage: Stage, theme: str, size: str) -> N
             other.goto(f"{stage.address}/{view}")
             other.locator("h1").first.wait_for()
             other.wait_for_timeout(400)
+            if view == "?view=pipeline":
+                other.locator(".figures").nth(1).wait_for()
             if view == f"?seed={seed}":
                 card(other, 0).locator(".title").click()
                 other.locator(".dims").wait_for()

@@ -3,7 +3,7 @@ import { useCallback, useEffect, useMemo, useRef, useState } from "preact/hooks"
 import { api, Failure, hasKey, useKey, type ItemView, type Update } from "./api";
 import { Explore } from "./explore";
 import { Find } from "./find";
-import { ShellContext, type Shell } from "./hooks";
+import { ShellContext, WordsContext, type Shell } from "./hooks";
 import { words, type Language } from "./i18n";
 import { KeyDialog } from "./keydialog";
 import { Pipeline } from "./pipeline";
@@ -113,7 +113,7 @@ export function App() {
   };
   const view = state.view;
   return (
-    <ShellContext.Provider value={shell}>
+    <WordsContext.Provider value={t}><ShellContext.Provider value={shell}>
       <a class="skip" href="#results">{t("skip")}</a>
       <header class="top">
         <a class="mark" href="/" aria-label={`simstream. ${t("tagline")}`} onClick={(event) => {
@@ -160,7 +160,7 @@ export function App() {
             setKeyed((n) => n + 1);
           }} />
       )}
-    </ShellContext.Provider>
+    </ShellContext.Provider></WordsContext.Provider>
   );
 }
 

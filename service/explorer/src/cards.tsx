@@ -2,7 +2,7 @@
 import { memo } from "preact/compat";
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { Hit } from "./api";
-import { useShell, useWidth } from "./hooks";
+import { useWidth, useWords } from "./hooks";
 import { Icon } from "./icons";
 import { CARD_HEIGHT, grid, moves, place, visible, type Move, type Place } from "./layout";
 import { Facts, ShareBar } from "./parts";
@@ -180,7 +180,7 @@ interface CardProps {
 
 const Card = memo(function Card(props: CardProps) {
   const { hit, rank, of, x, y, width, active, chosen, pin, move, actions, activate } = props;
-  const { t } = useShell();
+  const t = useWords();
   const id = hit.item_id;
   const tab = active ? 0 : -1;
   const moved = move === "new" ? t("fresh_in") : move > 0 ? t("rose", { n: move }) : move < 0 ? t("fell", { n: -move }) : "";

@@ -30,6 +30,10 @@ export interface Shell {
 export const ShellContext = createContext<Shell>(null as unknown as Shell);
 export const useShell = (): Shell => useContext(ShellContext);
 
+/** Words alone, for what is drawn by the dozen: the rest of the shell changes with each event that arrives. */
+export const WordsContext = createContext<Words>(null as unknown as Words);
+export const useWords = (): Words => useContext(WordsContext);
+
 export interface Asked<T> {
   data: T | null;
   failure: Failure | null;

@@ -446,15 +446,23 @@ export function words(language: Language): Words {
   const relative = new Intl.RelativeTimeFormat(locale, { numeric: "auto", style: "short" });
   const clock = new Intl.DateTimeFormat(locale, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
   const day = new Intl.DateTimeFormat(locale, { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit" });
+  // Making a format takes longer than a card does.
+  const formats = new Map<string, Intl.NumberFormat>();
+  const format = (key: string, options: Intl.NumberFormatOptions): Intl.NumberFormat => {
+    const made = formats.get(key) ?? new Intl.NumberFormat(locale, options);
+    formats.set(key, made);
+    return made;
+  };
+  const decimals = (digits: number) =>
+    format(String(digits), { minimumFractionDigits: digits, maximumFractionDigits: digits });
   return Object.assign(said, {
     language,
-    number: (value: number, digits = 0) =>
-      value.toLocaleString(locale, { minimumFractionDigits: digits, maximumFractionDigits: digits }),
+    number: (value: number, digits = 0) => decimals(digits).format(value),
     price(amount: string, currency: string | null | undefined): string {
       const value = Number(amount);
-      if (!currency) return value.toLocaleString(locale, { minimumFractionDigits: 2, maximumFractionDigits: 2 });
+      if (!currency) return decimals(2).format(value);
       try {
-        return value.toLocaleString(locale, { style: "currency", currency, currencyDisplay: "narrowSymbol" });
+        return format(currency, { style: "currency", currency, currencyDisplay: "narrowSymbol" }).format(value);
       } catch {
         return `${amount} ${currency}`;
       }

@@ -1,7 +1,7 @@
 /** Small parts: empty, loading and error states, bars, tabs. */
 import type { ComponentChildren } from "preact";
 import type { Failure, HitItem } from "./api";
-import { useShell } from "./hooks";
+import { useShell, useWords } from "./hooks";
 import { DIMENSIONS, type Dimension } from "./state";
 
 export function Notice({ title, children, tone = "calm", action }: {
@@ -71,7 +71,7 @@ export function Dot({ name }: { name: Dimension }) {
 }
 
 export function Facts({ item }: { item: HitItem }) {
-  const { t } = useShell();
+  const t = useWords();
   return (
     <span class="facts">
       {item.brand && <span class="brand">{item.brand}</span>}

@@ -58,7 +58,7 @@ function State({ view }: { view: PipelineView }) {
         </section>
         <section class="box" aria-labelledby="consumers">
           <h2 id="consumers">{t("consumers")}</h2>
-          <div class="scroll" tabIndex={0} role="region" aria-labelledby="consumers">
+          <div class="scroll" tabIndex={0} role="group" aria-labelledby="consumers">
             <table class="figures">
               <thead>
                 <tr><th scope="col">{t("consumer")}</th><th scope="col">{t("topic")}</th>
@@ -85,7 +85,7 @@ function State({ view }: { view: PipelineView }) {
       <section class="box" aria-labelledby="letters">
         <h2 id="letters">{t("letters")}</h2>
         {view.dead_letters.length === 0 ? <p class="quiet">{t("no_letters")}</p> : (
-          <div class="scroll" tabIndex={0} role="region" aria-labelledby="letters">
+          <div class="scroll" tabIndex={0} role="group" aria-labelledby="letters">
             <table class="figures letters">
               <thead>
                 <tr><th scope="col">{t("letter_when")}</th><th scope="col">{t("topic")}</th>
@@ -130,7 +130,7 @@ function Releases({ records }: { records: ReleaseRecord[] }) {
             {one.verdict?.figures && one.verdict.figures.length > 0 && (
               <details>
                 <summary>{t("gate_report")}</summary>
-                <div class="scroll" tabIndex={0} role="region" aria-label={t("gate_report")}>
+                <div class="scroll" tabIndex={0} role="group" aria-label={t("gate_report")}>
                   <table class="figures">
                     <thead>
                       <tr><th scope="col">{t("set")}</th><th scope="col" class="num">{t("queries")}</th>
