@@ -138,7 +138,7 @@ class RuleBook:
         RULES_REFUSED.set(0 if refused is None else 1)
         if refused is not None and refused != self.refused:
             RULES_VERSIONS_TOTAL.labels("refused").inc()
-            log.error("rules_refused kept=before reason=%s", refused)
+            log.error("rules_refused reason=%s", refused)
         self.refused = refused
 
 
