@@ -119,7 +119,7 @@ class RuleBook:
             self._say(None)
             RULES_VERSIONS_TOTAL.labels("taken").inc()
             counts = " ".join(f"{name}={number}" for name, number in self.rules.counts().items() if number)
-            log.info("rules_taken file=%s %s", self._file.path, counts)
+            log.info("rules_taken file=%s counts=%s", self._file.path, counts)
 
     #: Whether the last content that was read is what is served.
     _file_is_served = False
@@ -138,7 +138,7 @@ class RuleBook:
         RULES_REFUSED.set(0 if refused is None else 1)
         if refused is not None and refused != self.refused:
             RULES_VERSIONS_TOTAL.labels("refused").inc()
-            log.error("rules_refused the version before is kept: %s", refused)
+            log.error("rules_refused reason=%s", refused)
         self.refused = refused
 
 

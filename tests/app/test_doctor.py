@@ -47,7 +47,7 @@ from schemas.vectors import CollectionSpec
 from tests.support.draining import quick_settings
 from tests.support.release_shop import thread
 from tests.support.servers import ApacheKafka
-from tests.support.tiny_model import write_tiny_model
+from tests.support.tiny_model import GRAPHS, write_tiny_model
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 WELL = Vitals(
@@ -301,7 +301,9 @@ def test_a_group_that_is_read_and_keeps_up_is_well(with_kafka: Settings) -> None
 @pytest.fixture
 def live(settings: Settings, tmp_path: Path) -> str:
     """The collection of a tiny release, live in an index that nobody has open."""
-    model = ModelSettings(name=str(write_tiny_model(tmp_path / "model")), dtype="fp32", threads=1)
+    model = ModelSettings(
+        name=str(write_tiny_model(tmp_path / "model")), engine="onnx", graphs=GRAPHS, threads=1
+    )
     manifest = first_release(model, ReleaseStore(settings.releases), created_at=NOW)
     collection = f"{settings.namespace}items__{manifest.release_id}__1"
     index = EdgeIndex(tmp_path / "index")

@@ -38,7 +38,7 @@ from tests.support.draining import quick_settings
 from tests.support.release_shop import NOW, ReleaseShop, thread, until
 from tests.support.rotated_model import permutation, write_rotated_model
 from tests.support.servers import Broker
-from tests.support.tiny_model import DIMENSION, write_tiny_model
+from tests.support.tiny_model import DIMENSION, GRAPHS, write_tiny_model
 
 ITEMS = 60
 
@@ -52,7 +52,9 @@ def settings(broker: Broker, redis_server: LocalRedis, namespace: str, tmp_path:
             "redis": found.redis.model_copy(update={"url": redis_server.url}),
             "qdrant": found.qdrant.model_copy(update={"url": f"edge:{tmp_path / 'index'}"}),
             "releases": ReleaseSettings(url=str(tmp_path / "releases")),
-            "model": ModelSettings(name=str(write_tiny_model(tmp_path / "model")), dtype="fp32", threads=1),
+            "model": ModelSettings(
+                name=str(write_tiny_model(tmp_path / "model")), engine="onnx", graphs=GRAPHS, threads=1
+            ),
             "rollout": RolloutSettings(poll_seconds=0.1, lease_seconds=3.0),
         }
     )

@@ -33,7 +33,7 @@ from tests.support.qdrant_rest import QdrantRest
 from tests.support.release_shop import NOW, ReleaseShop, thread, until
 from tests.support.rotated_model import permutation, write_rotated_model
 from tests.support.servers import ApacheKafka
-from tests.support.tiny_model import DIMENSION, write_tiny_model
+from tests.support.tiny_model import DIMENSION, GRAPHS, write_tiny_model
 
 ROOT = Path(__file__).parents[2]
 ITEMS = 60
@@ -91,7 +91,8 @@ def environment(kafka: ApacheKafka, namespace: str, tmp_path: Path) -> Iterator[
             "SIMSTREAM_QDRANT__URL": server.url,
             "SIMSTREAM_RELEASES__URL": str(tmp_path / "releases"),
             "SIMSTREAM_MODEL__NAME": str(write_tiny_model(tmp_path / "model")),
-            "SIMSTREAM_MODEL__DTYPE": "fp32",
+            "SIMSTREAM_MODEL__ENGINE": "onnx",
+            "SIMSTREAM_MODEL__GRAPHS": GRAPHS,
             "SIMSTREAM_MODEL__THREADS": "1",
             "SIMSTREAM_ROLLOUT__POLL_SECONDS": "0.1",
             "SIMSTREAM_ROLLOUT__LEASE_SECONDS": "2",

@@ -27,7 +27,7 @@ from schemas.vectors import item_vectors
 from tests.support.draining import quick_settings
 from tests.support.rebuilding import PARTITIONS, LivingShop, living, mixture, quick, unlike
 from tests.support.servers import Kafka
-from tests.support.tiny_model import write_tiny_model
+from tests.support.tiny_model import GRAPHS, write_tiny_model
 
 NOW = datetime.now(UTC)
 FIRST, SINCE = 400, 300
@@ -72,7 +72,9 @@ def catch_up(shop: LivingShop) -> None:
 def test_state_index_and_releases_that_were_lost_come_back_from_an_older_backup(
     shop: LivingShop, tmp_path: Path
 ) -> None:
-    model = ModelSettings(name=str(write_tiny_model(tmp_path / "model")), dtype="fp32", threads=1)
+    model = ModelSettings(
+        name=str(write_tiny_model(tmp_path / "model")), engine="onnx", graphs=GRAPHS, threads=1
+    )
     release = first_release(model, ReleaseStore(shop.settings.releases), created_at=NOW)
     draw = Random(11)
     shop.start()

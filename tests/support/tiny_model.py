@@ -12,6 +12,8 @@ from transformers import BertConfig, BertModel, BertTokenizer
 from schemas.releases import Pooling
 
 DIMENSION = 32
+#: Where the graph of this architecture is kept from test to test: a process that finds it starts in a second.
+GRAPHS = str(Path(__file__).resolve().parents[2] / "var" / "cache" / "graphs")
 _WORDS = ("query", "passage", "red", "blue", "lamp", "shoe", "the", "running", "steel", "drill", "battery")
 _FLAGS: Mapping[Pooling, str] = {
     "mean": "pooling_mode_mean_tokens",
