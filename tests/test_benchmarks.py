@@ -254,6 +254,7 @@ def test_every_benchmark_of_the_house_is_found_under_its_files_name() -> None:
     covered = {name: one.covered_by for name, one in found.items() if one.covered_by}
     assert covered == {
         "api": "tests/service",
+        "compress": "tests/test_compress.py",
         "chaos": "tests/chaos",
         "methods": "tests/test_learning_benchmarks.py",
     }

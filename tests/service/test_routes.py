@@ -192,6 +192,7 @@ def test_every_route_of_the_design_is_there_with_examples_and_problems(client: T
     paths = document["paths"]
     assert set(paths) == {
         "/v1/items/{item_id}",
+        "/v1/items/{item_id}/price",
         "/v1/items/{item_id}/similar",
         "/v1/similar",
         "/v1/similar/batch",
