@@ -25,12 +25,14 @@ ALWAYS = frozenset({"/health/live", "/health/ready", "/metrics"})
 #: with bytes unread resets the connection, and the client never sees why it was refused.
 LINGER_SECONDS = 2.0
 LINGER_BYTES = 64 * 1024 * 1024
+#: What a head may have, request line and headers. One that comes in pieces is stopped by the server before.
+MAX_HEAD_BYTES = 64 * 1024
 #: An answer that lasts as long as somebody listens says nothing about how long answers take.
 _STREAM = b"text/event-stream; charset=utf-8"
 
 
 class Bodies:
-    """A body may have so many bytes, really received, and take so long: else 413 or 408."""
+    """A body may have so many bytes, really received, and take so long: else 413 or 408. Large heads are 431."""
 
     def __init__(
         self, app: ASGIApp, *, max_bytes: int, read_seconds: float, linger_seconds: float = LINGER_SECONDS
@@ -44,6 +46,11 @@ class Bodies:
         """Pass the request on, its body counted."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
+            return
+        head_bytes = sum(len(name) + len(value) + 4 for name, value in scope["headers"])
+        if head_bytes > MAX_HEAD_BYTES:
+            refused = problems.problem(431, f"the head is larger than {MAX_HEAD_BYTES} bytes")
+            await refused(scope, receive, send)
             return
         body = _Body(scope, receive)
 

@@ -34,6 +34,7 @@ _TITLES = {
     413: "Body too large",
     415: "Unsupported media type",
     422: "Invalid request",
+    431: "Head too large",
     500: "Internal error",
 }
 

@@ -20,14 +20,13 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from schemas.api import Problem
 from schemas.errors import Halt
+from service.middleware import MAX_HEAD_BYTES
 from service.problems import MEDIA_TYPE
 from service.settings import ServiceSettings
 
 #: Longer than the minute for which load balancers and clients usually keep an idle connection: whoever closes
 #: first must be the client, or its next request meets a reset.
 KEEP_ALIVE_SECONDS = 75
-#: What a head may have, request line and headers.
-MAX_HEAD_BYTES = 64 * 1024
 
 
 class PatientProtocol(H11Protocol):
