@@ -32,7 +32,7 @@ _STREAM = b"text/event-stream; charset=utf-8"
 
 
 class Bodies:
-    """A body may have so many bytes, really received, and take so long: else 413 or 408. Large heads are 431."""
+    """A body may have so many bytes, received, and take so long: else 413 or 408. A large head is 431."""
 
     def __init__(
         self, app: ASGIApp, *, max_bytes: int, read_seconds: float, linger_seconds: float = LINGER_SECONDS
