@@ -20,7 +20,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,9 @@ from benchmarks.harness import ROOT, Figure, Report
 from benchmarks.matching import CHOOSING_PAIRS, SETS, matches, needed, read_products
 from model.settings import ModelSettings
 from model.text import ProductText
+
+if TYPE_CHECKING:
+    from model.encoder import TextEncoder
 
 NAME = "compress"
 COVERED_BY = "tests/test_compress.py"
@@ -155,12 +158,7 @@ def compare(
 def measure(folder: Path, settings: ModelSettings, *, every: int, pairs: Sequence[str]) -> Measured:
     """One variant, in this process, which has loaded nothing yet."""
     before = time.process_time()
-    from model.encoder import TextEncoder  # what it imports is part of the start
-    from model.sentence_config import read_encoder_config
-    from model.settings import base_folder
-
-    model = base_folder(settings)
-    encoder = TextEncoder.load(model, read_encoder_config(model, settings), settings)
+    encoder = loaded(settings)
     start = time.process_time() - before
     recipe, recalls = ProductText(), {}
     for name in SETS:
@@ -174,6 +172,16 @@ def measure(folder: Path, settings: ModelSettings, *, every: int, pairs: Sequenc
         recalls[name] = recall_at(K, sides[0], sides[1], matches(folder, name, pairs))
     encoder.close()
     return Measured(start_seconds=start, resident_mb=_peak_mb(), recall=recalls)
+
+
+def loaded(settings: ModelSettings) -> TextEncoder:
+    """The encoder of these settings. What this imports is part of its start."""
+    from model.encoder import TextEncoder
+    from model.sentence_config import read_encoder_config
+    from model.settings import base_folder
+
+    model = base_folder(settings)
+    return TextEncoder.load(model, read_encoder_config(model, settings), settings)
 
 
 def _peak_mb() -> float:
@@ -196,15 +204,9 @@ def timed_texts(folder: Path) -> list[str]:
 
 def in_turns(settings: ModelSettings, texts: Sequence[str]) -> dict[str, Speed]:
     """Every variant in this process, one round each after the other, so that all meet the same machine."""
-    from model.encoder import TextEncoder
-    from model.sentence_config import read_encoder_config
-    from model.settings import base_folder
-
-    model = base_folder(settings)
     encoders = {}
     for name, fields in VARIANTS.items():
-        wanted = settings.model_copy(update=dict(fields))
-        encoders[name] = TextEncoder.load(model, read_encoder_config(model, wanted), wanted)
+        encoders[name] = loaded(settings.model_copy(update=dict(fields)))
         encoders[name].encode_array(texts[:64])  # not timed: shapes that it has not met
     rates: dict[str, list[float]] = {name: [] for name in encoders}
     titles: dict[str, list[float]] = {name: [] for name in encoders}
@@ -253,12 +255,7 @@ def _serve(job: Mapping[str, Any]) -> None:
     """The child's part: one line of JSON at the end."""
     settings = ModelSettings.model_validate(job["settings"])
     if job["only_load"]:
-        from model.encoder import TextEncoder
-        from model.sentence_config import read_encoder_config
-        from model.settings import base_folder
-
-        model = base_folder(settings)
-        TextEncoder.load(model, read_encoder_config(model, settings), settings).close()
+        loaded(settings).close()
         print("{}")
         return
     found = measure(Path(job["folder"]), settings, every=job["every"], pairs=job["pairs"])
