@@ -53,13 +53,18 @@ def _alias(settings: Settings, index: VectorIndex) -> Iterator[Finding]:
         )
 
 
-def live_release(settings: Settings) -> Iterator[Finding]:
-    """The release of the live collection: that it is there, whole and unaltered."""
+def live_collection(settings: Settings) -> str | None:
+    """What the alias names; None where it names nothing."""
     index = open_index(settings.qdrant)
     try:
-        live = index.resolve(alias_of(settings))
+        return index.resolve(alias_of(settings))
     finally:
         index.close()
+
+
+def live_release(settings: Settings) -> Iterator[Finding]:
+    """The release of the live collection: that it is there, whole and unaltered."""
+    live = live_collection(settings)
     if live is None:
         return
     store = ReleaseStore(settings.releases)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from adapters.index import open_index
 from adapters.kafka_admin import compare_topics, open_admin, shapes
 from adapters.kafka_groups import GroupOffsets, group_members
 from adapters.kafka_spans import spans
@@ -18,11 +17,11 @@ from adapters.redis_nodes import RedisNodes, Vitals
 from app import doctor, doctor_releases
 from app.discovery import find_stack
 from app.doctor import Check, Finding, clock
+from app.doctor_releases import live_collection
 from app.local import MINIMUM_REDIS
 from app.settings import Settings
 from app.wiring import (
     STATE_CONSUMERS,
-    alias_of,
     embeddings_group,
     open_board,
     open_generations,
@@ -138,11 +137,7 @@ def groups(settings: Settings, *, tells_members: bool) -> Iterator[Finding]:
 
 def _written(settings: Settings) -> set[str]:
     """The collections that somebody has to write."""
-    index = open_index(settings.qdrant)
-    try:
-        live = index.resolve(alias_of(settings))
-    finally:
-        index.close()
+    live = live_collection(settings)
     written = {one.collection for one in open_board(settings).all() if one.written}
     return written if live is None else written | {live}
 
