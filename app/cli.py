@@ -27,6 +27,7 @@ from app.commands import (
     publish,
     query,
     rebuild,
+    relations,
     releases,
     rules,
     run,
@@ -60,6 +61,7 @@ for module in (
     releases,
     rebuild,
     backup,
+    relations,
     rules,
     schemas,
 ):

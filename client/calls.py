@@ -26,7 +26,7 @@ from schemas.api import (
 from schemas.api_bulk import MAX_EVENTS, BatchAnswer, Published, SimilarBatch
 from schemas.behaviour import Window
 from schemas.events import Frozen
-from schemas.insights import PriceView
+from schemas.insights import PriceView, RelationsView
 
 Returned = TypeVar("Returned", bound=BaseModel)
 
@@ -84,6 +84,12 @@ def item(item_id: str) -> Call[ItemView]:
 def price(item_id: str) -> Call[PriceView]:
     """GET /v1/items/{item_id}/price."""
     return Call("GET", f"/v1/items/{quote(item_id, safe='')}/price", PriceView)
+
+
+def relations(item_id: str, limit: int | None) -> Call[RelationsView]:
+    """GET /v1/items/{item_id}/relations."""
+    asked = "" if limit is None else f"?limit={limit}"
+    return Call("GET", f"/v1/items/{quote(item_id, safe='')}/relations{asked}", RelationsView)
 
 
 def similar(request: SimilarRequest | str, limit: int | None) -> Call[Answer]:

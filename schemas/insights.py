@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Literal
 
+from schemas.api import HitItem
 from schemas.events import Frozen
 
 
@@ -59,5 +61,60 @@ class PriceView(Frozen):
     basis: PriceBasis | None = None
     evidence: str
     comparables: list[Comparable] = []
+    release_id: str
+    took_ms: float
+
+
+RelationBasis = Literal["bought together", "looked at together"]
+
+
+class Relation(Frozen):
+    """Another item that shoppers have together with the one asked about, more often than chance would.
+
+    Of the baskets (`basis` "bought together") or visits ("looked at together"): `together` have both,
+    `support` is their share of all, `confidence` their share of those with the item asked about,
+    `confidence_back` of those with the other. `lift` is how many times as often as in shuffled baskets of
+    the same sizes, drawn towards 1 where little is known; `lift_low` is its lower confidence bound, by
+    which relations are ordered. `later` is the share of baskets in which the other was bought after the
+    item; null where too few tell. `similarity` is of the texts.
+    """
+
+    item_id: str
+    basis: RelationBasis
+    together: int
+    support: float
+    confidence: float
+    confidence_back: float
+    lift: float
+    lift_low: float
+    later: float | None = None
+    similarity: float
+    item: HitItem
+
+
+class BundleView(Frozen):
+    """Items that are bought in one basket with the item asked about: `together` baskets have all of them."""
+
+    items: list[HitItem]
+    together: int
+    confidence: float
+
+
+class RelationsView(Frozen):
+    """GET /v1/items/{item_id}/relations.
+
+    `substitutes` are alike and looked at together, `complements` are bought together and not alike (or are
+    bought together rather than compared). `baskets` and `visits` are how many the item was in; what they are
+    too few for is left out, and `evidence` says what it rests on. `mined_at` is null before the first run.
+    """
+
+    item_id: str
+    substitutes: list[Relation] = []
+    complements: list[Relation] = []
+    bundles: list[BundleView] = []
+    baskets: int = 0
+    visits: int = 0
+    mined_at: datetime | None = None
+    evidence: str
     release_id: str
     took_ms: float

@@ -14,8 +14,9 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from adapters.index_port import LIVE_ALIAS, VectorIndex
 from schemas.behaviour import BehaviourReader
 from schemas.items import Items
+from schemas.relations import RelationReader
 from schemas.topics import Topics
-from service import problems, routes
+from service import insight_routes, problems, routes
 from service.access import Access, Keyring
 from service.catalogue import Catalogue
 from service.middleware import Admission, Bodies, Measured
@@ -26,6 +27,7 @@ from service.prices import Prices, PriceSettings
 from service.publish_routes import publishing
 from service.query import QueryEngine
 from service.recommend import Recommender
+from service.relations import Relations
 from service.releases import Releases
 from service.rulebook import RuleBook, RuleSettings
 from service.settings import ServiceSettings
@@ -53,14 +55,15 @@ def create_app(
     topics: Topics | None = None,
     rules: RuleBook | None = None,
     prices: PriceSettings | None = None,
+    relations: RelationReader | None = None,
     watched: Watched | None = None,
 ) -> FastAPI:
     """The application. Everything it needs is handed in open; it closes nothing.
 
     `alias` names the live collection (namespace included). Requests beyond `settings.threads` at a time wait.
     With a `keyring` that is not empty nothing but health and the explorer's files answers without a key.
-    Without `behaviour` or a `sink` the routes that need it answer 503, and without `behaviour` items show no
-    counters. `watched` is what can be seen beyond the index.
+    Without `behaviour`, `relations` or a `sink` the routes that need it answer 503, and without `behaviour`
+    items show no counters. `watched` is what can be seen beyond the index.
     """
     catalogue = Catalogue(
         index=index,
@@ -104,6 +107,8 @@ def create_app(
     watch = Watching(catalogue=catalogue, registry=registry, watched=watched)
     app.include_router(explorer(page))
     standing = Standing(lambda: store.ping())
+    related = Relations(catalogue=catalogue, reader=relations, alike=settings.alike, rules=lambda: book.rules)
+    app.include_router(insight_routes.relations(related, catalogue, workers, locked))
     app.include_router(routes.ranking(engine, catalogue, workers, standing, judge, locked))
     app.include_router(routes.shoppers(recommender, workers, locked))
     app.include_router(watching(watch, watched.feed, workers, locked))

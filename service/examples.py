@@ -109,6 +109,46 @@ PRICE: dict[str, Any] = {
     "release_id": "all-minilm-l6-v2-1a2b3c",
     "took_ms": 9.4,
 }
+RELATIONS: dict[str, Any] = {
+    "item_id": "B00X",
+    "substitutes": [
+        {
+            "item_id": "B00Y",
+            "basis": "looked at together",
+            "together": 214,
+            "support": 0.003567,
+            "confidence": 0.11,
+            "confidence_back": 0.16,
+            "lift": 6.2,
+            "lift_low": 5.1,
+            "later": None,
+            "similarity": 0.71,
+            "item": _ITEM,
+        }
+    ],
+    "complements": [
+        {
+            "item_id": "B00Z",
+            "basis": "bought together",
+            "together": 38,
+            "support": 0.0019,
+            "confidence": 0.19,
+            "confidence_back": 0.07,
+            "lift": 4.3,
+            "lift_low": 2.6,
+            "later": 0.84,
+            "similarity": 0.22,
+            "item": _ITEM,
+        }
+    ],
+    "bundles": [{"items": [_ITEM, _ITEM], "together": 12, "confidence": 0.06}],
+    "baskets": 200,
+    "visits": 1945,
+    "mined_at": "2026-11-24T08:00:00Z",
+    "evidence": "2 items beyond chance, from 200 baskets and 1945 visits with the item, of 20000 and 60000",
+    "release_id": "all-minilm-l6-v2-1a2b3c",
+    "took_ms": 3.2,
+}
 RELEASE: dict[str, Any] = {
     "release_id": "all-minilm-l6-v2-1a2b3c",
     "collection": "items__all-minilm-l6-v2-1a2b3c__1",

@@ -60,6 +60,9 @@ class ServiceSettings(Frozen):
     #: What a shopper without recent items is shown; how many trending items are read to find those wanted.
     cold_window: Window = "7d"
     trending_read: int = Field(default=1_000, ge=10, le=100_000)
+    #: Texts whose cosine reaches this are of the same kind of thing: so what is compared is told from what
+    #: goes together (docs/relations.md). Items on one shelf are in any case.
+    alike: float = Field(default=0.6, ge=-1, le=1)
     #: Requests served at the same time; the index works outside the interpreter's lock.
     threads: int = Field(default=16, ge=1, le=256)
     max_body_bytes: int = Field(default=2 * 1024 * 1024, ge=1024)

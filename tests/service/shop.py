@@ -19,6 +19,7 @@ from model.text import ProductText
 from schemas.behaviour import BehaviourReader
 from schemas.events import Product, ProductUpserted
 from schemas.items import ItemState, context_fingerprint, live_payload, tombstone_payload
+from schemas.relations import RelationReader
 from schemas.releases import EncoderConfig, FileEntry, Manifest
 from schemas.vectors import (
     BEHAVIOUR,
@@ -256,6 +257,7 @@ class Shop:
         sink: EventSink | None = None,
         rules: RuleBook | None = None,
         prices: PriceSettings | None = None,
+        relations: RelationReader | None = None,
         watched: Watched | None = None,
     ) -> FastAPI:
         """The HTTP application over this shop, or with one of its collaborators replaced."""
@@ -269,5 +271,6 @@ class Shop:
             sink=sink,
             rules=rules,
             prices=prices,
+            relations=relations,
             watched=watched,
         )

@@ -13,6 +13,7 @@ from schemas.api_bulk import BatchAnswer, Published
 from schemas.api_watch import MapView, PipelineView, RecentView, ReleasesView, UpdatesView
 from schemas.behaviour import Trending, Window
 from schemas.events import ProductUpserted, ReviewPosted, UserEvent
+from schemas.insights import RelationsView
 from service import examples
 from service.access import Keyring
 from service.keys import ApiSettings, Scope, new_key
@@ -172,6 +173,7 @@ def test_pages_follow_each_other_without_a_gap_or_a_repetition(shop: Shop) -> No
         (MapView, examples.MAP),
         (PipelineView, examples.PIPELINE),
         (RecentView, examples.RECENT),
+        (RelationsView, examples.RELATIONS),
         (ReleasesView, examples.RELEASES),
         (UpdatesView, examples.UPDATES),
         (Published, examples.PUBLISHED),
@@ -193,6 +195,7 @@ def test_every_route_of_the_design_is_there_with_examples_and_problems(client: T
     assert set(paths) == {
         "/v1/items/{item_id}",
         "/v1/items/{item_id}/price",
+        "/v1/items/{item_id}/relations",
         "/v1/items/{item_id}/similar",
         "/v1/similar",
         "/v1/similar/batch",

@@ -1,0 +1,76 @@
+"""What the miner of relations found, item by item: a run appears whole or not at all.
+
+Reads, writes  `{namespace}relations:live` (which run), `{namespace}relations:{run}:{item}`, both JSON
+Never          decides what is related; keeps a run that nobody renews
+
+It belongs to no generation of the item state: it is mined from the archive again whenever that is wanted.
+A run writes its keys, then the pointer, then removes the run before; what a kill leaves goes by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+from adapters.redis_client import glob
+from adapters.redis_nodes import RedisNodes
+from schemas.relations import Known, Mined, Run
+
+_BATCH = 1_000
+
+
+class RelationStore:
+    """Implements schemas.relations.RelationReader. Thread-safe; raises Transient when Redis is away."""
+
+    def __init__(self, *, nodes: RedisNodes, namespace: str = "") -> None:
+        self._nodes = nodes
+        self._prefix = f"{namespace}relations:"
+
+    def of(self, product_id: str) -> Known:
+        """See the protocol."""
+        run = self.live()
+        if run is None:
+            return Known(None, None)
+        with self._nodes.calling("reading relations"):
+            key = self._key(run.run, product_id)
+            raw = cast("bytes | None", self._nodes.of(key).get(key))
+        return Known(run, None if raw is None else Mined.model_validate_json(raw))
+
+    def live(self) -> Run | None:
+        """The run that is read now."""
+        key = f"{self._prefix}live"
+        with self._nodes.calling("reading relations"):
+            raw = cast("bytes | None", self._nodes.of(key).get(key))
+        return None if raw is None else Run.model_validate_json(raw)
+
+    def put(self, run: Run, mined: Mapping[str, Mined], *, keep_seconds: int) -> None:
+        """Write a run and make it the one that is read."""
+        with self._nodes.calling("writing relations"):
+            for chunk in _chunks(mined):
+                keys = [self._key(run.run, product_id) for product_id in chunk]
+                values = [mined[product_id].model_dump_json(exclude_none=True) for product_id in chunk]
+                for node, positions in self._nodes.by_node(keys):
+                    pipe = node.pipeline(transaction=False)
+                    for position in positions:
+                        pipe.set(keys[position], values[position], ex=keep_seconds)
+                    pipe.execute()
+            key = f"{self._prefix}live"
+            self._nodes.of(key).set(key, run.model_dump_json(), ex=keep_seconds)
+            self._drop_others(run.run)
+
+    def _drop_others(self, run: str) -> None:
+        """Remove what other runs have left."""
+        own, live = f"{self._prefix}{run}:".encode(), f"{self._prefix}live".encode()
+        for node in self._nodes.primaries():
+            found = node.scan_iter(match=glob(self._prefix) + "*", count=10_000)
+            for key in cast("list[bytes]", list(found)):
+                if key != live and not key.startswith(own):
+                    node.unlink(key)
+
+    def _key(self, run: str, product_id: str) -> str:
+        return f"{self._prefix}{run}:{product_id}"
+
+
+def _chunks(mined: Mapping[str, Mined]) -> list[list[str]]:
+    names = list(mined)
+    return [names[start : start + _BATCH] for start in range(0, len(names), _BATCH)]
