@@ -17,25 +17,31 @@ import os
 import shutil
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, unquote
 
 import orjson
 from qdrant_edge import (
+    BinaryQuantizationConfig,
     Distance,
     EdgeConfig,
     EdgeShard,
     EdgeSparseVectorParams,
     EdgeVectorParams,
+    Memory,
     Modifier,
     PayloadSchemaType,
+    ScalarQuantizationConfig,
+    ScalarType,
     UpdateOperation,
 )
 
-from adapters.index_port import PAYLOAD_INDEXES, SPARSE_SCAN_POINTS
+from adapters.index_port import PAYLOAD_INDEXES, SPARSE_SCAN_POINTS, Quantisation
+from adapters.index_words import kept_quantisation
 from schemas.errors import Halt, Transient
 from schemas.vectors import CollectionSpec
 
@@ -49,6 +55,11 @@ _SCHEMA = {
     "integer": PayloadSchemaType.Integer,
     "float": PayloadSchemaType.Float,
     "bool": PayloadSchemaType.Integer,
+}
+_QUANTISATIONS = {
+    "none": None,
+    "int8": ScalarQuantizationConfig(ScalarType.Int8, quantile=0.99, memory=Memory.Pinned),
+    "binary": BinaryQuantizationConfig(memory=Memory.Pinned),
 }
 #: How the engine's messages begin when trying again later may help; every other one is about the input.
 _NOT_NOW = ("Service runtime error", "Out of", "Timeout", "Operation is cancelled", "Operation was cancelled")
@@ -74,6 +85,7 @@ class Opened:
     shard: EdgeShard
     folder: Path
     spec: CollectionSpec
+    quantisation: Quantisation
     lock_fd: int
     users: int = 0
     unflushed_points: int = 0
@@ -93,19 +105,23 @@ class EdgeShards:
 
     # --- collections -----------------------------------------------------------------------------
 
-    def ensure(self, collection: str, spec: CollectionSpec) -> None:
-        """Create the collection, or open it. Raises ValueError if it exists with other vectors."""
+    def ensure(self, collection: str, spec: CollectionSpec, quantisation: Quantisation = "none") -> None:
+        """Create the collection, or open it. Raises ValueError if it exists with other vectors.
+
+        One that exists keeps its quantisation.
+        """
         with self._lock:
             self._refuse_closed()
             if collection not in self._opened:
                 path, lock_fd = self._path(collection), self._take(collection)
                 try:
                     if not path.exists():
-                        self._create(path, spec)
+                        self._create(path, spec, quantisation)
                     self._opened[collection] = _load(path, lock_fd)
                 except BaseException:
                     os.close(lock_fd)
                     raise
+            kept_quantisation(collection, self._opened[collection].quantisation, quantisation)
             stands = self._opened[collection].spec
             if _plain(stands) != _plain(spec):
                 raise ValueError(
@@ -215,16 +231,16 @@ class EdgeShards:
         os.pwrite(lock_fd, f"pid {os.getpid()} ({' '.join(sys.argv)[:500]})\n".encode(), 0)
         return lock_fd
 
-    def _create(self, path: Path, spec: CollectionSpec) -> None:
+    def _create(self, path: Path, spec: CollectionSpec, quantisation: Quantisation) -> None:
         """Build the shard aside and rename it, so that a crash leaves no half of one."""
         aside = path.with_name(path.name + ".creating")
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir()
-        (aside / "spec.json").write_bytes(orjson.dumps(_plain(spec)))
+        (aside / "spec.json").write_bytes(orjson.dumps({**_plain(spec), "quantisation": quantisation}))
         shard_folder = aside / "shard"
         shard_folder.mkdir()
         with translated("creating a collection"):
-            shard = EdgeShard.create(str(shard_folder), _config(spec))
+            shard = EdgeShard.create(str(shard_folder), _config(spec, quantisation))
             for name, kind in PAYLOAD_INDEXES.items():
                 shard.update(UpdateOperation.create_field_index(name, _SCHEMA[kind]))
             shard.flush()
@@ -265,10 +281,17 @@ def _plain(spec: CollectionSpec) -> dict[str, object]:
     }
 
 
-def _config(spec: CollectionSpec) -> EdgeConfig:
+def _config(spec: CollectionSpec, quantisation: Quantisation) -> EdgeConfig:
+    # The originals of what is quantised are read from disk for the candidates alone.
     return EdgeConfig(
         vectors={
-            name: EdgeVectorParams(size=size, distance=Distance.Cosine) for name, size in spec.dense.items()
+            name: EdgeVectorParams(
+                size=size,
+                distance=Distance.Cosine,
+                memory=None if quantisation == "none" else Memory.Cold,
+                quantization_config=_QUANTISATIONS[quantisation],
+            )
+            for name, size in spec.dense.items()
         },
         sparse_vectors={
             name: EdgeSparseVectorParams(
@@ -281,15 +304,16 @@ def _config(spec: CollectionSpec) -> EdgeConfig:
 
 
 def _load(path: Path, lock_fd: int) -> Opened:
-    stored: Mapping[str, object] = orjson.loads((path / "spec.json").read_bytes())
-    spec = CollectionSpec(**stored)  # type: ignore[arg-type]  # written by `_create`
+    stored: dict[str, Any] = orjson.loads((path / "spec.json").read_bytes())
+    quantisation: Quantisation = stored.pop("quantisation", "none")  # older folders do not say
+    spec = CollectionSpec(**stored)
     with translated(f"opening {path.name}"):
-        shard = EdgeShard.load(str(path / "shard"), _config(spec))
+        shard = EdgeShard.load(str(path / "shard"), _config(spec, quantisation))
         known = shard.info().payload_schema
         for name, kind in PAYLOAD_INDEXES.items():
             if name not in known:  # an index that a newer version of this code filters on
                 shard.update(UpdateOperation.create_field_index(name, _SCHEMA[kind]))
-    return Opened(shard=shard, folder=path, spec=spec, lock_fd=lock_fd)
+    return Opened(shard=shard, folder=path, spec=spec, quantisation=quantisation, lock_fd=lock_fd)
 
 
 def _shut(opened: Opened) -> None:

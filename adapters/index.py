@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import Field, SecretStr
 
-from adapters.index_port import VectorIndex
+from adapters.index_port import Quantisation, VectorIndex
 from schemas.events import Frozen
 
 EDGE = "edge:"
@@ -23,6 +23,8 @@ class IndexSettings(Frozen):
     api_key: SecretStr | None = None
     timeout_seconds: float = Field(default=10.0, gt=0)
     prefer_grpc: bool = False
+    #: Of the dense vectors of collections that are made from now on; `simstream rebuild` makes one.
+    quantisation: Quantisation = "none"
 
 
 def open_index(settings: IndexSettings) -> VectorIndex:
@@ -30,7 +32,7 @@ def open_index(settings: IndexSettings) -> VectorIndex:
     if settings.url.startswith(EDGE):
         from adapters.index_edge import EdgeIndex
 
-        return EdgeIndex(Path(settings.url.removeprefix(EDGE)))
+        return EdgeIndex(Path(settings.url.removeprefix(EDGE)), quantisation=settings.quantisation)
     from adapters.index_server import ServerIndex
 
     return ServerIndex.connect(settings)

@@ -20,6 +20,7 @@ from qdrant_edge import (
     HasVectorCondition,
     PayloadSelector,
     Prefetch,
+    QuantizationSearchParams,
     Query,
     QueryBatchRequest,
     QueryRequest,
@@ -40,7 +41,7 @@ from adapters.edge_words import (
     no_newer_than,
     read_payload,
 )
-from adapters.index_port import point_id
+from adapters.index_port import OVERSAMPLING, Quantisation, point_id
 from adapters.index_words import as_read, checked_ids, checked_points, not_taken, useful
 from schemas.vectors import (
     Candidate,
@@ -62,8 +63,9 @@ WRITE_AT_ONCE = 16
 class EdgeIndex:
     """`VectorIndex` on shards of this process. Searches release the interpreter; `optimize` does not."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, quantisation: Quantisation = "none") -> None:
         self._shards = EdgeShards(folder)
+        self._quantisation = quantisation
 
     @property
     def shards(self) -> EdgeShards:
@@ -72,7 +74,7 @@ class EdgeIndex:
 
     def ensure_collection(self, collection: str, spec: CollectionSpec) -> None:
         """See the port. Raises Halt naming the owner if another process holds the collection."""
-        self._shards.ensure(collection, spec)
+        self._shards.ensure(collection, spec, self._quantisation)
 
     def collections(self) -> list[str]:
         """See the port."""
@@ -193,7 +195,12 @@ class EdgeIndex:
                     query=Formula(Expression.Sum(terms), dict.fromkeys(names, 0.0)),
                     with_payload=_BODY_ONLY,
                     prefetches=[
-                        Prefetch(limit=dimension.candidates, query=_nearest(dimension), filter=condition)
+                        Prefetch(
+                            limit=dimension.candidates,
+                            query=_nearest(dimension),
+                            filter=condition,
+                            params=_rescoring(opened, dimension.dimension),
+                        )
                         for dimension in dimensions
                     ],
                 )
@@ -263,6 +270,14 @@ class EdgeIndex:
 
 def _nearest(query: DimensionQuery) -> Query:
     return Query.Nearest(edge_vector(query.vector), using=query.dimension)
+
+
+def _rescoring(opened: Opened, dimension: str) -> SearchParams | None:
+    """How a quantised dimension is searched: more candidates, scored with the originals."""
+    if opened.quantisation == "none" or dimension not in opened.spec.dense:
+        return None
+    more = QuantizationSearchParams(rescore=True, oversampling=OVERSAMPLING[opened.quantisation])
+    return SearchParams(quantization=more)
 
 
 def _idf_of(index: int, score: float, vectors: Any, dimension: str) -> float:

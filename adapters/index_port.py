@@ -17,7 +17,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Protocol
+from typing import Literal, Protocol
 
 from schemas.vectors import (
     Candidate,
@@ -33,6 +33,11 @@ POINT_NAMESPACE = uuid.UUID("6d0f1a5e-7f0b-5c1e-9a46-5b9b2c3f9c11")
 #: Below this many candidates a sparse vector is compared with each of them instead of through its index. A
 #: product has about 200 grams: at Qdrant's default of 5,000 the scan takes 16 ms where the index takes 2.
 SPARSE_SCAN_POINTS = 100
+#: What a search walks through in memory instead of the dense vectors themselves, which then stay on disk: 8
+#: bits a number, or one; and how many times as many candidates are rescored with the originals
+#: (benchmarks/vectors.py).
+Quantisation = Literal["none", "int8", "binary"]
+OVERSAMPLING: Mapping[Quantisation, float] = {"int8": 2.0, "binary": 4.0}
 #: Payload fields that the adapters create indexes for, and the kind of each.
 PAYLOAD_INDEXES: Mapping[str, str] = {
     "product_id": "keyword",
@@ -76,7 +81,11 @@ class VectorIndex(Protocol):
     """What simstream asks of a vector index."""
 
     def ensure_collection(self, collection: str, spec: CollectionSpec) -> None:
-        """Create the collection with its vectors and payload indexes; no effect where it exists."""
+        """Create the collection with its vectors and payload indexes; no effect where it exists.
+
+        What is made is quantised as the index is set; what exists keeps what it was made with, says so in the
+        log, and is searched accordingly: a rebuild makes another.
+        """
         ...
 
     def collections(self) -> list[str]:

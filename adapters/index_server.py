@@ -18,14 +18,24 @@ from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import UnexpectedResponse
 
 from adapters.index import IndexSettings
-from adapters.index_port import PAYLOAD_INDEXES, SPARSE_SCAN_POINTS, point_id
-from adapters.index_words import as_read, checked_ids, checked_points, not_taken, useful
+from adapters.index_port import PAYLOAD_INDEXES, SPARSE_SCAN_POINTS, Quantisation, point_id
+from adapters.index_words import (
+    as_read,
+    checked_ids,
+    checked_points,
+    kept_quantisation,
+    not_taken,
+    useful,
+)
 from adapters.server_words import (
     check_spec,
     completed,
+    dense_params,
     house_point,
+    house_quantisation,
     server_filter,
     server_point,
+    server_rescoring,
     server_vector,
     translated,
 )
@@ -38,6 +48,7 @@ from schemas.vectors import (
     FusedQuery,
     PayloadChange,
     Point,
+    SparseVector,
     Where,
 )
 
@@ -48,9 +59,13 @@ MIN_SERVER = (1, 19)
 class ServerIndex:
     """`VectorIndex` over a client; `local`: it is qdrant-client's local mode, which knows no threads."""
 
-    def __init__(self, client: QdrantClient, *, local: bool = False) -> None:
+    def __init__(
+        self, client: QdrantClient, *, local: bool = False, quantisation: Quantisation = "none"
+    ) -> None:
         self._client = client
         self._local = local
+        self._quantisation = quantisation
+        self._stands: dict[str, Quantisation] = {}  # of the collections that were asked for
         self._one_at_a_time: AbstractContextManager[Any] = threading.RLock() if local else nullcontext()
         self._version_known = local
         # local mode is exact by nature, and warns when told to be
@@ -69,7 +84,8 @@ class ServerIndex:
                 grpc_port=(urlsplit(settings.url).port or 6333) + 1,
                 check_compatibility=False,  # `_refuse_old` says what exactly is missing
                 limits=httpx.Limits(max_keepalive_connections=16),
-            )
+            ),
+            quantisation=settings.quantisation,
         )
 
     @contextmanager
@@ -92,6 +108,8 @@ class ServerIndex:
             check_spec(collection, info.config.params, spec)
             if self._local:  # keeps no payload indexes, and warns about each
                 return
+            self._stands[collection] = house_quantisation(info.config.params)
+            kept_quantisation(collection, self._stands[collection], self._quantisation)
             for name, kind in PAYLOAD_INDEXES.items():
                 if name not in info.payload_schema:
                     schema = models.PayloadSchemaType(kind)
@@ -101,7 +119,7 @@ class ServerIndex:
         self._client.create_collection(
             collection,
             vectors_config={
-                name: models.VectorParams(size=size, distance=models.Distance.COSINE)
+                name: dense_params(size, "none" if self._local else self._quantisation)
                 for name, size in spec.dense.items()
             },
             sparse_vectors_config={
@@ -254,6 +272,7 @@ class ServerIndex:
             for dimension, name in zip(dimensions, names, strict=True)
         ]
         with self._calling("searching candidates") as client:
+            rescoring = self._rescoring(collection)
             answer = client.query_points(
                 collection,
                 prefetch=[
@@ -262,6 +281,7 @@ class ServerIndex:
                         using=dimension.dimension,
                         filter=condition,
                         limit=dimension.candidates,
+                        params=None if isinstance(dimension.vector, SparseVector) else rescoring,
                     )
                     for dimension in dimensions
                 ],
@@ -276,6 +296,16 @@ class ServerIndex:
             Candidate(payload["product_id"], hit.score, payload)
             for hit, payload in zip(answer.points, payloads, strict=True)
         ]
+
+    def _rescoring(self, collection: str) -> models.SearchParams | None:
+        """How its dense vectors are searched: quantised, more candidates, scored with the originals."""
+        if self._local:
+            return None
+        stands = self._stands.get(collection)
+        if stands is None:
+            stands = house_quantisation(self._client.get_collection(collection).config.params)
+            self._stands[collection] = stands
+        return server_rescoring(stands)
 
     def scores(
         self, collection: str, queries: Sequence[DimensionQuery], product_ids: Sequence[str]

@@ -5,14 +5,28 @@ Never  knows an engine: a caller gets the same ValueError whichever index is beh
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from adapters.index_port import PAYLOAD_INDEXES
+from adapters.index_port import PAYLOAD_INDEXES, Quantisation
 from schemas.vectors import AnyOf, Between, Clause, Ids, PayloadChange, Point, SparseVector, Vector, Where
 
+log = logging.getLogger(__name__)
+
 _PYTHON_KIND = {"keyword": str, "integer": int, "bool": bool}
+
+
+def kept_quantisation(collection: str, stands: Quantisation, asked: Quantisation) -> None:
+    """Say so where a collection that exists was made with another quantisation than is set."""
+    if stands != asked:
+        log.warning(
+            "collection_keeps_quantisation collection=%s stands=%s set=%s: `simstream rebuild` makes another",
+            collection,
+            stands,
+            asked,
+        )
 
 
 def check_clause(clause: Clause) -> None:

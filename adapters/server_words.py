@@ -11,7 +11,7 @@ from qdrant_client import models
 from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
-from adapters.index_port import PAYLOAD_INDEXES, point_id
+from adapters.index_port import OVERSAMPLING, PAYLOAD_INDEXES, Quantisation, point_id
 from adapters.index_words import check_clause, useful
 from schemas.errors import Halt, Transient
 from schemas.vectors import AnyOf, Between, Clause, CollectionSpec, Ids, Point, SparseVector, Vector, Where
@@ -119,6 +119,44 @@ def completed(result: models.UpdateResult, what: str) -> None:
     """A write that was only acknowledged is not done: the caller has to repeat it."""
     if result.status != models.UpdateStatus.COMPLETED:
         raise Transient(f"Qdrant did not complete {what}: status {result.status}")
+
+
+def dense_params(size: int, quantisation: Quantisation) -> models.VectorParams:
+    """A dense vector of a new collection. The originals of what is quantised stay on disk."""
+    kinds: dict[Quantisation, Any] = {
+        "none": None,
+        "int8": models.ScalarQuantization(
+            scalar=models.ScalarQuantizationConfig(
+                type=models.ScalarType.INT8, quantile=0.99, always_ram=True
+            )
+        ),
+        "binary": models.BinaryQuantization(binary=models.BinaryQuantizationConfig(always_ram=True)),
+    }
+    return models.VectorParams(
+        size=size,
+        distance=models.Distance.COSINE,
+        on_disk=None if quantisation == "none" else True,
+        quantization_config=kinds[quantisation],
+    )
+
+
+def house_quantisation(params: models.CollectionParams) -> Quantisation:
+    """How a standing collection's dense vectors are quantised; somebody else's way is searched as it is."""
+    vectors = params.vectors if isinstance(params.vectors, Mapping) else {}
+    for each in vectors.values():
+        if isinstance(each.quantization_config, models.ScalarQuantization):
+            return "int8"
+        if isinstance(each.quantization_config, models.BinaryQuantization):
+            return "binary"
+    return "none"
+
+
+def server_rescoring(quantisation: Quantisation) -> models.SearchParams | None:
+    """More candidates of the quantised vectors, scored with the originals."""
+    if quantisation == "none":
+        return None
+    more = models.QuantizationSearchParams(rescore=True, oversampling=OVERSAMPLING[quantisation])
+    return models.SearchParams(quantization=more)
 
 
 def check_spec(collection: str, params: models.CollectionParams, spec: CollectionSpec) -> None:

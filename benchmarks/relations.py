@@ -300,7 +300,7 @@ def _magazines(data: Path) -> list[Figure]:
         for name, pairs in (("also_view", viewed), ("also_buy", bought)):
             pairs.update(
                 _pair(row["product_id"], other)
-                for other in row[name]
+                for other in row.get(name) or ()
                 if other in products and row["product_id"] in products and other != row["product_id"]
             )
     both = viewed & bought
@@ -317,7 +317,7 @@ def _magazines(data: Path) -> list[Figure]:
         )
         for name, row in products.items()
     }
-    with remembering(ROOT / "var" / "bench") as base:
+    with remembering(ROOT / "var" / "quality") as base:
         names = sorted({one for pairs in sets.values() for pair in pairs for one in pair})
         texts = [base.recipe.content(recipe_products[name]) for name in names]
         vectors = np.array(base.encoder.encode(texts))

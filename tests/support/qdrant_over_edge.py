@@ -11,6 +11,7 @@ from qdrant_edge import CountRequest, ScrollRequest, UpdateOperation
 from adapters.edge_shards import EdgeShards
 from adapters.edge_words import stored_payload
 from adapters.index_port import PAYLOAD_INDEXES
+from adapters.server_words import dense_params, house_quantisation
 from schemas.vectors import CollectionSpec
 from tests.support.qdrant_rest_words import edge_filter, edge_point, edge_query, hit, record
 
@@ -55,19 +56,16 @@ class QdrantOverEdge:
             sparse_with_idf=tuple(weighted),
             sparse=tuple(key for key in sparse if key not in weighted),
         )
-        self.shards.ensure(name, spec)
+        self.shards.ensure(name, spec, house_quantisation(models.CollectionParams(vectors=asked.vectors)))
         return True
 
     def info(self, name: str, body: bytes) -> Any:
         """GET /collections/C."""
         with self.shards.using(self._existing(name)) as opened:
             info = opened.shard.info()
-        spec = opened.spec
+        spec, quantisation = opened.spec, opened.quantisation
         params = models.CollectionParams(
-            vectors={
-                key: models.VectorParams(size=size, distance=models.Distance.COSINE)
-                for key, size in spec.dense.items()
-            },
+            vectors={key: dense_params(size, quantisation) for key, size in spec.dense.items()},
             sparse_vectors={
                 **{
                     key: models.SparseVectorParams(modifier=models.Modifier.IDF)

@@ -20,6 +20,7 @@ from qdrant_edge import (
     MatchAny,
     MatchValue,
     Prefetch,
+    QuantizationSearchParams,
     Query,
     QueryRequest,
     RangeFloat,
@@ -96,7 +97,15 @@ def edge_query(request: models.QueryRequest) -> QueryRequest:
 
 
 def _params(params: models.SearchParams | None) -> SearchParams | None:
-    return None if params is None else SearchParams(exact=bool(params.exact))
+    if params is None:
+        return None
+    more = params.quantization
+    return SearchParams(
+        exact=bool(params.exact),
+        quantization=None
+        if more is None
+        else QuantizationSearchParams(rescore=more.rescore, oversampling=more.oversampling),
+    )
 
 
 def _prefetch(prefetch: models.Prefetch) -> Prefetch:
