@@ -29,6 +29,7 @@ from app.commands import (
     rebuild,
     relations,
     releases,
+    reports,
     rules,
     run,
     schemas,
@@ -62,6 +63,7 @@ for module in (
     rebuild,
     backup,
     relations,
+    reports,
     rules,
     schemas,
 ):

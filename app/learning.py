@@ -29,10 +29,17 @@ from adapters.metrics import TRAINING_RUNS_TOTAL, TRAINING_SECONDS
 from adapters.redis_rollouts import TRAINER_LEASE
 from adapters.releases import ReleaseStore
 from app.discovery import find_stack
-from app.learning_inputs import BATCH, catalogue, labelled_pairs, neighbours_by_service, path_of
+from app.learning_inputs import (
+    BATCH,
+    catalogue,
+    labelled_pairs,
+    neighbours_by_service,
+    path_of,
+    reported_pairs,
+)
 from app.rollouts import request
 from app.settings import Settings
-from app.wiring import alias_of, known_erasures, open_board, open_store, patiently
+from app.wiring import alias_of, known_erasures, open_board, open_reports, open_store, patiently
 from consumers.archive import DAY_MS, Archiver, Followed
 from schemas.errors import Halt, Transient
 
@@ -192,7 +199,7 @@ def train_once(settings: Settings, data_dir: Path, *, parent: str) -> Outcome:
             settings=settings.pairs,
             replay=recipe.replay,
             seed=recipe.seed,
-            golden=labelled_pairs(path_of(chosen.golden)),
+            golden=[*labelled_pairs(path_of(chosen.golden)), *reported_pairs(open_reports(settings))],
             labelled=labelled_pairs(path_of(chosen.labelled)),
             prompts=(encoder.query_prompt, encoder.passage_prompt),
             period_ms=round(settings.archive.period_days * DAY_MS),

@@ -18,10 +18,12 @@ import httpx
 
 from adapters.archive import Archive
 from adapters.redis_items import ItemStore
+from adapters.redis_reports import ReportStore
 from app.asking import Asker, Refused, each
 from app.discovery import service_url
 from app.labels import Query
 from app.settings import Settings
+from app.wiring import patiently
 from consumers.archive import DAY_MS
 from schemas.errors import Halt
 
@@ -101,6 +103,14 @@ def labelled_pairs(path: Path | None) -> list[Labelled]:
                     f"{path}, line {number}: expected an object with a, b and a label from 0 to 1 ({error})"
                 ) from None
     return pairs
+
+
+def reported_pairs(reports: ReportStore) -> list[Labelled]:
+    """Pairs that people reported as not similar and somebody approved: a release is judged by them."""
+    from model.examples import Labelled
+
+    approved = patiently("redis", lambda: reports.listed("approved"))
+    return [Labelled(one.seed, one.item_id, 0.0) for one in approved if one.seed is not None]
 
 
 def path_of(name: str | None) -> Path | None:

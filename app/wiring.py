@@ -30,6 +30,7 @@ from adapters.redis_items import ItemStore
 from adapters.redis_nodes import RedisNodes
 from adapters.redis_readers import ErasureReaders
 from adapters.redis_relations import RelationStore
+from adapters.redis_reports import ReportStore
 from adapters.redis_reviews import ReviewStore
 from adapters.redis_rollouts import RolloutBoard
 from adapters.releases import ReleaseStore
@@ -143,6 +144,11 @@ def live_state(settings: Settings) -> LiveState:
 def open_relations(settings: Settings) -> RelationStore:
     """What is bought and looked at together, in Redis."""
     return RelationStore(nodes=RedisNodes(connect(settings.redis)), namespace=settings.namespace)
+
+
+def open_reports(settings: Settings) -> ReportStore:
+    """What people have reported, in Redis."""
+    return ReportStore(nodes=RedisNodes(connect(settings.redis)), namespace=settings.namespace)
 
 
 def open_publisher(settings: Settings, role: str) -> Publisher:

@@ -39,6 +39,7 @@ from schemas.events import (
     UserEvent,
 )
 from schemas.insights import PriceView, RelationsView
+from schemas.reports import Reported, ReportRequest
 
 
 class AsyncSimstream:
@@ -71,6 +72,10 @@ class AsyncSimstream:
     async def price(self, item_id: str) -> PriceView:
         """Where an item's price stands among comparable ones, and the evidence."""
         return await self._answered(calls.price(item_id))
+
+    async def report(self, report: ReportRequest) -> Reported:
+        """Say that an answer is not similar to its seed, or harmful, for people to review."""
+        return await self._answered(calls.report(report))
 
     async def relations(self, item_id: str, *, limit: int | None = None) -> RelationsView:
         """What goes with an item, and what could be bought instead: at most `limit` of each kind."""

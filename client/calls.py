@@ -27,6 +27,7 @@ from schemas.api_bulk import MAX_EVENTS, BatchAnswer, Published, SimilarBatch
 from schemas.behaviour import Window
 from schemas.events import Frozen
 from schemas.insights import PriceView, RelationsView
+from schemas.reports import Reported, ReportRequest
 
 Returned = TypeVar("Returned", bound=BaseModel)
 
@@ -84,6 +85,11 @@ def item(item_id: str) -> Call[ItemView]:
 def price(item_id: str) -> Call[PriceView]:
     """GET /v1/items/{item_id}/price."""
     return Call("GET", f"/v1/items/{quote(item_id, safe='')}/price", PriceView)
+
+
+def report(request: ReportRequest) -> Call[Reported]:
+    """POST /v1/reports."""
+    return Call("POST", "/v1/reports", Reported, _sent(request))
 
 
 def relations(item_id: str, limit: int | None) -> Call[RelationsView]:

@@ -29,6 +29,7 @@ class RetrievalSet:
     """Queries and the one item each wants, all by row of `texts`; every text but the query is a candidate.
 
     `slices` mark queries by name. `clusters` say which queries belong together; the wanted item, if None.
+    `apart`: what each names is not wanted, and a hit is an answer without it.
     """
 
     name: str
@@ -37,6 +38,7 @@ class RetrievalSet:
     targets: Ints
     slices: Mapping[str, Bools] = field(default_factory=dict)
     clusters: Ints | None = None
+    apart: bool = False
 
     def __len__(self) -> int:
         return len(self.queries)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -33,6 +34,8 @@ from schemas.events import Product
 _CHOSEN = frozenset({"click", "cart", "purchase"})
 _LONG_ENOUGH = 40
 MOST_STARS = 5.0
+#: The set of golden pairs that are not similar.
+APART = "golden, apart"
 
 
 class Labelled(NamedTuple):
@@ -76,10 +79,10 @@ def prepare(
 ) -> Prepared:
     """Everything one run needs. `prompts` are put before texts of queries and of items.
 
-    `golden` are pairs of products by id that a release is judged by; `labelled` ones are trained on, unless
-    they are golden. With `period_ms` what is kept apart for judging is a set per period as well. With
-    `nearest`, an index that is asked for the neighbours of items, so many `hard_negatives` of each pair are
-    mined here.
+    `golden` are pairs of products by id that a release is judged by, those of label 0 by whether they
+    stay apart; `labelled` ones are trained on, unless they are golden. With `period_ms` what is kept
+    apart for judging is a set per period as well. With `nearest`, an index that is asked for the
+    neighbours of items, so many `hard_negatives` of each pair are mined here.
     """
     generator = np.random.default_rng(seed)
     gap_ms = round(settings.session_gap_minutes * 60_000)
@@ -138,6 +141,10 @@ def prepare(
     ):
         if steps:
             sets.append(retrieval_set(name, steps, table, catalogue, often, settings, generator))
+    apart = [(pair.a, pair.b) for pair in golden if pair.label == 0]
+    if apart:
+        kept_apart = retrieval_set(APART, apart, table, catalogue, often, settings, generator)
+        sets.append(replace(kept_apart, apart=True, slices={}))
     if period_ms is not None:
         sets += sets_by_period([*judged, *after], period_ms, table, catalogue, often, settings, generator)
     checking = [step for step in steps_of(before[-len(before) // 10 :]) if step[1] not in unseen]

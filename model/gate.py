@@ -8,7 +8,8 @@ A candidate passes when, with the settings' confidence,
   it gains on what is new: the lower bound of the difference on the new window (or on unseen items) is above
   `least_gain`,
   it forgets little: on every other set the lower bound is not below -`most_loss`,
-  no slice pays for the rest: of a slice with enough queries the upper bound is not below -`most_slice_loss`.
+  no slice pays for the rest: of a slice with enough queries the upper bound is not below -`most_slice_loss`,
+  what people said is not similar stays apart: of enough pairs the upper bound is not below -`most_loss`.
 Anything else is a refusal, and each reason stands in the manifest with its figures. Results by period are
 figures alone: the old set holds the same sessions.
 """
@@ -50,6 +51,11 @@ def judge(
         ranks = [ranks_of(vectors[rows], one.queries, one.targets) for vectors in (before, after)]
         whole, slices = _compared(one, ranks[0], ranks[1], settings, seed)
         figures += [whole, *slices]
+        if one.apart:
+            # There are few of them: what counts is what is sure.
+            if whole.queries >= settings.least_apart and whole.high < -settings.most_loss:
+                reasons.append(_sentence("it brings near what people said is not similar", whole))
+            continue
         if one.name.startswith(PERIOD) or whole.queries < settings.least_queries:
             continue
         if one.name in NEW:
@@ -148,6 +154,9 @@ def _compared(
     one: RetrievalSet, old: NDArray[np.float64], new: NDArray[np.float64], settings: GateSettings, seed: int
 ) -> tuple[FigureOf, list[FigureOf]]:
     clusters = one.targets if one.clusters is None else one.clusters
+    if one.apart:
+        # The best there is where the two are not near each other, by either measure.
+        return _apart(one, old, new, clusters, settings, seed), []
 
     def figure(slice_name: str, rows: NDArray[np.bool_]) -> FigureOf:
         found = compare(
@@ -163,6 +172,26 @@ def _compared(
 
     slices = [figure(name, rows) for name, rows in one.slices.items() if 1 < int(rows.sum()) < len(one)]
     return figure("", np.ones(len(one), dtype=np.bool_)), slices
+
+
+def _apart(
+    one: RetrievalSet,
+    old: NDArray[np.float64],
+    new: NDArray[np.float64],
+    clusters: NDArray[np.int64],
+    settings: GateSettings,
+    seed: int,
+) -> FigureOf:
+    """How often what is not wanted stays out of the first ten."""
+    found = compare(
+        1.0 - hits_at(old, 10),
+        1.0 - hits_at(new, 10),
+        clusters=clusters,
+        seed=seed,
+        samples=settings.samples,
+        confidence=settings.confidence,
+    )
+    return _figure(one.name, "", found, [float(1.0 - ndcg_at(ranks, 10).mean()) for ranks in (old, new)])
 
 
 def _figure(name: str, slice_name: str, found: Comparison, ndcg: Sequence[float]) -> FigureOf:

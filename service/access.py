@@ -106,6 +106,11 @@ class Caller:
         self._keyring = keyring
         self._key = key
 
+    @property
+    def name(self) -> str | None:
+        """What the key is called; None without one."""
+        return None if self._key is None else self._key.name
+
     def require(self, scope: Scope, what: str) -> None:
         """Raises Forbidden, naming the scope, where the key does not have it."""
         if self._key is not None and scope not in self._key.scopes:

@@ -15,6 +15,7 @@ from adapters.index_port import LIVE_ALIAS, VectorIndex
 from schemas.behaviour import BehaviourReader
 from schemas.items import Items
 from schemas.relations import RelationReader
+from schemas.reports import ReportBox
 from schemas.topics import Topics
 from service import insight_routes, problems, routes
 from service.access import Access, Keyring
@@ -56,14 +57,15 @@ def create_app(
     rules: RuleBook | None = None,
     prices: PriceSettings | None = None,
     relations: RelationReader | None = None,
+    reports: ReportBox | None = None,
     watched: Watched | None = None,
 ) -> FastAPI:
     """The application. Everything it needs is handed in open; it closes nothing.
 
     `alias` names the live collection (namespace included). Requests beyond `settings.threads` at a time wait.
     With a `keyring` that is not empty nothing but health and the explorer's files answers without a key.
-    Without `behaviour`, `relations` or a `sink` the routes that need it answer 503, and without `behaviour`
-    items show no counters. `watched` is what can be seen beyond the index.
+    Without `behaviour`, `relations`, `reports` or a `sink` the routes that need it answer 503, and without
+    `behaviour` items show no counters. `watched` is what can be seen beyond the index.
     """
     catalogue = Catalogue(
         index=index,
@@ -109,6 +111,7 @@ def create_app(
     standing = Standing(lambda: store.ping())
     related = Relations(catalogue=catalogue, reader=relations, alike=settings.alike, rules=lambda: book.rules)
     app.include_router(insight_routes.relations(related, catalogue, workers, locked))
+    app.include_router(insight_routes.reporting(reports, catalogue, workers, locked))
     app.include_router(routes.ranking(engine, catalogue, workers, standing, judge, locked))
     app.include_router(routes.shoppers(recommender, workers, locked))
     app.include_router(watching(watch, watched.feed, workers, locked))

@@ -149,6 +149,8 @@ RELATIONS: dict[str, Any] = {
     "release_id": "all-minilm-l6-v2-1a2b3c",
     "took_ms": 3.2,
 }
+REPORT: dict[str, Any] = {"seed": "B00X", "item_id": "B00Y", "reason": "not_similar", "note": "a toy of it"}
+REPORTED: dict[str, Any] = {"report_id": "7a1f0c53b2d94e68", "status": "pending", "reports": 1}
 RELEASE: dict[str, Any] = {
     "release_id": "all-minilm-l6-v2-1a2b3c",
     "collection": "items__all-minilm-l6-v2-1a2b3c__1",

@@ -82,6 +82,14 @@ def test_every_kind_of_pair_is_made_and_no_more_than_was_asked() -> None:
     assert found.tables["categories"]["label"]
 
 
+def test_golden_pairs_of_label_0_are_a_set_of_their_own_that_is_to_stay_apart() -> None:
+    golden = [Labelled("i1", "i2"), Labelled("i3", "i4", 0.0), Labelled("i3", "missing", 0.0)]
+    *_, near, apart = prepared(golden=golden).sets
+    assert (near.name, near.apart, len(near)) == ("golden", False, 1)
+    assert (apart.name, apart.apart, len(apart)) == ("golden, apart", True, 1)
+    assert "i4" in apart.texts[apart.targets[0]]
+
+
 def test_no_unseen_item_is_in_a_training_pair_of_any_source() -> None:
     found = prepared()
     unseen = [item for item in ITEMS if share_of("item " + item) < SETTINGS.unseen_share]

@@ -180,3 +180,31 @@ def test_broken_files_are_refused_with_what_is_wrong(parent: Path, tmp_path: Pat
         named = "somebody.elses"
     reasons = refuse_broken(candidate, parent)
     assert any(named in reason for reason in reasons), reasons
+
+
+def test_pairs_that_are_to_stay_apart_refuse_who_brings_them_near_and_nobody_else() -> None:
+    """Text n shall not be near text n + 1. A model without noise puts the two at one point."""
+    queries = np.arange(200, 240, 2)
+    apart = RetrievalSet("golden, apart", TEXTS, queries, queries + 1, apart=True)
+    noise = np.ones(300)
+    noise[200:240] = 0.0
+    kept_apart, near = model(1.0), model(noise)
+
+    def judged(live: NDArray[np.float32], candidate: NDArray[np.float32], one: RetrievalSet) -> list[str]:
+        found = judge(
+            [one],
+            live=encode(live),  # type: ignore[arg-type]
+            candidate=encode(candidate),  # type: ignore[arg-type]
+            settings=SETTINGS,
+            seed=1,
+        )
+        (figure,) = found.figures
+        assert figure.queries == len(one)
+        assert (figure.after > figure.before) == (candidate is kept_apart and live is near)
+        return [reason for reason in found.reasons if "not similar" in reason]
+
+    assert judged(kept_apart, near, apart)
+    assert judged(near, kept_apart, apart) == []
+    assert judged(near, near, apart) == []
+    few = RetrievalSet("golden, apart", TEXTS, queries[:5], queries[:5] + 1, apart=True)
+    assert judged(kept_apart, near, few) == []

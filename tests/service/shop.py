@@ -21,6 +21,7 @@ from schemas.events import Product, ProductUpserted
 from schemas.items import ItemState, context_fingerprint, live_payload, tombstone_payload
 from schemas.relations import RelationReader
 from schemas.releases import EncoderConfig, FileEntry, Manifest
+from schemas.reports import ReportBox
 from schemas.vectors import (
     BEHAVIOUR,
     CONTENT,
@@ -258,6 +259,7 @@ class Shop:
         rules: RuleBook | None = None,
         prices: PriceSettings | None = None,
         relations: RelationReader | None = None,
+        reports: ReportBox | None = None,
         watched: Watched | None = None,
     ) -> FastAPI:
         """The HTTP application over this shop, or with one of its collaborators replaced."""
@@ -272,5 +274,6 @@ class Shop:
             rules=rules,
             prices=prices,
             relations=relations,
+            reports=reports,
             watched=watched,
         )

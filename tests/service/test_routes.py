@@ -14,6 +14,7 @@ from schemas.api_watch import MapView, PipelineView, RecentView, ReleasesView, U
 from schemas.behaviour import Trending, Window
 from schemas.events import ProductUpserted, ReviewPosted, UserEvent
 from schemas.insights import RelationsView
+from schemas.reports import Reported, ReportRequest
 from service import examples
 from service.access import Keyring
 from service.keys import ApiSettings, Scope, new_key
@@ -174,6 +175,8 @@ def test_pages_follow_each_other_without_a_gap_or_a_repetition(shop: Shop) -> No
         (PipelineView, examples.PIPELINE),
         (RecentView, examples.RECENT),
         (RelationsView, examples.RELATIONS),
+        (ReportRequest, examples.REPORT),
+        (Reported, examples.REPORTED),
         (ReleasesView, examples.RELEASES),
         (UpdatesView, examples.UPDATES),
         (Published, examples.PUBLISHED),
@@ -211,6 +214,7 @@ def test_every_route_of_the_design_is_there_with_examples_and_problems(client: T
         "/v1/events",
         "/v1/products",
         "/v1/reviews",
+        "/v1/reports",
         "/health/live",
         "/health/ready",
         "/metrics",

@@ -1,0 +1,43 @@
+"""`simstream reports`: the queue is listed, decided, and says what it does not know."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+from typer.testing import CliRunner
+
+from app.cli import app
+from app.local import LocalRedis
+from app.settings import load_settings
+from app.wiring import open_reports
+from schemas.reports import ReportRequest
+
+NOW = datetime(2026, 11, 26, tzinfo=UTC)
+
+
+def test_what_was_reported_is_listed_and_decided(
+    redis_server: LocalRedis, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIMSTREAM_REDIS__URL", redis_server.url)
+    monkeypatch.setenv("SIMSTREAM_NAMESPACE", namespace)
+    store = open_reports(load_settings())
+    for seed, item in (("a", "b"), ("a", "b"), ("c", "d")):
+        request = ReportRequest(seed=seed, item_id=item, reason="not_similar", note="a toy")
+        assert store.add(request, reporter="shop", now=NOW) is not None
+    ask = CliRunner()
+    first, second = ask.invoke(app, ["reports", "list"]).output.splitlines()
+    assert "pending  not similar  2 x  b for a: a toy" in first
+    ids = [line.split()[0] for line in (first, second)]
+    told = ask.invoke(app, ["reports", "approve", ids[0]])
+    assert (told.exit_code, "approved" in told.output) == (0, True)
+    assert "rejected" in ask.invoke(app, ["reports", "reject", ids[1]]).output
+    assert "nothing waits" in ask.invoke(app, ["reports", "list"]).output
+    rows = [
+        json.loads(line)
+        for line in ask.invoke(app, ["reports", "list", "--all", "--json"]).output.splitlines()
+    ]
+    assert [row["status"] for row in rows] == ["approved", "rejected"]
+    unknown = ask.invoke(app, ["reports", "approve", "nothing"])
+    assert unknown.exit_code == 2
