@@ -44,8 +44,10 @@ from service.rules import NO_RULES, CompiledRules
 from service.settings import ServiceSettings
 from service.sink import EventSink
 from service.watching import Watched
+from tests.support.boxes import NothingMined, OpenBox
 from tests.support.fake_encoder import FakeEncoder
 
+NOTHING_MINED, OPEN_BOX = NothingMined(), OpenBox()
 NOW = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
 RELEASE = "r1"
 COLLECTION = collection_name(RELEASE)
@@ -258,8 +260,8 @@ class Shop:
         sink: EventSink | None = None,
         rules: RuleBook | None = None,
         prices: PriceSettings | None = None,
-        relations: RelationReader | None = None,
-        reports: ReportBox | None = None,
+        relations: RelationReader | None = NOTHING_MINED,
+        reports: ReportBox | None = OPEN_BOX,
         watched: Watched | None = None,
     ) -> FastAPI:
         """The HTTP application over this shop, or with one of its collaborators replaced."""

@@ -109,6 +109,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/items/{item_id}/relations": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What goes with an item, and what could be bought instead */
+        get: operations["relations_of_item_v1_items__item_id__relations_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/items/{item_id}/similar": {
         parameters: {
             query?: never;
@@ -208,6 +225,26 @@ export interface paths {
         get: operations["releases_v1_releases_get"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/reports": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Report an answer: not similar, or harmful
+         * @description For people to review (`simstream reports`). The same of the same pair counts as one, and nothing changes before somebody has approved it.
+         */
+        post: operations["report_v1_reports_post"];
         delete?: never;
         options?: never;
         head?: never;
@@ -442,6 +479,18 @@ export interface components {
         BatchEntry: {
             answer?: components["schemas"]["Answer"] | null;
             problem?: components["schemas"]["Problem"] | null;
+        };
+        /**
+         * BundleView
+         * @description Items that are bought in one basket with the item asked about: `together` baskets have all of them.
+         */
+        BundleView: {
+            /** Confidence */
+            confidence: number;
+            /** Items */
+            items: components["schemas"]["HitItem"][];
+            /** Together */
+            together: number;
         };
         /**
          * Comparable
@@ -1156,6 +1205,88 @@ export interface components {
             items: components["schemas"]["RecentItem"][];
         };
         /**
+         * Relation
+         * @description Another item that shoppers have together with the one asked about, more often than chance would.
+         *
+         *     Of the baskets (`basis` "bought together") or visits ("looked at together"): `together` have both,
+         *     `support` is their share of all, `confidence` their share of those with the item asked about,
+         *     `confidence_back` of those with the other. `lift` is how many times as often as in shuffled baskets of
+         *     the same sizes, drawn towards 1 where little is known; `lift_low` is its lower confidence bound, by
+         *     which relations are ordered. `later` is the share of baskets in which the other was bought after the
+         *     item; null where too few tell. `similarity` is of the texts.
+         */
+        Relation: {
+            /**
+             * Basis
+             * @enum {string}
+             */
+            basis: "bought together" | "looked at together";
+            /** Confidence */
+            confidence: number;
+            /** Confidence Back */
+            confidence_back: number;
+            item: components["schemas"]["HitItem"];
+            /** Item Id */
+            item_id: string;
+            /** Later */
+            later?: number | null;
+            /** Lift */
+            lift: number;
+            /** Lift Low */
+            lift_low: number;
+            /** Similarity */
+            similarity: number;
+            /** Support */
+            support: number;
+            /** Together */
+            together: number;
+        };
+        /**
+         * RelationsView
+         * @description GET /v1/items/{item_id}/relations.
+         *
+         *     `substitutes` are alike and looked at together, `complements` are bought together and not alike (or are
+         *     bought together rather than compared). `baskets` and `visits` are how many the item was in; what they are
+         *     too few for is left out, and `evidence` says what it rests on. `mined_at` is null before the first run.
+         */
+        RelationsView: {
+            /**
+             * Baskets
+             * @default 0
+             */
+            baskets: number;
+            /**
+             * Bundles
+             * @default []
+             */
+            bundles: components["schemas"]["BundleView"][];
+            /**
+             * Complements
+             * @default []
+             */
+            complements: components["schemas"]["Relation"][];
+            /** Evidence */
+            evidence: string;
+            /** Item Id */
+            item_id: string;
+            /** Mined At */
+            mined_at?: string | null;
+            /** Release Id */
+            release_id: string;
+            /**
+             * Substitutes
+             * @default []
+             */
+            substitutes: components["schemas"]["Relation"][];
+            /** Took Ms */
+            took_ms: number;
+            /**
+             * Visits
+             * @default 0
+             */
+            visits: number;
+        };
+        /**
          * ReleaseRecord
          * @description One release, or a collection of it: where it stands, and what the gate said of it.
          */
@@ -1229,6 +1360,41 @@ export interface components {
             notes: string[];
             /** Releases */
             releases: components["schemas"]["ReleaseRecord"][];
+        };
+        /**
+         * ReportRequest
+         * @description POST /v1/reports: `item_id` was shown for `seed` and should not have been, or should not be at all.
+         */
+        ReportRequest: {
+            /** Item Id */
+            item_id: string;
+            /**
+             * Note
+             * @default
+             */
+            note: string;
+            /**
+             * Reason
+             * @enum {string}
+             */
+            reason: "not_similar" | "harmful";
+            /** Seed */
+            seed?: string | null;
+        };
+        /**
+         * Reported
+         * @description What has become of a report: the same of the same pair is one, and `reports` counts.
+         */
+        Reported: {
+            /** Report Id */
+            report_id: string;
+            /** Reports */
+            reports: number;
+            /**
+             * Status
+             * @enum {string}
+             */
+            status: "pending" | "approved" | "rejected";
         };
         /**
          * ReviewPosted
@@ -2236,6 +2402,318 @@ export interface operations {
                      *     }
                      */
                     "application/json": components["schemas"]["PriceView"];
+                };
+            };
+            /** @description The client has this very answer (If-None-Match) */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No key, or none that is known; see WWW-Authenticate */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "no such key",
+                     *       "errors": [],
+                     *       "status": 401,
+                     *       "title": "Unauthorized",
+                     *       "type": "about:blank"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key does not have the scope that `errors` names */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this route needs a key with the scope 'read'",
+                     *       "errors": [
+                     *         {
+                     *           "message": "this route needs a key with the scope 'read'",
+                     *           "scope": "read"
+                     *         }
+                     *       ],
+                     *       "status": 403,
+                     *       "title": "Forbidden",
+                     *       "type": "about:blank"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unknown item or release */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "no item 'B00X' in the catalogue",
+                     *       "errors": [],
+                     *       "status": 404,
+                     *       "title": "Unknown item",
+                     *       "type": "about:blank"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The item waits for its first vectors; see Retry-After */
+            409: {
+                headers: {
+                    /** @description Seconds to wait. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "item 'B00X' waits for its first vectors: repeat in a second",
+                     *       "errors": [],
+                     *       "status": 409,
+                     *       "title": "Item not searchable yet",
+                     *       "type": "about:blank"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The item has left the catalogue */
+            410: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "item 'B00X' has left the catalogue",
+                     *       "errors": [],
+                     *       "status": 410,
+                     *       "title": "Deleted item",
+                     *       "type": "about:blank"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong; `errors` names it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "limit: Input should be less than or equal to 200",
+                     *       "errors": [
+                     *         {
+                     *           "field": "limit",
+                     *           "message": "Input should be less than or equal to 200"
+                     *         }
+                     *       ],
+                     *       "status": 422,
+                     *       "title": "Invalid request",
+                     *       "type": "about:blank"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key is over its rate; see Retry-After */
+            429: {
+                headers: {
+                    /** @description Seconds to wait. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "key 'shop' is over its rate",
+                     *       "errors": [],
+                     *       "status": 429,
+                     *       "title": "Too many requests",
+                     *       "type": "about:blank"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A store, the broker or the encoder is missing and `errors` names it, or there is too much to do; see Retry-After */
+            503: {
+                headers: {
+                    /** @description Seconds to wait. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the vector index cannot answer now: it did not answer within 10 s",
+                     *       "errors": [
+                     *         {
+                     *           "message": "the vector index cannot answer now: it did not answer within 10 s",
+                     *           "store": "index"
+                     *         }
+                     *       ],
+                     *       "status": 503,
+                     *       "title": "Temporarily unavailable",
+                     *       "type": "about:blank"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    relations_of_item_v1_items__item_id__relations_get: {
+        parameters: {
+            query?: {
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                item_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    /** @description Names this very answer. */
+                    ETag?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "baskets": 200,
+                     *       "bundles": [
+                     *         {
+                     *           "confidence": 0.06,
+                     *           "items": [
+                     *             {
+                     *               "brand": "Salomon",
+                     *               "category": [
+                     *                 "Sport",
+                     *                 "Shoes"
+                     *               ],
+                     *               "currency": "EUR",
+                     *               "in_stock": true,
+                     *               "item_id": "B00Y",
+                     *               "price": "80",
+                     *               "rating": {
+                     *                 "count": 31,
+                     *                 "mean": 4.4
+                     *               },
+                     *               "revision": 1732400000000000,
+                     *               "title": "Speedcross trail running shoe"
+                     *             },
+                     *             {
+                     *               "brand": "Salomon",
+                     *               "category": [
+                     *                 "Sport",
+                     *                 "Shoes"
+                     *               ],
+                     *               "currency": "EUR",
+                     *               "in_stock": true,
+                     *               "item_id": "B00Y",
+                     *               "price": "80",
+                     *               "rating": {
+                     *                 "count": 31,
+                     *                 "mean": 4.4
+                     *               },
+                     *               "revision": 1732400000000000,
+                     *               "title": "Speedcross trail running shoe"
+                     *             }
+                     *           ],
+                     *           "together": 12
+                     *         }
+                     *       ],
+                     *       "complements": [
+                     *         {
+                     *           "basis": "bought together",
+                     *           "confidence": 0.19,
+                     *           "confidence_back": 0.07,
+                     *           "item": {
+                     *             "brand": "Salomon",
+                     *             "category": [
+                     *               "Sport",
+                     *               "Shoes"
+                     *             ],
+                     *             "currency": "EUR",
+                     *             "in_stock": true,
+                     *             "item_id": "B00Y",
+                     *             "price": "80",
+                     *             "rating": {
+                     *               "count": 31,
+                     *               "mean": 4.4
+                     *             },
+                     *             "revision": 1732400000000000,
+                     *             "title": "Speedcross trail running shoe"
+                     *           },
+                     *           "item_id": "B00Z",
+                     *           "later": 0.84,
+                     *           "lift": 4.3,
+                     *           "lift_low": 2.6,
+                     *           "similarity": 0.22,
+                     *           "support": 0.0019,
+                     *           "together": 38
+                     *         }
+                     *       ],
+                     *       "evidence": "2 items beyond chance, from 200 baskets and 1945 visits with the item, of 20000 and 60000",
+                     *       "item_id": "B00X",
+                     *       "mined_at": "2026-11-24T08:00:00Z",
+                     *       "release_id": "all-minilm-l6-v2-1a2b3c",
+                     *       "substitutes": [
+                     *         {
+                     *           "basis": "looked at together",
+                     *           "confidence": 0.11,
+                     *           "confidence_back": 0.16,
+                     *           "item": {
+                     *             "brand": "Salomon",
+                     *             "category": [
+                     *               "Sport",
+                     *               "Shoes"
+                     *             ],
+                     *             "currency": "EUR",
+                     *             "in_stock": true,
+                     *             "item_id": "B00Y",
+                     *             "price": "80",
+                     *             "rating": {
+                     *               "count": 31,
+                     *               "mean": 4.4
+                     *             },
+                     *             "revision": 1732400000000000,
+                     *             "title": "Speedcross trail running shoe"
+                     *           },
+                     *           "item_id": "B00Y",
+                     *           "lift": 6.2,
+                     *           "lift_low": 5.1,
+                     *           "similarity": 0.71,
+                     *           "support": 0.003567,
+                     *           "together": 214
+                     *         }
+                     *       ],
+                     *       "took_ms": 3.2,
+                     *       "visits": 1945
+                     *     }
+                     */
+                    "application/json": components["schemas"]["RelationsView"];
                 };
             };
             /** @description The client has this very answer (If-None-Match) */
@@ -3436,6 +3914,238 @@ export interface operations {
                      *       ],
                      *       "status": 403,
                      *       "title": "Forbidden",
+                     *       "type": "about:blank"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong; `errors` names it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "limit: Input should be less than or equal to 200",
+                     *       "errors": [
+                     *         {
+                     *           "field": "limit",
+                     *           "message": "Input should be less than or equal to 200"
+                     *         }
+                     *       ],
+                     *       "status": 422,
+                     *       "title": "Invalid request",
+                     *       "type": "about:blank"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key is over its rate; see Retry-After */
+            429: {
+                headers: {
+                    /** @description Seconds to wait. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "key 'shop' is over its rate",
+                     *       "errors": [],
+                     *       "status": 429,
+                     *       "title": "Too many requests",
+                     *       "type": "about:blank"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A store, the broker or the encoder is missing and `errors` names it, or there is too much to do; see Retry-After */
+            503: {
+                headers: {
+                    /** @description Seconds to wait. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the vector index cannot answer now: it did not answer within 10 s",
+                     *       "errors": [
+                     *         {
+                     *           "message": "the vector index cannot answer now: it did not answer within 10 s",
+                     *           "store": "index"
+                     *         }
+                     *       ],
+                     *       "status": 503,
+                     *       "title": "Temporarily unavailable",
+                     *       "type": "about:blank"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    report_v1_reports_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ReportRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "report_id": "7a1f0c53b2d94e68",
+                     *       "reports": 1,
+                     *       "status": "pending"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Reported"];
+                };
+            };
+            /** @description No key, or none that is known; see WWW-Authenticate */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "no such key",
+                     *       "errors": [],
+                     *       "status": 401,
+                     *       "title": "Unauthorized",
+                     *       "type": "about:blank"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key does not have the scope that `errors` names */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this route needs a key with the scope 'read'",
+                     *       "errors": [
+                     *         {
+                     *           "message": "this route needs a key with the scope 'read'",
+                     *           "scope": "read"
+                     *         }
+                     *       ],
+                     *       "status": 403,
+                     *       "title": "Forbidden",
+                     *       "type": "about:blank"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unknown item or release */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "no item 'B00X' in the catalogue",
+                     *       "errors": [],
+                     *       "status": 404,
+                     *       "title": "Unknown item",
+                     *       "type": "about:blank"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body did not arrive in time */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the body did not arrive within 30 seconds",
+                     *       "errors": [],
+                     *       "status": 408,
+                     *       "title": "Too slow",
+                     *       "type": "about:blank"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The item waits for its first vectors; see Retry-After */
+            409: {
+                headers: {
+                    /** @description Seconds to wait. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "item 'B00X' waits for its first vectors: repeat in a second",
+                     *       "errors": [],
+                     *       "status": 409,
+                     *       "title": "Item not searchable yet",
+                     *       "type": "about:blank"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The item has left the catalogue */
+            410: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "item 'B00X' has left the catalogue",
+                     *       "errors": [],
+                     *       "status": 410,
+                     *       "title": "Deleted item",
+                     *       "type": "about:blank"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body, or an event in it, is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the body is larger than 2097152 bytes",
+                     *       "errors": [],
+                     *       "status": 413,
+                     *       "title": "Body too large",
                      *       "type": "about:blank"
                      *     }
                      */
