@@ -21,7 +21,8 @@ from adapters.child import parent_connection, start_child
 from app.observability import configure_logging
 from app.settings import Settings
 from app.wiring import open_relations
-from consumers.relations import Found, mine, read_archive
+from consumers.baskets import read_archive
+from consumers.relations import Found, mine
 from schemas.errors import Halt, Transient
 from schemas.relations import Run
 

@@ -31,11 +31,11 @@ from adapters.redis_client import RedisSettings
 from adapters.releases import ReleaseSettings
 from app.observability import LogSettings, MetricsSettings
 from consumers.archive_settings import ArchiveSettings
+from consumers.baskets import RelationSettings
 from consumers.behaviour import BehaviourSettings
 from consumers.embeddings import EmbeddingsSettings
 from consumers.erasures import ErasureSettings
 from consumers.price_insights import InsightSettings
-from consumers.relations import RelationSettings
 from consumers.reviews import ReviewsSettings
 from consumers.rollout import RolloutSettings
 from consumers.runner import RunnerSettings

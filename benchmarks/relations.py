@@ -34,14 +34,8 @@ from benchmarks.harness import ROOT, Figure, Report
 from benchmarks.insights import release
 from benchmarks.quality_index import NOW, Contents, filled, remembering
 from benchmarks.sketch import bought_in_a_year
-from consumers.relations import (
-    Interactions,
-    RelationSettings,
-    counted,
-    mine,
-    occasions,
-    read_archive,
-)
+from consumers.baskets import Interactions, RelationSettings, occasions, read_archive
+from consumers.relations import counted, mine
 from producers.shop import Shop
 from producers.shop_relations import Pair, Visits, load, related
 from schemas.events import ProductUpserted

@@ -1,4 +1,4 @@
-"""consumers/relations.py: baskets, chance, sure pairs, and what shuffling leaves of them."""
+"""consumers/baskets.py, consumers/relations.py: baskets, chance, sure pairs, what shuffling leaves of them."""
 
 from __future__ import annotations
 
@@ -9,16 +9,8 @@ import pyarrow as pa
 import pytest
 
 from adapters.archive import EVENTS
-from consumers.relations import (
-    Found,
-    Interactions,
-    RelationSettings,
-    counted,
-    lifts,
-    mine,
-    occasions,
-    read_archive,
-)
+from consumers.baskets import Interactions, RelationSettings, occasions, read_archive
+from consumers.relations import Found, counted, lifts, mine
 
 HOUR_MS = 3_600_000
 SETTINGS = RelationSettings()
