@@ -7,6 +7,8 @@ Never   blocks the event loop: every call to a store runs in a worker thread
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from fastapi import FastAPI, Security
 from fastapi.security import HTTPBearer
 from prometheus_client import REGISTRY, CollectorRegistry
@@ -54,13 +56,14 @@ def create_app(
     rules: RuleBook | None = None,
     prices: PriceSettings | None = None,
     watched: Watched | None = None,
+    notes: Callable[[], Mapping[str, str | None]] = dict,
 ) -> FastAPI:
     """The application. Everything it needs is handed in open; it closes nothing.
 
     `alias` names the live collection (namespace included). Requests beyond `settings.threads` at a time wait.
     With a `keyring` that is not empty nothing but health and the explorer's files answers without a key.
     Without `behaviour` or a `sink` the routes that need it answer 503, and without `behaviour` items show no
-    counters. `watched` is what can be seen beyond the index.
+    counters. `watched` is what can be seen beyond the index, `notes` what else readiness should mention.
     """
     catalogue = Catalogue(
         index=index,
@@ -114,7 +117,11 @@ def create_app(
             workers,
             settings,
             registry,
-            notes=lambda: {"broker": sink.away if sink is not None else None, "rules": book.refused},
+            notes=lambda: {
+                "broker": sink.away if sink is not None else None,
+                "rules": book.refused,
+                **notes(),
+            },
             dependencies=locked,
         )
     )
