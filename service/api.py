@@ -20,6 +20,7 @@ from schemas.topics import Topics
 from service import problems, routes
 from service.access import Access, Keyring
 from service.catalogue import Catalogue
+from service.docs_page import document
 from service.middleware import Admission, Bodies, Measured
 from service.openapi import describe
 from service.page import Page, explorer
@@ -89,6 +90,8 @@ def create_app(
         summary="Similar items that are never stale.",
         version="1",
         redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
     )
     problems.install(app, retry_after_seconds=settings.retry_after_seconds)
     page = Page(
@@ -106,6 +109,7 @@ def create_app(
     watched = watched or Watched()
     watch = Watching(catalogue=catalogue, registry=registry, watched=watched)
     app.include_router(explorer(page))
+    app.include_router(document())
     standing = Standing(lambda: store.ping())
     app.include_router(routes.ranking(engine, catalogue, workers, standing, judge, locked))
     app.include_router(routes.shoppers(recommender, workers, locked))
