@@ -7,6 +7,8 @@ Never   blocks the event loop: every call to a store runs in a worker thread
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from fastapi import FastAPI, Security
 from fastapi.security import HTTPBearer
 from prometheus_client import REGISTRY, CollectorRegistry
@@ -20,6 +22,7 @@ from schemas.topics import Topics
 from service import insight_routes, problems, routes
 from service.access import Access, Keyring
 from service.catalogue import Catalogue
+from service.docs_page import document
 from service.middleware import Admission, Bodies, Measured
 from service.openapi import describe
 from service.page import Page, explorer
@@ -59,13 +62,15 @@ def create_app(
     relations: RelationReader | None = None,
     reports: ReportBox | None = None,
     watched: Watched | None = None,
+    notes: Callable[[], Mapping[str, str | None]] = dict,
 ) -> FastAPI:
     """The application. Everything it needs is handed in open; it closes nothing.
 
     `alias` names the live collection (namespace included). Requests beyond `settings.threads` at a time wait.
     With a `keyring` that is not empty nothing but health and the explorer's files answers without a key.
     Without `behaviour`, `relations`, `reports` or a `sink` the routes that need it answer 503, and without
-    `behaviour` items show no counters. `watched` is what can be seen beyond the index.
+    `behaviour` items show no counters. `watched` is what can be seen beyond the index, `notes` what else
+    readiness should mention.
     """
     catalogue = Catalogue(
         index=index,
@@ -91,6 +96,8 @@ def create_app(
         summary="Similar items that are never stale.",
         version="1",
         redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
     )
     problems.install(app, retry_after_seconds=settings.retry_after_seconds)
     page = Page(
@@ -108,6 +115,7 @@ def create_app(
     watched = watched or Watched()
     watch = Watching(catalogue=catalogue, registry=registry, watched=watched)
     app.include_router(explorer(page))
+    app.include_router(document())
     standing = Standing(lambda: store.ping())
     related = Relations(catalogue=catalogue, reader=relations, alike=settings.alike, rules=lambda: book.rules)
     app.include_router(insight_routes.relations(related, catalogue, workers, locked))
@@ -122,7 +130,11 @@ def create_app(
             workers,
             settings,
             registry,
-            notes=lambda: {"broker": sink.away if sink is not None else None, "rules": book.refused},
+            notes=lambda: {
+                "broker": sink.away if sink is not None else None,
+                "rules": book.refused,
+                **notes(),
+            },
             dependencies=locked,
         )
     )

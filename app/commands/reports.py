@@ -1,6 +1,6 @@
 """`simstream reports`: what people reported, and what is to become of it.
 
-Reads, writes  the review queue in Redis
+Reads, writes  the review queue in Redis; the audit log
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from adapters.audit import Audit
 from adapters.redis_reports import ReportStore
 from app.commands.publish import fail
 from app.discovery import stack_settings
@@ -55,13 +56,15 @@ def reject(ids: Ids, data_dir: DataDir = Path("var")) -> None:
 
 
 def _decide(ids: list[str], status: ReportStatus, data_dir: Path) -> None:
-    store, unknown = _store(data_dir), []
-    for report_id in ids:
-        decided = store.decide(report_id, status, now=datetime.now(UTC))
-        if decided is None:
-            unknown.append(report_id)
-        else:
-            print(_line(decided))
+    settings, unknown = stack_settings(load_settings(), data_dir), []
+    store = open_reports(settings)
+    with Audit(settings.audit).acting(f"reports.{status}", reports=ids):
+        for report_id in ids:
+            decided = store.decide(report_id, status, now=datetime.now(UTC))
+            if decided is None:
+                unknown.append(report_id)
+            else:
+                print(_line(decided))
     if unknown:
         fail(f"no report {', '.join(unknown)}: `simstream reports list --all` shows those there are")
 

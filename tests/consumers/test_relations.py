@@ -1,4 +1,4 @@
-"""consumers/baskets.py, consumers/relations.py: baskets, chance, sure pairs, what shuffling leaves of them."""
+"""consumers/baskets.py, consumers/relations.py: baskets, chance, sure pairs, what shuffling leaves."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ def test_rescored_candidates_are_the_nearest(tmp_path: Path, quantisation: Quant
     index.close()
     index = EdgeIndex(tmp_path)  # what the folder says counts
     for row in range(0, 300, 30):
-        query = DimensionQuery("content", vectors[row].tolist(), 1.0, candidates=50)
+        query = DimensionQuery("content", vectors[row].tolist(), 1.0, candidates=100)
         hits = index.candidates(collection, FusedQuery((query,), limit=10))
         scores = vectors @ vectors[row]
         assert [hit.product_id for hit in hits] == [f"p{one}" for one in np.argsort(-scores)[:10]]

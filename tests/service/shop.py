@@ -263,6 +263,7 @@ class Shop:
         relations: RelationReader | None = NOTHING_MINED,
         reports: ReportBox | None = OPEN_BOX,
         watched: Watched | None = None,
+        notes: Callable[[], Mapping[str, str | None]] = dict,
     ) -> FastAPI:
         """The HTTP application over this shop, or with one of its collaborators replaced."""
         return create_app(
@@ -278,4 +279,5 @@ class Shop:
             relations=relations,
             reports=reports,
             watched=watched,
+            notes=notes,
         )
