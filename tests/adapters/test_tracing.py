@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from pydantic import ValidationError
 
 from adapters import tracing
@@ -98,3 +101,32 @@ def test_what_traces_is_imported_only_where_a_collector_is_named() -> None:
 def test_an_address_that_no_collector_can_have_is_refused() -> None:
     with pytest.raises(ValidationError, match="4318/v1/traces"):
         TracingSettings(endpoint="collector:4318")
+
+
+def test_a_collector_gets_the_spans_by_http_under_the_name_of_the_process() -> None:
+    taken: list[tuple[str, bytes]] = []
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            taken.append((self.path, self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Nobody reads it."""
+
+    with HTTPServer(("127.0.0.1", 0), Collector) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/v1/traces"
+        tracing.start(TracingSettings(endpoint=address), process="products")
+        with tracing.stage("process catalog.products", [PLACE]):
+            pass
+        tracing.stop()
+        server.shutdown()
+    ((path, body),) = taken
+    assert path == "/v1/traces"
+    (resource,) = ExportTraceServiceRequest.FromString(body).resource_spans
+    named = {one.key: one.value.string_value for one in resource.resource.attributes}
+    assert named["service.name"] == "simstream products"
+    (span,) = resource.scope_spans[0].spans
+    assert (span.name, span.trace_id.hex()) == ("process catalog.products", PLACE.split("-")[1])
