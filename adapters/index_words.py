@@ -6,11 +6,22 @@ Never  knows an engine: a caller gets the same ValueError whichever index is beh
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from adapters.index_port import PAYLOAD_INDEXES
-from schemas.vectors import AnyOf, Between, Clause, Ids, PayloadChange, Point, SparseVector, Vector, Where
+from adapters.index_port import PAYLOAD_INDEXES, point_id
+from schemas.vectors import (
+    AnyOf,
+    Between,
+    Clause,
+    DimensionQuery,
+    Ids,
+    PayloadChange,
+    Point,
+    SparseVector,
+    Vector,
+    Where,
+)
 
 _PYTHON_KIND = {"keyword": str, "integer": int, "bool": bool}
 
@@ -77,3 +88,22 @@ def not_taken(by_id: Mapping[str, str], found: Iterable[Any], ticket: int) -> se
 def useful(vector: Vector) -> bool:
     """Whether a vector has anything in it; engines refuse or forget empty ones, so they are left out."""
     return len(vector.values if isinstance(vector, SparseVector) else vector) > 0
+
+
+def to_score(
+    queries: Sequence[DimensionQuery], product_ids: Sequence[str], known: Sequence[Collection[str]]
+) -> dict[int, dict[str, str]]:
+    """What has to be scored: by the place of its query, products by the ids of their points.
+
+    Raises ValueError where `known` is given for other queries than these.
+    """
+    if known and len(known) != len(queries):
+        raise ValueError(f"known scores of {len(known)} queries, but {len(queries)} are asked")
+    by_product = {product_id: point_id(product_id) for product_id in product_ids}
+    asked = {}
+    for place, query in enumerate(queries):
+        had = known[place] if known else ()
+        wanted = {point: product for product, point in by_product.items() if product not in had}
+        if wanted and useful(query.vector):
+            asked[place] = wanted
+    return asked

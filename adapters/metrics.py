@@ -298,6 +298,17 @@ HTTP_SECONDS = _histogram(
     "API", "simstream_http_seconds", "Time to answer, by route.", "route", buckets=_SECONDS
 )
 HTTP_IN_HAND = _gauge("API", "simstream_http_in_hand", "Requests that are being answered.")
+API_KEYS_VERSIONS_TOTAL = _counter(
+    "API",
+    "simstream_api_keys_versions_total",
+    "Versions of the keys file read, by result: taken, refused.",
+    "result",
+)
+API_KEYS_REFUSED = _gauge(
+    "API",
+    "simstream_api_keys_refused",
+    "1 while the keys file as it is now is wrong and older keys are in force.",
+)
 
 # --- processes ---------------------------------------------------------------------------------------
 

@@ -89,7 +89,12 @@ def translated(what: str) -> Iterator[None]:
     """Turn the client's exceptions into Transient (away, loading, full) or Halt (refused for good)."""
     try:
         yield
-    except AuthenticationError as error:
+    except (AuthenticationError, RedisClusterException) as error:
+        # A cluster's client wraps what its nodes have said.
+        if not isinstance(error, AuthenticationError) and not isinstance(
+            error.__cause__, AuthenticationError
+        ):
+            raise Transient(f"Redis is away while {what}: {error}") from error
         raise Halt(
             f"Redis refused the credentials while {what}: {error}; check SIMSTREAM_REDIS__URL"
         ) from error
@@ -101,7 +106,6 @@ def translated(what: str) -> Iterator[None]:
         ReadOnlyError,
         OutOfMemoryError,
         ClusterDownError,
-        RedisClusterException,
         MovedError,
         AskError,
     ) as error:

@@ -74,7 +74,7 @@ class Child(ABC):
 
     #: Names the log and the lock in the folder, and the server in messages.
     name: str
-    start_timeout_seconds: float = 20.0
+    start_timeout_seconds: float = 60.0
     stop_timeout_seconds: float = 10.0
     #: How long a folder may still be held by a child whose parent has just died.
     lock_timeout_seconds: float = 3.0

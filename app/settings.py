@@ -25,6 +25,7 @@ from dotenv import dotenv_values
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
+from adapters.audit import AuditSettings
 from adapters.index import IndexSettings
 from adapters.kafka import KafkaSettings
 from adapters.redis_client import RedisSettings
@@ -112,6 +113,7 @@ class Settings(Frozen):
     metrics: MetricsSettings = MetricsSettings()
     tracing: TracingSettings = TracingSettings()
     log: LogSettings = LogSettings()
+    audit: AuditSettings = AuditSettings()
 
     def named_topics(self) -> Topics:
         """Every topic under its final name."""

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from adapters.audit import Audit
 from adapters.child import calm_collector
 from adapters.index_port import release_of
 from app.backfill_process import GRAPH_FROM_POINTS
@@ -47,6 +48,7 @@ from app.wiring import (
 from app.written_collections import Instance, WrittenCollections
 from service.access import Keyring
 from service.api import create_app
+from service.keyfile import KeyFile
 from service.rulebook import RuleBook
 from service.server import Service
 
@@ -89,15 +91,15 @@ class Failures:
             raise self.first
 
 
-def open_keyring(settings: Settings) -> Keyring:
+def open_keys(settings: Settings) -> KeyFile:
     """The keys of the API; says so where the service is open to more than this machine."""
-    keyring = Keyring(settings.api)
-    if not keyring and settings.service.host not in LOOPBACK:
+    keys = KeyFile(settings.api, Keyring(settings.api), audit=Audit(settings.audit))
+    if not keys.ring and settings.service.host not in LOOPBACK:
         log.warning(
             "api_without_keys host=%s: everybody who reaches it may ask; `simstream keys new` makes a key",
             settings.service.host,
         )
-    return keyring
+    return keys
 
 
 @contextmanager
@@ -156,7 +158,7 @@ def _start(
     more_metrics: Sequence[Callable[[], str]],
 ) -> tuple[Addresses, Failures]:
     """Open, wire and start everything; `opened` closes it in reverse."""
-    rules = RuleBook(settings.rules)
+    rules, keys = RuleBook(settings.rules), open_keys(settings)
     patiently("kafka", lambda: make_topics(settings))
     store = open_store(settings)
     patiently("redis", store.ping)
@@ -206,7 +208,8 @@ def _start(
     state = live_state(settings)
     sink = open_sink(settings)
     opened.callback(sink.close)
-    _start_thread(opened, failures, rules.run, rules.stop)
+    for book in (rules, keys):
+        _start_thread(opened, failures, book.run, book.stop)
     looked_at = watched(settings)
     service = Service(
         create_app(
@@ -216,7 +219,8 @@ def _start(
             settings=settings.service,
             alias=alias_of(settings),
             behaviour=state,
-            keyring=open_keyring(settings),
+            keyring=keys.ring,
+            notes=keys.notes,
             sink=sink,
             topics=settings.named_topics(),
             rules=rules,
@@ -256,7 +260,7 @@ def serve_alone(settings: Settings, *, port: int | None = None) -> None:
     """Only the service, in this thread, until it is told to stop; its encoder is loaded beside it."""
     from adapters.index import open_index
 
-    rules = RuleBook(settings.rules)
+    rules, keys = RuleBook(settings.rules), open_keys(settings)
     index = open_index(settings.qdrant)
     releases = LoadedReleases(settings)
     failures = Failures()
@@ -264,7 +268,8 @@ def serve_alone(settings: Settings, *, port: int | None = None) -> None:
     instance = Instance(settings, index=index, releases=releases, alone=True)
     watcher = threading.Thread(target=failures.watch, args=(instance.run,), daemon=True)
     watcher.start()
-    threading.Thread(target=rules.run, daemon=True).start()
+    for book in (rules, keys):
+        threading.Thread(target=book.run, daemon=True).start()
     state = live_state(settings)
     sink = open_sink(settings)
     looked_at = watched(settings)
@@ -276,7 +281,8 @@ def serve_alone(settings: Settings, *, port: int | None = None) -> None:
             settings=settings.service,
             alias=alias_of(settings),
             behaviour=state,
-            keyring=open_keyring(settings),
+            keyring=keys.ring,
+            notes=keys.notes,
             sink=sink,
             topics=settings.named_topics(),
             rules=rules,
@@ -295,6 +301,7 @@ def serve_alone(settings: Settings, *, port: int | None = None) -> None:
     finally:
         sink.close()
         rules.stop()
+        keys.stop()
         instance.stop()
         watcher.join(30.0)
         releases.close()

@@ -42,6 +42,8 @@ from pydantic import TypeAdapter
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+#: How a processor's name ends where the encoder has fp32 and int8 alone.
+WITHOUT_BF16 = "without bf16"
 #: How far a latency or a rate may be from its target in a small run.
 SMALL_RUN_SLACK = 5.0
 #: How often a small run measures again when all that it missed rests on a clock.
@@ -213,8 +215,8 @@ def _cpu() -> str:
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     flags = {flag for line in lines if line.startswith("flags") for flag in line.split()}
     # The encoder runs in bf16 where the processor has it, at more than twice the speed.
-    half = "with" if flags & {"avx512_bf16", "amx_bf16"} else "without"
-    return f"{names[0]} {half} bf16" if names else platform.machine()
+    half = "with bf16" if flags & {"avx512_bf16", "amx_bf16"} else WITHOUT_BF16
+    return f"{names[0]} {half}" if names else platform.machine()
 
 
 def _first_line(*command: str) -> str:

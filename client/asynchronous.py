@@ -7,7 +7,7 @@ Never          logs or shows the key
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -29,6 +29,7 @@ from schemas.api import (
     Weights,
 )
 from schemas.api_bulk import BatchAnswer
+from schemas.api_watch import MapView, PipelineView, RecentView, ReleasesView, UpdatesView
 from schemas.behaviour import Window
 from schemas.events import (
     Frozen,
@@ -61,6 +62,7 @@ class AsyncSimstream:
         self._http = httpx.AsyncClient(
             base_url=url, timeout=timeout_seconds, headers=calls.headers_of(key), transport=transport
         )
+        self._timeout_seconds = timeout_seconds
         self._retries = retries or Retries()
         self._sleep = sleep
 
@@ -120,6 +122,40 @@ class AsyncSimstream:
     async def release(self) -> ReleaseView:
         """The live release."""
         return await self._answered(calls.release())
+
+    async def releases(self) -> ReleasesView:
+        """Every release: where it stands, and what the gate said of it."""
+        return await self._answered(calls.releases())
+
+    async def pipeline(self) -> PipelineView:
+        """Freshness, lag, dead letters with their reasons."""
+        return await self._answered(calls.pipeline())
+
+    async def recent(self, user_id: str) -> RecentView:
+        """The recent items that a shopper's recommendations start from."""
+        return await self._answered(calls.recent(user_id))
+
+    async def map(self, item_ids: Sequence[str]) -> MapView:
+        """Items on a plane by their content."""
+        return await self._answered(calls.places(item_ids))
+
+    async def updates(self) -> AsyncIterator[UpdatesView]:
+        """Changes as the live index takes them, from now on, until the service ends or nobody reads on.
+
+        Nothing is tried again: who was cut off has missed changes, and asks anew for what it shows.
+        """
+        try:
+            timeout = httpx.Timeout(self._timeout_seconds, read=calls.SILENCE_SECONDS)
+            async with self._http.stream("GET", calls.UPDATES, timeout=timeout) as response:
+                if not response.is_success:
+                    await response.aread()
+                    raise calls.problem_of(response)
+                async for line in response.aiter_lines():
+                    message = calls.told(line)
+                    if message is not None:
+                        yield message
+        except httpx.TransportError as error:
+            raise Unreachable(f"no answer from {self._http.base_url}: {error!r}") from error
 
     async def publish_events(self, events: Sequence[UserEvent]) -> int:
         """Post what shoppers did; how many events the broker has acknowledged: all of them."""

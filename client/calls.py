@@ -24,6 +24,7 @@ from schemas.api import (
     Weights,
 )
 from schemas.api_bulk import MAX_EVENTS, BatchAnswer, Published, SimilarBatch
+from schemas.api_watch import MapRequest, MapView, PipelineView, RecentView, ReleasesView, UpdatesView
 from schemas.behaviour import Window
 from schemas.events import Frozen
 from schemas.insights import PriceView
@@ -142,6 +143,36 @@ def trending(
 def release() -> Call[ReleaseView]:
     """GET /v1/release."""
     return Call("GET", "/v1/release", ReleaseView)
+
+
+def releases() -> Call[ReleasesView]:
+    """GET /v1/releases."""
+    return Call("GET", "/v1/releases", ReleasesView)
+
+
+def pipeline() -> Call[PipelineView]:
+    """GET /v1/pipeline."""
+    return Call("GET", "/v1/pipeline", PipelineView)
+
+
+def recent(user_id: str) -> Call[RecentView]:
+    """GET /v1/users/{user_id}/recent."""
+    return Call("GET", f"/v1/users/{quote(user_id, safe='')}/recent", RecentView)
+
+
+def places(item_ids: Sequence[str]) -> Call[MapView]:
+    """POST /v1/map."""
+    return Call("POST", "/v1/map", MapView, _sent(MapRequest(item_ids=list(item_ids))))
+
+
+#: GET /v1/updates: an endless answer, which is silent for 15 s at most.
+UPDATES = "/v1/updates"
+SILENCE_SECONDS = 60.0
+
+
+def told(line: str) -> UpdatesView | None:
+    """The message that a line of the stream carries, if it carries one."""
+    return UpdatesView.model_validate_json(line[6:]) if line.startswith("data: ") else None
 
 
 def posts(path: str, events: Sequence[Frozen]) -> Iterator[Call[Published]]:

@@ -7,7 +7,7 @@ Never          logs or shows the key
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -29,6 +29,7 @@ from schemas.api import (
     Weights,
 )
 from schemas.api_bulk import BatchAnswer
+from schemas.api_watch import MapView, PipelineView, RecentView, ReleasesView, UpdatesView
 from schemas.behaviour import Window
 from schemas.events import (
     Frozen,
@@ -61,6 +62,7 @@ class Simstream:
         self._http = httpx.Client(
             base_url=url, timeout=timeout_seconds, headers=calls.headers_of(key), transport=transport
         )
+        self._timeout_seconds = timeout_seconds
         self._retries = retries or Retries()
         self._sleep = sleep
 
@@ -120,6 +122,40 @@ class Simstream:
     def release(self) -> ReleaseView:
         """The live release."""
         return self._answered(calls.release())
+
+    def releases(self) -> ReleasesView:
+        """Every release: where it stands, and what the gate said of it."""
+        return self._answered(calls.releases())
+
+    def pipeline(self) -> PipelineView:
+        """Freshness, lag, dead letters with their reasons."""
+        return self._answered(calls.pipeline())
+
+    def recent(self, user_id: str) -> RecentView:
+        """The recent items that a shopper's recommendations start from."""
+        return self._answered(calls.recent(user_id))
+
+    def map(self, item_ids: Sequence[str]) -> MapView:
+        """Items on a plane by their content."""
+        return self._answered(calls.places(item_ids))
+
+    def updates(self) -> Iterator[UpdatesView]:
+        """Changes as the live index takes them, from now on, until the service ends or nobody reads on.
+
+        Nothing is tried again: who was cut off has missed changes, and asks anew for what it shows.
+        """
+        try:
+            timeout = httpx.Timeout(self._timeout_seconds, read=calls.SILENCE_SECONDS)
+            with self._http.stream("GET", calls.UPDATES, timeout=timeout) as response:
+                if not response.is_success:
+                    response.read()
+                    raise calls.problem_of(response)
+                for line in response.iter_lines():
+                    message = calls.told(line)
+                    if message is not None:
+                        yield message
+        except httpx.TransportError as error:
+            raise Unreachable(f"no answer from {self._http.base_url}: {error!r}") from error
 
     def publish_events(self, events: Sequence[UserEvent]) -> int:
         """Post what shoppers did; how many events the broker has acknowledged: all of them."""

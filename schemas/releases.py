@@ -19,13 +19,21 @@ ReleaseId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9.-]{0,62
 Pooling = Literal["mean", "cls", "last"]
 
 
+#: What could run when it is opened: code, and pickles by the names that libraries give them.
+_RUNS = frozenset(
+    {".py", ".pyc", ".so", ".dll", ".sh", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib"}
+)
+
+
 def _inside(name: str) -> str:
-    """Refuse names that could leave the release's folder, or hide in it."""
+    """Refuse names that could leave the release's folder, hide in it, or stand for something that runs."""
     parts = PurePosixPath(name).parts
     if not parts or name != "/".join(parts) or any(part.startswith(".") for part in parts) or "\\" in name:
         raise ValueError("expected a relative path with '/' between its parts, none of them hidden or '..'")
     if name == MANIFEST_NAME or name.startswith("/"):
         raise ValueError("expected a file of the release other than its manifest, relative to its folder")
+    if PurePosixPath(name).suffix.lower() in _RUNS:
+        raise ValueError(f"a release carries neither code nor pickles, and {name!r} is named like one")
     return name
 
 

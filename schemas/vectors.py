@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from schemas.events import Product
@@ -129,11 +130,15 @@ class FusedQuery:
 
 
 class Candidate(NamedTuple):
-    """A product, a score of the engine (higher is nearer), and its payload as it was at that moment."""
+    """A product, a score of the engine (higher is nearer), and its payload as it was at that moment.
+
+    `known` holds raw scores by dimension, exact, as far as the search met them on its way.
+    """
 
     product_id: str
     score: float
     payload: Mapping[str, Any]
+    known: Mapping[str, float] = MappingProxyType({})
 
 
 # --- what turns products into vectors (implemented in model/, handed in) ---------------------------

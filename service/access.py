@@ -11,8 +11,9 @@ import hmac
 import math
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 
 from fastapi import Request
 from starlette.responses import Response
@@ -58,7 +59,7 @@ class Bucket:
 
 
 class Keyring:
-    """The keys of this process and what each has left to spend."""
+    """The keys of this process and what each has left to spend. A new list takes the place of the old one."""
 
     def __init__(
         self,
@@ -67,23 +68,29 @@ class Keyring:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._keys: Sequence[ApiKey] = settings.parsed()
         self._clock = clock
-        self._buckets = {
-            key.digest: Bucket(
-                rate_per_second=settings.rate_per_second, burst=settings.burst, monotonic=monotonic
-            )
-            for key in self._keys
-        }
+        self._bucket = partial(
+            Bucket, rate_per_second=settings.rate_per_second, burst=settings.burst, monotonic=monotonic
+        )
+        self._keys: Mapping[str, tuple[ApiKey, Bucket]] = {}
+        self.replace(settings.parsed())
 
     def __bool__(self) -> bool:
         return bool(self._keys)
+
+    def replace(self, keys: Sequence[ApiKey]) -> None:
+        """These are the keys from now on. One that stays goes on with what it has left to spend."""
+        before = self._keys
+        self._keys = {
+            key.digest: (key, before[key.digest][1] if key.digest in before else self._bucket())
+            for key in keys
+        }
 
     def find(self, presented: str) -> ApiKey | None:
         """The key, if it is one; every entry is compared, in constant time."""
         digest = digest_of(presented)
         found = None
-        for key in self._keys:
+        for key, _ in self._keys.values():
             if hmac.compare_digest(key.digest, digest):
                 found = key
         return found
@@ -92,9 +99,16 @@ class Keyring:
         """Whether it is past its time."""
         return key.expires_at is not None and self._clock() >= key.expires_at
 
+    def good(self, key: ApiKey) -> bool:
+        """Whether a key that was found before is still listed and within its time."""
+        listed = self._keys.get(key.digest)
+        return listed is not None and not self.expired(listed[0])
+
     def spend(self, key: ApiKey, cost: float = 1.0) -> None:
         """Take from the key's rate. Raises TooManyRequests saying when to come back."""
-        wait = self._buckets[key.digest].wait_seconds(cost)
+        listed = self._keys.get(key.digest)
+        # One that was taken off the list while its request is in hand has nothing left to save.
+        wait = listed[1].wait_seconds(cost) if listed is not None else 0.0
         if wait > 0:
             raise TooManyRequests(f"key {key.name!r} is over its rate", retry_after_seconds=math.ceil(wait))
 
@@ -105,6 +119,10 @@ class Caller:
     def __init__(self, keyring: Keyring | None = None, key: ApiKey | None = None) -> None:
         self._keyring = keyring
         self._key = key
+
+    def good(self) -> bool:
+        """Whether the key would still be let in: for answers that go on and on."""
+        return self._keyring is None or self._key is None or self._keyring.good(self._key)
 
     def require(self, scope: Scope, what: str) -> None:
         """Raises Forbidden, naming the scope, where the key does not have it."""

@@ -7,6 +7,8 @@ Never   blocks the event loop: every call to a store runs in a worker thread
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from fastapi import FastAPI, Security
 from fastapi.security import HTTPBearer
 from fastapi.telemetry import TelemetryConfig
@@ -20,6 +22,7 @@ from schemas.topics import Topics
 from service import problems, routes
 from service.access import Access, Keyring
 from service.catalogue import Catalogue
+from service.docs_page import document
 from service.middleware import ALWAYS, Admission, Bodies, Measured
 from service.openapi import describe
 from service.page import Page, explorer
@@ -70,13 +73,14 @@ def create_app(
     rules: RuleBook | None = None,
     prices: PriceSettings | None = None,
     watched: Watched | None = None,
+    notes: Callable[[], Mapping[str, str | None]] = dict,
 ) -> FastAPI:
     """The application. Everything it needs is handed in open; it closes nothing.
 
     `alias` names the live collection (namespace included). Requests beyond `settings.threads` at a time wait.
     With a `keyring` that is not empty nothing but health and the explorer's files answers without a key.
     Without `behaviour` or a `sink` the routes that need it answer 503, and without `behaviour` items show no
-    counters. `watched` is what can be seen beyond the index.
+    counters. `watched` is what can be seen beyond the index, `notes` what else readiness should mention.
     """
     catalogue = Catalogue(
         index=index,
@@ -103,6 +107,8 @@ def create_app(
         version="1",
         redirect_slashes=False,
         telemetry=_telemetry(),
+        docs_url=None,
+        redoc_url=None,
     )
     problems.install(app, retry_after_seconds=settings.retry_after_seconds)
     page = Page(
@@ -120,6 +126,7 @@ def create_app(
     watched = watched or Watched()
     watch = Watching(catalogue=catalogue, registry=registry, watched=watched)
     app.include_router(explorer(page))
+    app.include_router(document())
     standing = Standing(lambda: store.ping())
     app.include_router(routes.ranking(engine, catalogue, workers, standing, judge, locked))
     app.include_router(routes.shoppers(recommender, workers, locked))
@@ -131,7 +138,11 @@ def create_app(
             workers,
             settings,
             registry,
-            notes=lambda: {"broker": sink.away if sink is not None else None, "rules": book.refused},
+            notes=lambda: {
+                "broker": sink.away if sink is not None else None,
+                "rules": book.refused,
+                **notes(),
+            },
             dependencies=locked,
         )
     )

@@ -10,11 +10,14 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from pathlib import Path
+from typing import Self
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from schemas.events import Frozen
 
@@ -68,6 +71,24 @@ def parsed_key(entry: str) -> ApiKey:
     return ApiKey(name, granted, digest, expiry(expires) if expires else None)
 
 
+def split_entries(text: str) -> list[str]:
+    """Entries with commas or one a line between them, as settings take lists."""
+    return [entry.strip() for entry in re.split(r"[,\n]", text) if entry.strip()]
+
+
+def parsed_keys(entries: Sequence[str]) -> list[ApiKey]:
+    """The keys of a list. Raises ValueError for an entry that is none, and for one key twice."""
+    keys = []
+    for number, entry in enumerate(entries, start=1):
+        try:
+            keys.append(parsed_key(entry))
+        except ValueError as error:
+            raise ValueError(f"entry {number}: {error}") from None
+    if len({key.digest for key in keys}) < len(keys):
+        raise ValueError("the same key is listed twice: its scopes would be whichever comes first")
+    return keys
+
+
 def expiry(text: str) -> datetime:
     """`2027-01-31` or a time as a moment; UTC where no zone is named. Raises ValueError."""
     try:
@@ -98,6 +119,9 @@ class ApiSettings(Frozen):
     """
 
     keys: tuple[str, ...] = ()
+    #: Instead: a file with one entry a line, read again when it changes (service/keyfile.py).
+    keys_file: Path | None = None
+    keys_look_seconds: float = Field(default=0.5, gt=0, le=60)
     rate_per_second: float = Field(default=100.0, gt=0)
     #: Requests that a key which was quiet may send at once.
     burst: int = Field(default=200, ge=1)
@@ -107,14 +131,18 @@ class ApiSettings(Frozen):
     @field_validator("keys")
     @classmethod
     def _well_formed(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
-        digests = [parsed_key(entry).digest for entry in entries]
-        if len(set(digests)) < len(digests):
-            raise ValueError("the same key is listed twice: its scopes would be whichever comes first")
+        parsed_keys(entries)
         return entries
 
+    @model_validator(mode="after")
+    def _one_list(self) -> Self:
+        if self.keys and self.keys_file is not None:
+            raise ValueError("SIMSTREAM_API__KEYS and SIMSTREAM_API__KEYS_FILE are both set: keep one")
+        return self
+
     def parsed(self) -> list[ApiKey]:
-        """The keys."""
-        return [parsed_key(entry) for entry in self.keys]
+        """The keys that are listed here; those of the file are read by service/keyfile.py."""
+        return parsed_keys(self.keys)
 
     def client_headers(self) -> dict[str, str]:
         """What a command sends along to say who it is."""

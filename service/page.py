@@ -35,7 +35,9 @@ _SAID = b'data-service="{}"'
 
 
 @dataclass(frozen=True, slots=True)
-class _File:
+class PackedFile:
+    """A body, plain and compressed, and its ETag."""
+
     media_type: str
     body: bytes
     packed: bytes
@@ -51,8 +53,34 @@ def policy(image_origins: Sequence[str] = ()) -> str:
     )
 
 
-class Page:
-    """The files, ready to be sent."""
+class Files:
+    """Files by their addresses, ready to be sent."""
+
+    def __init__(self, files: Mapping[str, PackedFile], *, policy: str) -> None:
+        self._files = files
+        self._headers = {
+            "Content-Security-Policy": policy,
+            "Referrer-Policy": "no-referrer",
+            "Cross-Origin-Opener-Policy": "same-origin",
+            "Cache-Control": "no-cache",
+            "Vary": "Accept-Encoding",
+        }
+        self.paths = frozenset(files)
+
+    def answer(self, request: Request) -> Response:
+        """The file at the request's path; 304 for a browser that has it."""
+        file = self._files[request.url.path]
+        headers = {**self._headers, "ETag": file.tag}
+        if has(request.headers.getlist("if-none-match"), file.tag):
+            return Response(status_code=304, headers=headers)
+        if "gzip" in request.headers.get("accept-encoding", ""):
+            headers["Content-Encoding"] = "gzip"
+            return Response(file.packed, media_type=file.media_type, headers=headers)
+        return Response(file.body, media_type=file.media_type, headers=headers)
+
+
+class Page(Files):
+    """The explorer's. Its `paths` answer without a key: they say nothing about anybody."""
 
     def __init__(
         self,
@@ -65,31 +93,12 @@ class Page:
         """`weights` by preset, "" for none: where the sliders stand."""
         facts = {"keys": keys, "images": bool(image_origins), "weights": weights}
         said = b'data-service="' + escape(orjson.dumps(facts).decode()).encode() + b'"'
-        self._files = {
-            _address(path): _packed(path, path.read_bytes().replace(_SAID, said))
+        files = {
+            _address(path): packed_file(path.suffix, path.read_bytes().replace(_SAID, said))
             for path in sorted(folder.iterdir())
             if path.suffix in _TYPES
         }
-        self._headers = {
-            "Content-Security-Policy": policy(image_origins),
-            "Referrer-Policy": "no-referrer",
-            "Cross-Origin-Opener-Policy": "same-origin",
-            "Cache-Control": "no-cache",
-            "Vary": "Accept-Encoding",
-        }
-        #: What answers without a key: it says nothing about anybody.
-        self.paths = frozenset(self._files)
-
-    def answer(self, request: Request) -> Response:
-        """The file at the request's path; 304 for a browser that has it."""
-        file = self._files[request.url.path]
-        headers = {**self._headers, "ETag": file.tag}
-        if has(request.headers.getlist("if-none-match"), file.tag):
-            return Response(status_code=304, headers=headers)
-        if "gzip" in request.headers.get("accept-encoding", ""):
-            headers["Content-Encoding"] = "gzip"
-            return Response(file.packed, media_type=file.media_type, headers=headers)
-        return Response(file.body, media_type=file.media_type, headers=headers)
+        super().__init__(files, policy=policy(image_origins))
 
 
 def explorer(page: Page) -> APIRouter:
@@ -108,9 +117,10 @@ def _address(path: Path) -> str:
     return "/" if path.name == "index.html" else PREFIX + path.name
 
 
-def _packed(path: Path, body: bytes) -> _File:
-    return _File(
-        media_type=_TYPES[path.suffix],
+def packed_file(suffix: str, body: bytes) -> PackedFile:
+    """A file of one of the types that pages are made of, compressed once."""
+    return PackedFile(
+        media_type=_TYPES[suffix],
         body=body,
         packed=gzip.compress(body, 9, mtime=0),
         tag=f'W/"{xxhash.xxh3_128_hexdigest(body)}"',

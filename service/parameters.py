@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field, ValidationError
+from starlette.convertors import PathConvertor, register_url_convertor
 
 from schemas.api import MAX_LIMIT, Filter, PresetName, QueryOptions, SimilarRequest, Strict
 from schemas.behaviour import Window
@@ -18,6 +19,16 @@ Limit = Annotated[int, Field(ge=1, le=MAX_LIMIT)]
 Group = Literal["collapse", "any"]
 Parsed = TypeVar("Parsed", bound=BaseModel)
 _FILTERS = frozenset({"in_stock", "category", "brand", "brand_cap", "exclude", "group", "min_score"})
+
+
+class _Id(PathConvertor):
+    """An id as it came, slashes and ends of lines included: `:path` stops at the latter."""
+
+    regex = "(?s:.*)"
+
+
+#: For `{item_id:id}` in a route's path.
+register_url_convertor("id", _Id())
 
 
 class RecommendationOptions(QueryOptions):

@@ -181,17 +181,23 @@ class Ranker:
         """The candidates with exact scores in every dimension."""
         asked = query.asked
         ids = [candidate.product_id for candidate in found]
+        known = [
+            {one.product_id: one.known[name] for one in found if name in one.known}
+            for name in (each.dimension for each in asked)
+        ]
         with timings.asking(INDEX):
-            exact = self._index.scores(target.collection, queries, ids) if ids else []
+            others = self._index.scores(target.collection, queries, ids, known=known) if ids else []
+        exact = [had | more for had, more in zip(known, others, strict=True)] if ids else []
         weights = weights_for(asked)
         factors = self._factors(query, found)
         scored = []
-        for place, (product_id, _, payload) in enumerate(found):
+        for place, candidate in enumerate(found):
+            product_id, payload = candidate.product_id, candidate.payload
             scores: dict[str, float] = {}
             for one, raw in zip(asked, exact, strict=True):
                 score = raw.get(product_id)
                 if score is None:
-                    if not _shares_nothing(one.dimension, found[place]):
+                    if not _shares_nothing(one.dimension, candidate):
                         continue
                     score = 0.0
                 if weights[one.dimension] != 0:

@@ -82,7 +82,7 @@ def ranking(
         return with_note
 
     @router.get(
-        "/items/{item_id:path}/similar",
+        "/items/{item_id:id}/similar",
         response_model=Answer,
         summary="Neighbours, the short form",
         responses={**problems_of(404, 409, 410), **example(examples.ANSWER, tagged=True)},
@@ -99,7 +99,7 @@ def ranking(
         return await workers.run_tagged(request, answering(partial(engine.similar, wanted)))
 
     @router.get(
-        "/items/{item_id:path}/price",
+        "/items/{item_id:id}/price",
         response_model=PriceView,
         summary="Where an item's price stands among comparable ones",
         responses={**problems_of(404, 409, 410), **example(examples.PRICE, tagged=True)},
@@ -112,7 +112,7 @@ def ranking(
         return await workers.run_tagged(request, lambda timings: prices.price(item_id, timings))
 
     @router.get(
-        "/items/{item_id:path}",
+        "/items/{item_id:id}",
         response_model=ItemView,
         summary="An item and how fresh it is",
         responses={**problems_of(404, 410), **example(examples.ITEM, tagged=True)},
@@ -197,7 +197,7 @@ def shoppers(recommender: Recommender, workers: Workers, dependencies: Any) -> A
     router = APIRouter(prefix="/v1", tags=["behaviour"], dependencies=dependencies)
 
     @router.get(
-        "/users/{user_id:path}/recommendations",
+        "/users/{user_id:id}/recommendations",
         response_model=Answer,
         summary="Items for a shopper",
         responses={**problems_of(404), **example(examples.ANSWER)},
@@ -209,7 +209,7 @@ def shoppers(recommender: Recommender, workers: Workers, dependencies: Any) -> A
         return await workers.run(lambda timings: recommender.recommended(user_id, wanted, timings))
 
     @router.get(
-        "/users/{user_id:path}/recent",
+        "/users/{user_id:id}/recent",
         response_model=RecentView,
         summary="The items that a shopper's recommendations start from",
         responses={**problems_of(), **example(examples.RECENT)},

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import difflib
 import logging
-import threading
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,9 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError
 
 from adapters.metrics import RULES_REFUSED, RULES_VERSIONS_TOTAL
-from adapters.watched_file import WatchedFile
-from schemas.errors import Halt
 from schemas.events import Frozen
 from schemas.rules import BarrierRule, BoostRule, Match, RulesFile
+from service.reloaded import Reloaded
 from service.rules import NO_RULES, CompiledRules
 
 log = logging.getLogger(__name__)
@@ -83,63 +81,39 @@ def parsed(content: bytes) -> RulesFile:
         raise InvalidRules("; ".join(problems[:_MOST_NAMED]) + more) from None
 
 
-class RuleBook:
-    """Rules that may change under its readers. `rules` may be read by any thread; one thread looks."""
+class RuleBook(Reloaded[CompiledRules]):
+    """Rules that may change under their readers."""
 
     def __init__(self, settings: RuleSettings) -> None:
         """Reads the file. Raises Halt where it is missing or wrong: there is no version before to serve."""
-        self._file = WatchedFile(settings.file) if settings.file is not None else None
-        self._look_seconds = settings.look_seconds
-        self._stopped = threading.Event()
-        self.rules: CompiledRules = NO_RULES
-        #: Why the file as it is now is not what is served; None: it is.
-        self.refused: str | None = None
-        if self._file is not None:
-            self.look()
-            if self.refused is not None:
-                raise Halt(f"SIMSTREAM_RULES__FILE: {self.refused}")
+        super().__init__(
+            settings.file,
+            setting="SIMSTREAM_RULES__FILE",
+            nothing=NO_RULES,
+            look_seconds=settings.look_seconds,
+        )
 
-    def look(self) -> None:
-        """Take a new version of the file, if there is one."""
-        if self._file is None:
-            return
-        try:
-            content = self._file.changed()
-            if content is None:
-                self._say(None if self._file_is_served else self.refused)
-                return
-            self._file_is_served = False
-            self.rules = CompiledRules(parsed(content))
-        except OSError as error:
-            self._say(f"{self._file.path} cannot be read: {error.strerror}")
-        except ValueError as error:
-            self._say(f"{self._file.path}: {error}")
-        else:
-            self._file_is_served = True
-            self._say(None)
-            RULES_VERSIONS_TOTAL.labels("taken").inc()
-            counts = " ".join(f"{name}={number}" for name, number in self.rules.counts().items() if number)
-            log.info("rules_taken file=%s counts=%s", self._file.path, counts)
+    @property
+    def rules(self) -> CompiledRules:
+        """Those in force."""
+        return self.value
 
-    #: Whether the last content that was read is what is served.
-    _file_is_served = False
+    def parsed(self, content: bytes) -> CompiledRules:
+        """A version, checked as a whole."""
+        return CompiledRules(parsed(content))
 
-    def run(self) -> None:
-        """Look again and again, until stopped."""
-        while not self._stopped.wait(self._look_seconds):
-            self.look()
+    def taken(self, path: Path, before: CompiledRules) -> None:
+        """Say which rules hold from now on."""
+        RULES_VERSIONS_TOTAL.labels("taken").inc()
+        counts = " ".join(f"{name}={number}" for name, number in self.value.counts().items() if number)
+        log.info("rules_taken file=%s counts=%s", path, counts)
 
-    def stop(self) -> None:
-        """End `run`."""
-        self._stopped.set()
-
-    def _say(self, refused: str | None) -> None:
-        """Remember why the file is not served; each reason is logged and counted once."""
+    def standing(self, refused: str | None, *, new: bool) -> None:
+        """Say whether the file is what is served; each reason is logged and counted once."""
         RULES_REFUSED.set(0 if refused is None else 1)
-        if refused is not None and refused != self.refused:
+        if new:
             RULES_VERSIONS_TOTAL.labels("refused").inc()
             log.error("rules_refused reason=%s", refused)
-        self.refused = refused
 
 
 def _sentence(detail: Any) -> str:

@@ -12,12 +12,13 @@ from functools import partial
 from typing import Any
 
 import orjson
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
 from schemas.api_watch import PipelineView, ReleasesView, UpdatesView
 from service import examples
+from service.access import Caller, caller
 from service.errors import Unavailable
 from service.feed import Listener, UpdateFeed
 from service.openapi import example, problems_of
@@ -56,7 +57,7 @@ def watching(watch: Watching, feed: UpdateFeed | None, workers: Workers, depende
             },
         },
     )
-    async def updates() -> Response:
+    async def updates(request: Request) -> Response:
         if feed is None:
             raise Unavailable(BROKER, "this service was started without a broker")
         # Entered here, so that one listener too many is a 503 and not an empty stream.
@@ -65,7 +66,7 @@ def watching(watch: Watching, feed: UpdateFeed | None, workers: Workers, depende
 
         async def lines() -> AsyncIterator[bytes]:
             try:
-                async for line in _messages(listener, feed, watch):
+                async for line in _messages(listener, feed, watch, caller(request)):
                     yield line
             finally:
                 opened.__exit__(None, None, None)
@@ -93,11 +94,16 @@ def watching(watch: Watching, feed: UpdateFeed | None, workers: Workers, depende
     return router
 
 
-async def _messages(listener: Listener, feed: UpdateFeed, watch: Watching) -> AsyncIterator[bytes]:
-    """A comment at once, so that a client knows it is heard; then messages, and comments in between."""
+async def _messages(
+    listener: Listener, feed: UpdateFeed, watch: Watching, who: Caller
+) -> AsyncIterator[bytes]:
+    """A comment at once, so that a client knows it is heard; then messages, and comments in between.
+
+    It ends with the key that asked for it: when that is taken off the list, or its time is over.
+    """
     yield b": listening\n\n"
     silent_seconds = 0.0
-    while not feed.ended:
+    while not feed.ended and who.good():
         found, passed_over = await listener.taken(_TICK_SECONDS)
         if not found:
             silent_seconds += _TICK_SECONDS

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from adapters.audit import Audit
 from app.backup import back_up
 from app.backup import restore as put_back
 from app.discovery import stack_settings
@@ -28,7 +29,10 @@ def backup(folder: Folder) -> None:
 
     The topics are not in it, nor the index, which is made from state.
     """
-    told = back_up(_settings(), folder, say=_say)
+    settings = _settings()
+    with Audit(settings.audit).acting("backup", folder=str(folder)) as act:
+        told = back_up(settings, folder, say=_say)
+        act.note(keys=told.keys, releases=list(told.releases))
     print(f"{told.keys} keys and {len(told.releases)} releases of {told.made_at.isoformat()} in {folder}")
 
 
@@ -42,7 +46,10 @@ def restore(
 
     Start them afterwards: they read what has happened since. Then run `simstream reconcile`.
     """
-    told = put_back(_settings(), folder, replace=replace, say=_say)
+    settings = _settings()
+    with Audit(settings.audit).acting("restore", folder=str(folder), replace=replace) as act:
+        told = put_back(settings, folder, replace=replace, say=_say)
+        act.note(made_at=told.made_at.isoformat())
     print(
         f"restored to {told.made_at.isoformat()}; whoever asked to be forgotten since is to be forgotten "
         "again: `simstream forget`"

@@ -13,11 +13,13 @@ from typing import Annotated
 
 import typer
 
+from adapters.audit import Audit
 from adapters.index import open_index
 from app.discovery import stack_settings
 from app.forgetting import Forgotten
 from app.observability import configure_logging
 from app.settings import load_settings
+from consumers.erasures import erasure_key
 
 
 def forget(
@@ -44,13 +46,17 @@ def forget(
         ]
     finally:
         index.close()
-    found = forgotten(
-        settings,
-        user,
-        collections=collections,
-        timeout_seconds=timeout,
-        say=lambda text: print(text, file=sys.stderr),
-    )
+    # By the name in user.erasures: who has its key can find a shopper's line, and nobody else.
+    name = erasure_key(user, settings.erasures.secret)
+    with Audit(settings.audit).acting("forget", hidden=user, shopper=name) as act:
+        found = forgotten(
+            settings,
+            user,
+            collections=collections,
+            timeout_seconds=timeout,
+            say=lambda text: print(text, file=sys.stderr),
+        )
+        act.note(**found.as_json())
     print(json.dumps(found.as_json()) if as_json else _told(found))
     if found.pending:
         raise typer.Exit(3)

@@ -40,8 +40,9 @@ def new(
     print(key)
     print(kept.entry())
     print(
-        "The first line is the key: it is shown this once. The second goes into SIMSTREAM_API__KEYS "
-        "(or a line of the file that SIMSTREAM_API__KEYS_FILE names); restart the service.",
+        "The first line is the key: it is shown this once. The second is a line of the file that "
+        "SIMSTREAM_API__KEYS_FILE names, which the service reads again when it changes; or it goes into "
+        "SIMSTREAM_API__KEYS, and the service is started again.",
         file=sys.stderr,
     )
 

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from adapters.audit import Audit
 from adapters.kafka_admin import open_admin, topic_ids
 from app.discovery import kafka_settings
 from app.observability import configure_logging
@@ -71,19 +72,24 @@ def redrive_dead_letters(
     if bool(identities) == everything:
         raise ValueError("name the dead letters to redrive, or give --all")
     settings = _settings(data_dir)
+    configure_logging(settings.log)
     wanted = {Identity.parse(text) for text in identities or []}
-    count = 0
-    for name in _input_topics(settings, topic):
-        done = redrive(
-            settings.kafka,
-            name,
-            namespace=settings.namespace,
-            chosen=lambda letter: everything or letter.identity in wanted,
-        )
-        for letter in done:
-            print(f"{letter.identity}  {name}")
-        count += len(done)
-    print(f"{count} redriven", file=sys.stderr)
+    redriven: list[str] = []
+    with Audit(settings.audit).acting(
+        "dlq.redrive", topic=topic, everything=everything, asked=sorted(map(str, wanted))
+    ) as act:
+        for name in _input_topics(settings, topic):
+            done = redrive(
+                settings.kafka,
+                name,
+                namespace=settings.namespace,
+                chosen=lambda letter: everything or letter.identity in wanted,
+            )
+            redriven += [str(letter.identity) for letter in done]
+            act.note(redriven=redriven)
+            for letter in done:
+                print(f"{letter.identity}  {name}")
+    print(f"{len(redriven)} redriven", file=sys.stderr)
 
 
 def reconcile(

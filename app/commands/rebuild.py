@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from adapters.audit import Action, Audit
 from adapters.index import EDGE, open_index
 from adapters.index_port import release_of
 from adapters.redis_client import connect
@@ -58,15 +59,21 @@ def rebuild(
     """
     settings = load_settings()
     configure_logging(settings.log)
+    audit = Audit(settings.audit)
     if drop_retired:
-        print(f"{remove_retired(settings)} keys of retired state removed")
+        with audit.acting("rebuild.drop_retired") as act:
+            removed = remove_retired(settings)
+            act.note(keys=removed)
+        print(f"{removed} keys of retired state removed")
     elif from_log:
-        _from_log(settings, accept_missing=accept_missing)
+        with audit.acting("rebuild.from_log", accept_missing=accept_missing) as act:
+            _from_log(settings, accept_missing=accept_missing, act=act)
     else:
-        _ask(stack_settings(settings, data_dir), wait=wait, timeout=timeout)
+        with audit.acting("rebuild") as act:
+            _ask(stack_settings(settings, data_dir), wait=wait, timeout=timeout, act=act)
 
 
-def _ask(settings: Settings, *, wait: bool, timeout: float | None) -> None:
+def _ask(settings: Settings, *, wait: bool, timeout: float | None, act: Action) -> None:
     board, alias = open_board(settings), alias_of(settings)
     index = open_index(settings.qdrant)
     try:
@@ -76,10 +83,11 @@ def _ask(settings: Settings, *, wait: bool, timeout: float | None) -> None:
         asked = ask_for(board, release_of(live), alias=alias, standing=index.collections(), anew=True)
     finally:
         index.close()
-    follow(board, asked, wait=wait, timeout=timeout)
+    act.note(collection=asked.collection)
+    follow(board, asked, wait=wait, timeout=timeout, act=act)
 
 
-def _from_log(settings: Settings, *, accept_missing: int) -> None:
+def _from_log(settings: Settings, *, accept_missing: int, act: Action) -> None:
     if settings.qdrant.url.startswith(EDGE):
         raise Halt(_EMBEDDED)
     with ExitStack() as opened:
@@ -98,6 +106,7 @@ def _from_log(settings: Settings, *, accept_missing: int) -> None:
             publisher=publisher,
             say=_say,
         ).run(accept_missing=accept_missing)
+    act.note(report=list(done.sentences()))
     for sentence in done.sentences():
         print(sentence)
 

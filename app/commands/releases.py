@@ -14,9 +14,11 @@ from typing import Annotated, Any
 
 import typer
 
+from adapters.audit import Action, Audit
 from adapters.redis_rollouts import RolloutBoard
 from adapters.releases import ReleaseStore
 from app.discovery import stack_settings
+from app.observability import configure_logging
 from app.rollouts import request
 from app.settings import Settings, load_settings
 from app.wiring import open_board
@@ -99,10 +101,15 @@ def promote(
 ) -> None:
     """Bring a release live: backfill, verify, one alias change. This is the approval by hand."""
     settings = _settings(data_dir)
-    ReleaseStore(settings.releases).manifest(release)
+    configure_logging(settings.log)
     board = open_board(settings)
-    asked = request(settings, board, release, overrule=against_the_gate)
-    follow(board, asked, wait=wait, timeout=timeout)
+    with Audit(settings.audit).acting(
+        "releases.promote", release=release, against_the_gate=against_the_gate
+    ) as act:
+        ReleaseStore(settings.releases).manifest(release)
+        asked = request(settings, board, release, overrule=against_the_gate)
+        act.note(collection=asked.collection)
+        follow(board, asked, wait=wait, timeout=timeout, act=act)
 
 
 @releases.command("rollback")
@@ -115,8 +122,13 @@ def rollback(
     timeout: Timeout = None,
 ) -> None:
     """Make the collection live that was so before: it is still written, so this is one alias change."""
-    board = open_board(_settings(data_dir))
-    follow(board, ask_back(board, release), wait=wait, timeout=timeout)
+    settings = _settings(data_dir)
+    configure_logging(settings.log)
+    board = open_board(settings)
+    with Audit(settings.audit).acting("releases.rollback", release=release) as act:
+        asked = ask_back(board, release)
+        act.note(release=asked.release_id, collection=asked.collection)
+        follow(board, asked, wait=wait, timeout=timeout, act=act)
 
 
 @releases.command("prune")
@@ -127,7 +139,12 @@ def prune(
     data_dir: DataDir = Path("var"),
 ) -> None:
     """Remove collections before their grace is over, or give up a release that is on its way."""
-    for one in ask_removal(open_board(_settings(data_dir)), release):
+    settings = _settings(data_dir)
+    configure_logging(settings.log)
+    with Audit(settings.audit).acting("releases.prune", release=release) as act:
+        asked = list(ask_removal(open_board(settings), release))
+        act.note(collections=[one.collection for one in asked])
+    for one in asked:
         print(f"{one.collection}  is removed as soon as nobody writes it")
 
 
@@ -140,8 +157,12 @@ def _settings(data_dir: Path) -> Settings:
     return stack_settings(load_settings(), data_dir)
 
 
-def follow(board: RolloutBoard, asked: Rollout, *, wait: bool, timeout: float | None) -> None:
-    """Say how a request fares until it is live. Raises Halt when it stands still."""
+def follow(
+    board: RolloutBoard, asked: Rollout, *, wait: bool, timeout: float | None, act: Action | None = None
+) -> None:
+    """Say how a request fares until it is live, and note it in `act`. Raises Halt when it stands still."""
+    if act is not None:
+        act.note(state=asked.state.value)
     if not wait:
         print(f"{asked.collection}  asked for")
         return
@@ -153,5 +174,7 @@ def follow(board: RolloutBoard, asked: Rollout, *, wait: bool, timeout: float | 
         print(f"{one.collection}  {step}{f': {one.reason}' if one.reason else ''}", flush=True)
 
     ended = wait_until(board, asked.collection, say=say, timeout_seconds=timeout)
+    if act is not None:
+        act.note(state=ended.state.value)
     if ended.state is not RolloutState.LIVE:
         raise Halt(f"{ended.collection} did not go live: {ended.reason or 'the request was taken back'}")

@@ -13,7 +13,7 @@ from redis.cluster import RedisCluster
 from adapters.redis_client import Outcome, RedisSettings, connect
 from adapters.redis_items import ItemStore, ProductWrite
 from adapters.redis_nodes import RedisNodes
-from schemas.errors import Transient
+from schemas.errors import Halt, Transient
 from tests.adapters.test_redis_items import ODD_IDS, at, deletion, tombstone, upsert
 from tests.support.servers import LocalRedisCluster
 
@@ -145,3 +145,21 @@ def test_a_cluster_that_is_away_at_the_start_is_waited_for(tmp_path: Path) -> No
             node.kill()
         with pytest.raises(Transient, match="the cluster"):
             connect(RedisSettings(url=url, cluster=True))
+
+
+def test_a_name_and_a_password_are_shown_to_every_node_and_wrong_ones_refused(
+    redis_cluster: LocalRedisCluster,
+) -> None:
+    for node in redis_cluster.nodes:
+        node.ask("ACL", "SETUSER", "shop", "on", ">hunter2", "~*", "&*", "+@all")
+    address = redis_cluster.url.removeprefix("redis://")
+    client = connect(RedisSettings(url=f"redis://shop:hunter2@{address}", cluster=True))
+    asked = [node.acl_whoami() for node in RedisNodes(client).primaries()]
+    assert asked == [b"shop"] * 3
+    # Without the name a node would take anybody here for its user `default`.
+    with connect(RedisSettings(url=redis_cluster.url, cluster=True)) as nobody:
+        assert RedisNodes(nobody).primaries()[0].acl_whoami() == b"default"
+    client.close()
+    with pytest.raises(Halt, match="credentials") as refused:
+        connect(RedisSettings(url=f"redis://shop:hunter3@{address}", cluster=True))
+    assert "hunter3" not in str(refused.value)

@@ -87,13 +87,16 @@ def test_every_variable_is_listed_and_accepted_by_name() -> None:
 def test_a_setting_is_read_from_the_file_that_its_name_with_file_names(tmp_path: Path) -> None:
     secret = tmp_path / "redis-url"
     secret.write_text("redis://:hunter2@store:6379/0\n")
-    keys = tmp_path / "keys"
-    keys.write_text(f"shop:read:{'0' * 64}\n\nops:admin:{'1' * 64}\n")
+    origins = tmp_path / "origins"
+    origins.write_text("https://a.example.com\n\nhttps://b.example.com\n")
     settings = load_settings(
-        {"SIMSTREAM_REDIS__URL_FILE": str(secret), "SIMSTREAM_API__KEYS_FILE": str(keys)}
+        {
+            "SIMSTREAM_REDIS__URL_FILE": str(secret),
+            "SIMSTREAM_SERVICE__IMAGE_ORIGINS_FILE": str(origins),
+        }
     )
     assert settings.redis.url == "redis://:hunter2@store:6379/0"
-    assert [key.name for key in settings.api.parsed()] == ["shop", "ops"]
+    assert settings.service.image_origins == ("https://a.example.com", "https://b.example.com")
     assert "hunter2" not in str(settings)
 
 
@@ -102,6 +105,9 @@ def test_a_file_that_is_not_there_or_stands_beside_the_value_is_refused(tmp_path
         load_settings({"SIMSTREAM_REDIS__URL_FILE": str(tmp_path / "nothing")})
     with pytest.raises(InvalidSettings, match="both set"):
         load_settings({"SIMSTREAM_REDIS__URL_FILE": "x", "SIMSTREAM_REDIS__URL": "redis://store"})
+    with pytest.raises(InvalidSettings, match="both set") as caught:
+        load_settings({"SIMSTREAM_API__KEYS_FILE": "x", "SIMSTREAM_API__KEYS": f"shop:read:{'7' * 64}"})
+    assert "777" not in str(caught.value)
     with pytest.raises(InvalidSettings, match=r"NOPE_FILE.* is not a setting|cannot read"):
         load_settings({"SIMSTREAM_NOPE_FILE": "x"})
 

@@ -31,7 +31,9 @@ from client import (
     Unreachable,
 )
 from schemas.api import Filter, SearchRequest, Seed, SimilarRequest
+from schemas.api_watch import UpdatesView
 from schemas.events import ProductDeleted, ReviewRemoved, UserEvent
+from service import examples
 from service.access import Keyring
 from service.keys import ApiSettings, Scope, new_key
 from tests.service.shop import NOW, Shop
@@ -71,6 +73,14 @@ class Blocking:
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._client, name)
         return lambda *args, **kwargs: self._runner.run(method(*args, **kwargs))
+
+    def updates(self) -> list[UpdatesView]:
+        """The stream to its end."""
+
+        async def collected() -> list[UpdatesView]:
+            return [message async for message in self._client.updates()]
+
+        return self._runner.run(collected())
 
     def __enter__(self) -> Blocking:
         return self
@@ -117,6 +127,10 @@ def test_every_route_is_a_typed_call(made: Callable[..., Any], url: str) -> None
         rest = client.trending("24h", limit=2, offset=page.next_offset)
         assert ([hit.item_id for hit in rest.items], rest.next_offset) == (["s5"], None)
         assert client.release().model == "fake"
+        assert client.releases().releases[0].live
+        assert client.pipeline().encoder_calls == 0
+        assert {one.item_id for one in client.recent("a/b").items} == {"s1", "s3"}
+        assert {place.item_id for place in client.map(["s1", "c1"]).places} == {"s1", "c1"}
         assert client.publish_events([event(number) for number in range(1_200)]) == 1_200
         assert client.publish_products([ProductDeleted(product_id="p", occurred_at=NOW)]) == 1
         assert client.publish_reviews([ReviewRemoved(review_id="r", product_id="p", occurred_at=NOW)]) == 1
@@ -226,6 +240,33 @@ def test_what_does_not_pass_or_takes_too_long_is_raised_at_once(
     with client, pytest.raises(ApiError) as caught:
         client.item("s1")
     assert caught.value.status == answer.status_code
+    assert waits == []
+
+
+def test_changes_are_read_as_they_come_and_the_end_of_the_stream_is_the_end(made: Callable[..., Any]) -> None:
+    # The example of the document: comments, and messages between them.
+    stream = httpx.Response(200, content=examples.UPDATES_STREAM.encode() + b": still here\n\n")
+    client, _ = slept(made, Scripted(stream))
+    with client:
+        (message,) = list(client.updates())
+    assert isinstance(message, UpdatesView)
+    assert message.updates[0].item_id
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (refusal(503, "30", store="broker"), Unavailable),
+        (refusal(403), Forbidden),
+        (httpx.ReadTimeout("slow"), Unreachable),
+    ],
+)
+def test_a_stream_that_cannot_be_had_says_why_at_once(
+    made: Callable[..., Any], answer: Any, error: type[Exception]
+) -> None:
+    client, waits = slept(made, Scripted(answer))
+    with client, pytest.raises(error):
+        list(client.updates())
     assert waits == []
 
 

@@ -507,6 +507,25 @@ def test_a_candidate_that_one_dimension_did_not_prefetch_counts_zero_there(
     )
 
 
+def test_what_candidates_know_is_exact_and_need_not_be_scored_again(
+    index: VectorIndex, collection: str
+) -> None:
+    fill(index, collection)
+    asked = queries(1, 1)
+    hits = index.candidates(collection, FusedQuery(asked, LIVE))
+    names = [hit.product_id for hit in hits]
+    exact = dict(zip(("content", "lexical"), index.scores(collection, asked, names), strict=True))
+    for hit in hits:
+        for dimension, score in hit.known.items():
+            assert score == pytest.approx(exact[dimension][hit.product_id], abs=1e-6)
+    content, lexical = index.scores(collection, asked, ["a", "b", "c"], known=[["a", "c"], []])
+    assert content == pytest.approx({"b": dense_score("b")}, abs=1e-6)
+    assert lexical["a"] == pytest.approx(sparse_score("a"), abs=1e-6)
+    assert index.scores(collection, asked, ["a"], known=[["a"], ["a"]]) == [{}, {}]
+    with pytest.raises(ValueError, match="1 queries, but 2"):
+        index.scores(collection, asked, ["a"], known=[[]])
+
+
 def test_candidates_bring_their_payload_as_it_was_written(index: VectorIndex, collection: str) -> None:
     payload: dict[str, Any] = {
         "title": "Kopfhörer 🎧",

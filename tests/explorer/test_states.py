@@ -136,3 +136,18 @@ def test_a_name_that_is_markup_is_shown_as_it_is(served: Serving) -> None:
     expect(served.page.get_by_role("heading", level=1)).to_contain_text("<img src=x onerror=alert(1)>")
     assert watch.elsewhere == []
     assert not [url for url in watch.requests if url.endswith("/x")]
+
+
+def test_the_documentation_answers_and_asks_nobody_but_this_service(served: Serving) -> None:
+    page = served.page
+    watch = support.watched(page, served.address)
+    page.goto(f"{served.address}/docs")
+    live = page.locator(".opblock", has_text="/health/live")
+    live.locator(".opblock-summary-control").click()
+    live.get_by_role("button", name="Try it out").click()
+    live.get_by_role("button", name="Execute").click()
+    expect(live.locator(".live-responses-table").get_by_text('"live"').first).to_be_visible()
+    assert page.locator(".opblock").count() > 15
+    assert watch.errors == []
+    assert watch.elsewhere == []
+    assert [url for url in watch.requests if url.endswith("/docs/swagger-ui-bundle.js")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -143,3 +144,18 @@ def test_the_recipe_alone_is_that_of_the_manifest_whatever_became_of_the_weights
     manifest = first_release(settings, store, created_at=NOW)
     (tmp_path / "releases" / manifest.release_id / "model.safetensors").unlink()
     assert release_recipe(store, manifest.release_id).settings == settings.text
+
+
+@pytest.mark.parametrize("name", ["modeling_own.py", "pytorch_model.bin", "1_Pooling/model.PT"])
+def test_a_release_that_lists_code_or_a_pickle_is_refused(
+    settings: ModelSettings, store: ReleaseStore, tmp_path: Path, name: str
+) -> None:
+    good = first_release(settings, store, created_at=NOW)
+    folder = tmp_path / "releases" / good.release_id
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_bytes(b"anything")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"][name] = entry_of(folder / name).model_dump()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InvalidRelease, match="neither code nor pickles"):
+        load_release(store, good.release_id, settings)

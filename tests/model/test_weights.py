@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import pickle
 from pathlib import Path
 
 import pytest
@@ -69,3 +71,47 @@ def test_pickled_weights_are_not_opened(folder: Path) -> None:
 def test_loading_says_nothing_on_standard_error(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     load_model(folder, CPU)
     assert capfd.readouterr() == ("", "")
+
+
+class Intruder:
+    """As a pickle it leaves a file behind when it is opened."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return Path.touch, (self.mark,)
+
+
+def test_a_pickle_beside_the_weights_is_not_opened(folder: Path, tmp_path: Path) -> None:
+    mark = tmp_path / "opened"
+    for name in ("pytorch_model.bin", "training_args.bin", "optimizer.pt"):
+        (folder / name).write_bytes(pickle.dumps(Intruder(mark)))
+    load_model(folder, CPU)
+    assert not mark.exists()
+    pickle.loads((folder / "optimizer.pt").read_bytes())  # noqa: S301
+    assert mark.exists(), "it would have been seen"
+
+
+def test_code_that_came_with_a_model_is_not_run(folder: Path, tmp_path: Path) -> None:
+    mark = tmp_path / "ran"
+    code = f"from pathlib import Path\nPath({str(mark)!r}).touch()\n"
+    (folder / "modeling_intruder.py").write_text(
+        code + "from transformers import BertConfig, BertModel\n"
+        "class IntruderConfig(BertConfig):\n    model_type = 'intruder'\n"
+        "class Intruder(BertModel):\n    config_class = IntruderConfig\n"
+    )
+    shape = json.loads((folder / "config.json").read_text())
+    shape["auto_map"] = {
+        "AutoConfig": "modeling_intruder.IntruderConfig",
+        "AutoModel": "modeling_intruder.Intruder",
+    }
+    # A known architecture is loaded as the library knows it; one that needs the code is refused.
+    (folder / "config.json").write_text(json.dumps(shape))
+    assert type(load_model(folder, CPU)).__module__.startswith("transformers.")
+    (folder / "config.json").write_text(json.dumps(shape | {"model_type": "intruder"}))
+    with pytest.raises(UnusableModel, match="cannot be loaded"):
+        load_model(folder, CPU)
+    assert not mark.exists()
+    exec(compile(code, "code", "exec"), {})  # noqa: S102
+    assert mark.exists(), "it would have been seen"

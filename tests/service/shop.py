@@ -257,6 +257,7 @@ class Shop:
         rules: RuleBook | None = None,
         prices: PriceSettings | None = None,
         watched: Watched | None = None,
+        notes: Callable[[], Mapping[str, str | None]] = dict,
     ) -> FastAPI:
         """The HTTP application over this shop, or with one of its collaborators replaced."""
         return create_app(
@@ -270,4 +271,5 @@ class Shop:
             rules=rules,
             prices=prices,
             watched=watched,
+            notes=notes,
         )

@@ -147,6 +147,15 @@ def test_an_unknown_id_comes_back_only_escaped(client: TestClient, item_id: str)
     assert response.content.isascii()
 
 
+@pytest.mark.parametrize("odd", ["a%0Ab", "%0A", "a%0D%0A", "a%E2%80%A8"])
+def test_an_id_with_an_end_of_line_is_an_id_like_any_other(client: TestClient, odd: str) -> None:
+    for route in ("", "/similar", "/price"):
+        said = problem(client.get(f"/v1/items/{odd}{route}"), 404)
+        assert said["detail"] != "Not Found", "the router has not found the route"
+    # This service knows no shoppers, and says so where the route is found.
+    problem(client.get(f"/v1/users/{odd}/recent"), 503)
+
+
 @pytest.mark.parametrize(
     ("query", "field"),
     [

@@ -14,6 +14,7 @@ from fastapi.testclient import TestClient
 from pydantic import ValidationError
 
 from service.access import Keyring
+from service.docs_page import PATHS
 from service.keys import ApiSettings, Scope, new_key
 from service.page import FOLDER, Page, policy
 from service.presets import PRESETS
@@ -107,3 +108,18 @@ def test_pictures_come_from_where_the_settings_say_and_nowhere_else() -> None:
 
 def test_a_folder_without_a_page_has_no_paths(tmp_path: Path) -> None:
     assert Page(keys=False, weights={}, folder=tmp_path).paths == frozenset()
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_the_documentation_comes_from_here_under_a_policy_of_its_own(client: TestClient, path: str) -> None:
+    answer = client.get(path)
+    assert answer.status_code == 200
+    said = answer.headers["content-security-policy"]
+    assert "default-src 'none'; script-src 'self';" in said
+    assert "http" not in said
+    again = client.get(path, headers={"If-None-Match": answer.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    if path == "/docs":
+        assert not re.search(r"https?://|<script(?![^>]*\bsrc=)", answer.text)
+    # FastAPI's own pages load their scripts from a public host.
+    assert client.get("/redoc").status_code == 404

@@ -4,7 +4,7 @@ import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/ho
 import type { Hit } from "./api";
 import { useWidth, useWords } from "./hooks";
 import { Icon } from "./icons";
-import { CARD_HEIGHT, grid, moves, place, visible, type Move, type Place } from "./layout";
+import { CARD_HEIGHT, grid, moves, NOWHERE, place, same, turn, visible, type Move, type Place, type Range } from "./layout";
 import { Facts, ShareBar } from "./parts";
 import { Picture } from "./picture";
 
@@ -29,7 +29,8 @@ export function Cards({ hits, label, chosen, pins, actions, told }: {
   const [watch, width] = useWidth();
   const list = useRef<HTMLOListElement | null>(null);
   const form = useMemo(() => grid(width, hits.length), [width, hits.length]);
-  const [range, setRange] = useState<[number, number]>([0, 0]);
+  const [range, setRange] = useState<Range>(NOWHERE);
+  const drawn = useRef(new Set<string>());
   const [active, setActive] = useState(0);
   const focusNext = useRef(false);
 
@@ -70,7 +71,7 @@ export function Cards({ hits, label, chosen, pins, actions, told }: {
       const box = list.current?.getBoundingClientRect();
       if (!box) return;
       const next = visible(-box.top, innerHeight - box.top, form, hits.length);
-      setRange((old) => (old[0] === next[0] && old[1] === next[1] ? old : next));
+      setRange((old) => (same(old, next) ? old : next));
     };
     const later = () => {
       asked ||= requestAnimationFrame(look);
@@ -89,11 +90,11 @@ export function Cards({ hits, label, chosen, pins, actions, told }: {
   useLayoutEffect(() => {
     const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
     const now = new Map<string, Place>();
-    const [first, last] = range;
+    const { first, last } = range;
     ids.forEach((id, rank) => {
       const to = place(rank, form);
       now.set(id, to);
-      if (still || rank < first || rank >= last) return;
+      if (still || rank < first || rank >= last || !drawn.current.has(id)) return;
       const from = stood.current.get(id);
       const card = list.current?.querySelector<HTMLElement>(`[data-id="${CSS.escape(id)}"]`);
       if (!card) return;
@@ -142,9 +143,16 @@ export function Cards({ hits, label, chosen, pins, actions, told }: {
   };
 
   const stop = Math.min(active, hits.length - 1);
-  const ranks: number[] = [];
-  for (let rank = range[0]; rank < Math.min(range[1], hits.length); rank++) ranks.push(rank);
-  if (stop >= 0 && (stop < range[0] || stop >= range[1])) ranks.push(stop);
+  // What is there stays; of what is not, so many in a frame, those on the screen first.
+  const { ranks, more } = turn(ids, range, stop, drawn.current);
+  useLayoutEffect(() => {
+    drawn.current = new Set(ranks.map((rank) => ids[rank] ?? ""));
+  });
+  useEffect(() => {
+    if (!more) return;
+    const frame = requestAnimationFrame(() => settle((n) => n + 1));
+    return () => cancelAnimationFrame(frame);
+  });
   return (
     <div ref={watch}>
       <ol class="cards" ref={list} aria-label={label} style={{ height: `${form.height}px` }} onKeyDown={onKey}>
@@ -178,6 +186,15 @@ interface CardProps {
   activate(rank: number): void;
 }
 
+/** Each answer names its items anew; what of them a card shows is mostly as it was, and is not drawn again. */
+const SamePicture = memo(Picture, ({ item: one }, { item: other }) =>
+  one.item_id === other.item_id && one.title === other.title && one.image_url === other.image_url
+  && String(one.category) === String(other.category));
+const SameFacts = memo(Facts, ({ item: one }, { item: other }) =>
+  one.brand === other.brand && one.price === other.price && one.currency === other.currency
+  && one.in_stock === other.in_stock && one.rating?.mean === other.rating?.mean
+  && one.rating?.count === other.rating?.count);
+
 const Card = memo(function Card(props: CardProps) {
   const { hit, rank, of, x, y, width, active, chosen, pin, move, actions, activate } = props;
   const t = useWords();
@@ -189,14 +206,14 @@ const Card = memo(function Card(props: CardProps) {
       aria-setsize={of} aria-posinset={rank + 1}
       style={{ transform: `translate(${x}px, ${y}px)`, width: `${width}px` }} onFocusIn={() => activate(rank)}>
       <span class="rank" aria-hidden="true">{rank + 1}</span>
-      <Picture item={hit.item} />
+      <SamePicture item={hit.item} />
       <div class="about">
         <button class="title" tabIndex={tab} aria-pressed={chosen} onClick={() => actions.why(chosen ? "" : id)}
           aria-label={`${hit.item.title}, ${t("rank", { n: rank + 1 })}, ${t("score", { n: hit.score.toFixed(2) })}`
             + `${moved ? `, ${moved}` : ""}. ${t("why")}`}>
           {hit.item.title}
         </button>
-        <Facts item={hit.item} />
+        <SameFacts item={hit.item} />
       </div>
       <div class="foot">
         <ShareBar score={hit.score} shares={hit.explanation?.shares} />

@@ -31,13 +31,56 @@ export function place(rank: number, grid: Grid): Place {
   };
 }
 
-/** Ranks whose cards are worth having: those between `top` and `bottom`, one screen more on either side. */
-export function visible(top: number, bottom: number, grid: Grid, count: number): [number, number] {
+/** Ranks on the screen (`from`, up to `to`), and those worth having around it (`first`, up to `last`). */
+export interface Range {
+  from: number;
+  to: number;
+  first: number;
+  last: number;
+}
+
+export const NOWHERE: Range = { from: 0, to: 0, first: 0, last: 0 };
+
+export function same(one: Range, other: Range): boolean {
+  return one.from === other.from && one.to === other.to && one.first === other.first && one.last === other.last;
+}
+
+/** What lies between `top` and `bottom`, and a third of a screen more on either side. */
+export function visible(top: number, bottom: number, grid: Grid, count: number): Range {
   const row = CARD_HEIGHT + GAP;
-  const spare = Math.max(row, bottom - top) / 2;
-  const first = Math.floor(Math.max(0, top - spare) / row) * grid.columns;
-  const last = Math.ceil(Math.max(0, bottom + spare) / row) * grid.columns;
-  return [Math.min(first, count), Math.min(Math.max(last, 0), count)];
+  const spare = Math.max(row, (bottom - top) / 3);
+  const above = (y: number) => Math.min(count, Math.floor(Math.max(0, y) / row) * grid.columns);
+  const below = (y: number) => Math.min(count, Math.max(0, Math.ceil(y / row)) * grid.columns);
+  return { from: above(top), to: below(bottom), first: above(top - spare), last: below(bottom + spare) };
+}
+
+/** Cards made in one frame: making one costs some milliseconds of a slow processor, and a frame has 16. */
+export const AT_ONCE = 4;
+
+/**
+ * Which ranks to draw now, in order: those of the range that are drawn already, `always`, and of the others so many,
+ * those on the screen first. `more`: some are left for the next frame.
+ */
+export function turn(
+  ids: readonly string[], range: Range, always: number, drawn: ReadonlySet<string>,
+): { ranks: number[]; more: boolean } {
+  const ranks: number[] = [];
+  let left = AT_ONCE;
+  let more = false;
+  const take = (start: number, end: number) => {
+    for (let rank = start; rank < Math.min(end, ids.length); rank++) {
+      if (rank === always || drawn.has(ids[rank] ?? "")) ranks.push(rank);
+      else if (left > 0) {
+        left -= 1;
+        ranks.push(rank);
+      } else more = true;
+    }
+  };
+  take(range.from, range.to);
+  take(range.first, range.from);
+  take(range.to, range.last);
+  if (always >= 0 && always < ids.length && (always < range.first || always >= range.last)) ranks.push(always);
+  return { ranks: ranks.sort((a, b) => a - b), more };
 }
 
 export type Move = number | "new";

@@ -16,6 +16,7 @@ from adapters.redis_rollouts import RolloutBoard
 from adapters.releases import ReleaseSettings, ReleaseStore, entry_of
 from app.cli import app
 from app.local import LocalRedis
+from schemas.errors import Halt
 from schemas.releases import EncoderConfig, Manifest
 from schemas.rollouts import Rollout, RolloutState
 from schemas.vectors import item_vectors
@@ -32,7 +33,9 @@ class House:
             "SIMSTREAM_REDIS__URL": redis_url,
             "SIMSTREAM_QDRANT__URL": f"edge:{folder / 'index'}",
             "SIMSTREAM_RELEASES__URL": str(folder / "releases"),
+            "SIMSTREAM_AUDIT__FILE": str(folder / "audit.jsonl"),
         }
+        self.audit = folder / "audit.jsonl"
         store = ReleaseStore(ReleaseSettings(url=str(folder / "releases")))
         (folder / "files").mkdir()
         (folder / "files" / "config.json").write_text("{}")
@@ -112,6 +115,35 @@ def test_each_refusal_is_a_sentence(house: House, words: list[str], sentence: st
     assert done.exit_code != 0
     with pytest.raises(ValueError, match=sentence):
         raise done.exception or AssertionError(done.output)
+    assert house.board.all() == [house.first]
+
+
+def test_who_asked_for_what_and_what_came_of_it_stands_in_the_audit_log(house: House) -> None:
+    house.run("promote", "r-2", "--no-wait")
+    house.run("rollback")
+    house.run("prune", "r-1")
+    lines = [json.loads(line) for line in house.audit.read_text().splitlines()]
+    assert [(line["action"], line["result"]) for line in lines] == [
+        ("releases.promote", "begun"),
+        ("releases.promote", "done"),
+        ("releases.rollback", "begun"),
+        ("releases.rollback", "failed"),
+        ("releases.prune", "begun"),
+        ("releases.prune", "failed"),
+    ]
+    assert lines[1]["what"]["release"] == "r-2"
+    assert "items__r-2__" in lines[1]["what"]["collection"]
+    assert "there is nothing to go back to" in lines[3]["reason"]
+    assert all(line["by"] and line["host"] for line in lines)
+    house.run("list")
+    house.run("show", "r-1")
+    assert len(house.audit.read_text().splitlines()) == 6, "looking is no action"
+
+
+def test_a_log_that_cannot_be_written_keeps_the_release_where_it_is(house: House) -> None:
+    house.audit.mkdir()
+    with pytest.raises(Halt, match=r"audit log .* cannot be written"):
+        house.run("promote", "r-2", "--no-wait")
     assert house.board.all() == [house.first]
 
 
