@@ -28,7 +28,7 @@ _HEAD = "# Written by `make lock`; do not edit.\n"
 
 
 def wanted() -> list[str]:
-    """What the image needs: dependencies, those of trainer and traces, the base model's weights, what builds."""
+    """What the image needs: dependencies, trainer, traces, the base model's weights, what builds."""
     read = tomllib.loads((ROOT / "pyproject.toml").read_text())
     extras = read["project"]["optional-dependencies"]
     weights = [one for one in extras["embedded"] if "minilm" in one]
