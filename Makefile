@@ -36,7 +36,7 @@ $(STAMP): pyproject.toml constraints.txt
 	if [ "`cat $(STAMP) 2>/dev/null`" != "$$wanted" ]; then \
 	  echo "installing into $(VENV) (torch is large: a few minutes the first time)"; \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-	    --editable '.[embedded,train,dev,bench]' && echo "$$wanted" > $(STAMP); \
+	    --editable '.[embedded,train,tracing,dev,bench]' && echo "$$wanted" > $(STAMP); \
 	else touch $(STAMP); fi
 
 # The page's packages, again only when the lock changes. Whoever only runs or installs simstream needs no Node:

@@ -18,6 +18,7 @@ from weakref import WeakSet
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from pydantic import Field, field_validator
 
+from adapters import tracing
 from adapters.metrics import PUBLISHER_QUEUE_RECORDS, UNDELIVERED_RECORDS_TOTAL
 from schemas.errors import Halt
 from schemas.events import Frozen
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 
 Headers = Sequence[tuple[str, bytes]]
 Acknowledge = Callable[[Exception | None], None]
+Delivered = Callable[[KafkaError | None, Message], None]
 
 #: What simstream's promises rest on; SIMSTREAM_KAFKA__OPTIONS may not change these.
 PROTECTED = frozenset(
@@ -166,7 +168,7 @@ def is_too_large(error: Exception) -> bool:
     return isinstance(reason, KafkaError) and reason.code() == KafkaError.MSG_SIZE_TOO_LARGE
 
 
-def _delivered(topic: str, on_ack: Acknowledge | None) -> Callable[[KafkaError | None, Message], None]:
+def _delivered(topic: str, on_ack: Acknowledge | None) -> Delivered:
     def delivered(error: KafkaError | None, _: Message) -> None:
         if error is not None:
             UNDELIVERED_RECORDS_TOTAL.labels(topic=topic).inc()
@@ -176,6 +178,18 @@ def _delivered(topic: str, on_ack: Acknowledge | None) -> Callable[[KafkaError |
             log.warning("record_not_delivered topic=%s reason=%s", topic, error.str())
 
     return delivered
+
+
+def _traced(delivered: Delivered, answered: Acknowledge | None) -> Delivered:
+    """`delivered`, and the end of the record's span."""
+    if answered is None:
+        return delivered
+
+    def both(error: KafkaError | None, message: Message) -> None:
+        answered(None if error is None else KafkaException(error))
+        delivered(error, message)
+
+    return both
 
 
 class Publisher:
@@ -221,6 +235,10 @@ class Publisher:
         Raises Halt when the producer can never send again (a fatal error of the idempotent producer).
         """
         delivered = _delivered(topic, on_ack)
+        answered = None
+        if tracing.on():
+            headers, answered = tracing.sending(topic, headers)
+            delivered = _traced(delivered, answered)
         while True:
             try:
                 self._producer.produce(
@@ -238,6 +256,8 @@ class Publisher:
             except KafkaException as error:
                 if error.args[0].fatal():
                     raise Halt(f"the Kafka producer cannot go on: {error.args[0].str()}; restart") from error
+                if answered is not None:
+                    answered(error)
                 if on_ack is None:
                     raise
                 on_ack(error)
@@ -246,8 +266,13 @@ class Publisher:
     def send_batch(self, topic: str, records: Sequence[tuple[str, bytes, Acknowledge | None]]) -> None:
         """`send` for many records without headers (key, value, `on_ack`), in one call of the client.
 
-        One by one, each would give up the interpreter's lock and wait to get it back.
+        One by one, each would give up the interpreter's lock and wait to get it back. What a traced request
+        sends goes one by one all the same: a batch of the client has no headers.
         """
+        if tracing.in_request():
+            for key, value, on_ack in records:
+                self.send(topic, key=key, value=value, on_ack=on_ack)
+            return
         batch = [
             {"key": key, "value": value, "callback": _delivered(topic, on_ack)}
             for key, value, on_ack in records

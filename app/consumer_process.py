@@ -29,7 +29,7 @@ from prometheus_client.samples import Sample
 
 from adapters.child import calm_collector, parent_connection, start_child
 from adapters.process_memory import show_own_memory
-from app.observability import configure_logging
+from app.observability import configure_logging, start_tracing
 from app.settings import Settings
 from app.wiring import open_publisher, state_runner
 from consumers.runner import Runner
@@ -164,6 +164,7 @@ def serve(connection: Connection) -> int:
     settings, consumers = connection.recv()
     configure_logging(settings.log)
     show_own_memory(" and ".join(consumers))
+    start_tracing(settings.tracing, process=" and ".join(consumers))
     with ExitStack() as opened:
         runners = {name: _opened(opened, name, settings) for name in consumers}
 

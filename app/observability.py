@@ -1,11 +1,12 @@
-"""Logs and metrics of a process: lines with a constant event name and fields; an exporter where no API runs.
+"""Logs, metrics, traces of a process: constant event names and fields; an exporter where no API runs.
 
-Reads   log level, metrics address
+Reads   log level, metrics address, the collector of traces
 Writes  standard error; one HTTP port for Prometheus
 """
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
 import re
@@ -15,7 +16,9 @@ from typing import Literal
 from prometheus_client import REGISTRY, CollectorRegistry, start_http_server
 from pydantic import Field
 
+from adapters import tracing
 from adapters.process_memory import show_own_memory
+from adapters.tracing import TracingSettings
 from schemas.events import Frozen
 
 _FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
@@ -71,6 +74,15 @@ def configure_logging(settings: LogSettings) -> None:
     logging.basicConfig(level=settings.level, handlers=[handler])
     for name in ("httpx", "httpcore", "uvicorn.access", "urllib3", "filelock"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def start_tracing(settings: TracingSettings, *, process: str) -> None:
+    """Trace in this process if a collector is named; what is left is sent when it ends.
+
+    Raises Halt when OpenTelemetry's SDK is not installed.
+    """
+    tracing.start(settings, process=process)
+    atexit.register(tracing.stop)
 
 
 def export_metrics(

@@ -30,6 +30,7 @@ from adapters.index import IndexSettings
 from adapters.kafka import KafkaSettings
 from adapters.redis_client import RedisSettings
 from adapters.releases import ReleaseSettings
+from adapters.tracing import TracingSettings
 from app.observability import LogSettings, MetricsSettings
 from consumers.archive_settings import ArchiveSettings
 from consumers.baskets import RelationSettings
@@ -112,6 +113,7 @@ class Settings(Frozen):
     pairs: PairSettings = PairSettings()
     gate: GateSettings = GateSettings()
     metrics: MetricsSettings = MetricsSettings()
+    tracing: TracingSettings = TracingSettings()
     log: LogSettings = LogSettings()
     audit: AuditSettings = AuditSettings()
 

@@ -8,12 +8,13 @@ Never   settles a record before the broker has acknowledged the hint it caused
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol, TypeVar
 
 from adapters.kafka import Acknowledge, Publisher
 from adapters.metrics import FRESHNESS_SECONDS
+from adapters.tracing import TRACE_HEADER, Places
 from consumers.progress import Delivery
 from schemas.errors import Transient
 from schemas.events import ItemChanged
@@ -21,6 +22,7 @@ from schemas.topics import Topics
 
 #: Redis with AOF everysec may lose its last seconds, so commits of what writes to it trail by more than that.
 COMMIT_DELAY_SECONDS = 3.0
+_UNTRACED: Mapping[str, str] = {}
 
 
 class Change(Protocol):
@@ -54,10 +56,12 @@ class Announcer:
         dimensions: Mapping[str, Sequence[str]],
         *,
         consumed_at: datetime,
+        places: Mapping[str, str] = _UNTRACED,
     ) -> None:
         """Publish one hint per product, wait for the broker, settle what it has.
 
-        `dimensions` says what moved, by product; it is for metrics. Raises Transient with the rest unsettled.
+        `dimensions` says what moved, by product; it is for metrics. `places` says where a product's change
+        stands in its trace, if it has one. Raises Transient with the rest unsettled.
         """
         acknowledgements = Acknowledgements(len(changed))
         hints: dict[str, list[tuple[str, bytes, Acknowledge]]] = {}
@@ -73,6 +77,12 @@ class Announcer:
                 consumed_at=consumed_at,
             )
             on_ack = _settling(parts, consumed_at, acknowledgements)
+            if (place := places.get(product_id)) is not None:
+                # A batch of the client has no headers.
+                headers = [(TRACE_HEADER, place.encode())]
+                value = hint.model_dump_json().encode()
+                self._publisher.send(topic.name, key=product_id, value=value, headers=headers, on_ack=on_ack)
+                continue
             hints.setdefault(topic.name, []).append((product_id, hint.model_dump_json().encode(), on_ack))
         for name, batch in hints.items():
             self._publisher.send_batch(name, batch)
@@ -80,6 +90,15 @@ class Announcer:
             raise Transient("the broker did not acknowledge the announcements in time")
         if acknowledgements.failure is not None:
             raise Transient(f"the broker refused announcements: {acknowledgements.failure}")
+
+
+def traced_hints(product_ids: Iterable[str], places: Places) -> Mapping[str, str]:
+    """Where the hint of each product stands: at its newest traced change, for the others end there.
+
+    `places` follows `product_ids`, and is empty while tracing is off.
+    """
+    found = {product_id: place for product_id, place in zip(product_ids, places, strict=False) if place}
+    return found or _UNTRACED
 
 
 def _settling(

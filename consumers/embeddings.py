@@ -15,13 +15,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 
 from pydantic import Field
 
+from adapters import tracing
 from adapters.index_port import VectorIndex
 from adapters.kafka import Publisher, Record
 from adapters.metrics import (
@@ -127,7 +128,8 @@ class EmbeddingsHandler:
             raise PoisonMessage(str(error)) from error
         lane = BULK if record.topic == self._bulk_topic else LIVE
         weigh = BEHAVIOUR in change.dimensions
-        return Hint(change.product_id, lane, change.occurred_at, change.consumed_at, weigh)
+        place = tracing.carried(record.headers)
+        return Hint(change.product_id, lane, change.occurred_at, change.consumed_at, weigh, place)
 
     def handle(self, deliveries: Sequence[Delivery[Hint]]) -> None:
         """Take the hints into the work; they settle once their points equal the state."""
@@ -213,7 +215,7 @@ class EmbeddingsHandler:
     def _encode(self, taken: Sequence[tuple[Entry, Wanted]], *, background: bool) -> None:
         lane = _LANES[BULK if background else LIVE]
         ENCODE_BATCH_TEXTS.labels(lane=lane).observe(len(taken))
-        with ENCODE_SECONDS.labels(lane=lane).time():
+        with ENCODE_SECONDS.labels(lane=lane).time(), _traced(taken):
             vectors = self._encoder.encode([wanted.text for _, wanted in taken], background=background)
         now = self._now()
         for entry, _ in taken:
@@ -224,3 +226,15 @@ class EmbeddingsHandler:
             for (entry, wanted), vector in zip(taken, vectors, strict=True)
         ]
         self._work.encoded(results, now)
+
+
+@contextmanager
+def _traced(taken: Sequence[tuple[Entry, Wanted]]) -> Iterator[None]:
+    """The changes that wait for these texts stand behind their encoding from then on."""
+    entries = {id(entry): entry for entry, _ in taken} if tracing.on() else {}
+    hints = [(entry, hint) for entry in entries.values() for hint in entry.hints_traced()]
+    with tracing.stage("encode", (entry.stands(hint) for entry, hint in hints)) as places:
+        yield
+    for (entry, hint), place in zip(hints, places, strict=False):
+        if place is not None:
+            entry.moved = {**entry.moved, hint: place}

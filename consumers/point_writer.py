@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from typing import Protocol
 
+from adapters import tracing
 from adapters.index_port import VectorIndex
 from adapters.kafka import Publisher
 from adapters.metrics import (
@@ -97,7 +99,7 @@ class PointWriter:
         # 5. A refused point was written by somebody who read later than we did: our hint is served.
         whole = [one.point for one in assemblies if one.point is not None and not one.payload_only]
         if whole:
-            with INDEX_SECONDS.labels(call="write").time():
+            with INDEX_SECONDS.labels(call="write").time(), _traced(entries, whole):
                 self._index.upsert(self._collection, whole, ticket=ticket)
         changes = [
             PayloadChange(one.point.product_id, one.point.payload, points[one.point.product_id].payload)
@@ -105,7 +107,7 @@ class PointWriter:
             if one.point is not None and one.payload_only
         ]
         # A payload that was refused says less: who wrote it need not have read later. It is compared again.
-        refused = self._change(changes, ticket=ticket) if changes else set()
+        refused = self._change(entries, changes, ticket=ticket) if changes else set()
         if whole or changes:
             INDEX_WRITE_BATCH_POINTS.observe(len(whole) + len(changes))
         # 6.
@@ -132,8 +134,8 @@ class PointWriter:
         with INDEX_SECONDS.labels(call="read").time():
             return self._index.fetch(self._collection, ids, vectors=vectors)
 
-    def _change(self, changes: Sequence[PayloadChange], *, ticket: int) -> set[str]:
-        with INDEX_SECONDS.labels(call="payload").time():
+    def _change(self, entries: Sequence[Entry], changes: Sequence[PayloadChange], *, ticket: int) -> set[str]:
+        with INDEX_SECONDS.labels(call="payload").time(), _traced(entries, changes):
             return self._index.change_payloads(self._collection, changes, ticket=ticket)
 
     def _assembled(
@@ -225,6 +227,17 @@ class PointWriter:
             self._collection,
             Where(must=(AnyOf("deleted", (True,)), Between("deleted_at", high=oldest.timestamp()))),
         )
+
+
+def _traced(
+    entries: Sequence[Entry], written: Sequence[Point | PayloadChange]
+) -> AbstractContextManager[tracing.Places]:
+    """The spans of one write, for the changes behind what is written."""
+    names = {one.product_id for one in written} if tracing.on() else set()
+    found = (entry for entry in entries if entry.product_id in names)
+    return tracing.stage(
+        "write index", (entry.stands(hint) for entry in found for hint in entry.hints_traced())
+    )
 
 
 def _told(error: Exception | None) -> None:

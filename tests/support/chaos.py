@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -197,6 +197,7 @@ class World:
 
     #: Whether a proof needs the index.
     indexed = True
+    partitions = PARTITIONS
 
     def __init__(self, folder: Path, bootstrap: str, namespace: str) -> None:
         self.folder = folder
@@ -209,11 +210,14 @@ class World:
 
     def __enter__(self) -> Self:
         with ExitStack() as opening:
-            opening.enter_context(self.redis)
+            opening.enter_context(self.stores())
             if self.indexed:
                 opening.enter_context(self.server)
             ensure_topics(
-                open_admin(self.settings), self.names.declared(), partitions=PARTITIONS, replication_factor=1
+                open_admin(self.settings),
+                self.names.declared(),
+                partitions=self.partitions,
+                replication_factor=1,
             )
             self.shop = Shop(self.settings, self.names)
             if self.indexed:
@@ -228,6 +232,14 @@ class World:
     ) -> None:
         self._open.close()
 
+    def stores(self) -> AbstractContextManager[object]:
+        """The Redis of this proof, to be started."""
+        return self.redis
+
+    def redis_arguments(self) -> list[str]:
+        """How a consumer is told of it."""
+        return ["--redis", self.redis.url]
+
     def _stop_processes(self) -> None:
         for process in self.processes:
             process.kill()  # a proof has drained what it wanted to see
@@ -235,7 +247,7 @@ class World:
 
     def consumer(self, consumer: str, *more: str, index_url: str = "") -> ConsumerProcess:
         """Start one more process of `products`, `reviews`, `embeddings` or `behaviour`."""
-        arguments = [consumer, "--bootstrap", self.settings.bootstrap_servers, "--redis", self.redis.url]
+        arguments = [consumer, "--bootstrap", self.settings.bootstrap_servers, *self.redis_arguments()]
         arguments += ["--namespace", self.names.namespace, *more]
         if self.indexed:
             arguments += ["--index", index_url or self.server.url]
@@ -274,13 +286,13 @@ class World:
     def drain(self, timeout_seconds: float = 60.0) -> None:
         """Wait until everything published is in the index and committed."""
         wait_until_drained(
-            self.settings, self.names, self.shop, partitions=PARTITIONS, timeout_seconds=timeout_seconds
+            self.settings, self.names, self.shop, partitions=self.partitions, timeout_seconds=timeout_seconds
         )
 
     def committed(self, group: str) -> dict[Partition, int]:
         """Commits of the group, 0 where there is none."""
         topics = [topic.name for topic in self.names.declared() if not topic.name.endswith(".dlq")]
-        parts = [Partition(topic, number) for topic in topics for number in range(PARTITIONS)]
+        parts = [Partition(topic, number) for topic in topics for number in range(self.partitions)]
         return commits_of(self.settings, group, parts)
 
     def in_flight(self, process: ConsumerProcess) -> int:

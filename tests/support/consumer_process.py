@@ -218,6 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("consumer", choices=["products", "reviews", "embeddings", "behaviour"])
     parser.add_argument("--bootstrap", required=True)
     parser.add_argument("--redis", required=True)
+    parser.add_argument("--redis-cluster", action="store_true", help="the URL names one node of a cluster")
     parser.add_argument("--index", default="", help="http://.. of the test server; embeddings only")
     parser.add_argument("--namespace", required=True)
     parser.add_argument("--fault", default="")
@@ -252,7 +253,7 @@ def _runner(asked: argparse.Namespace) -> Runner[Any]:
         },
     )
     names = Names(asked.namespace)
-    client = connect(RedisSettings(url=asked.redis))
+    client = connect(RedisSettings(url=asked.redis, cluster=asked.redis_cluster))
     fault: str = asked.fault
     publisher = Publisher(settings, client_id=f"test-{asked.consumer}-{os.getpid()}")
     dead_letters = DeadLetters(publisher=publisher)

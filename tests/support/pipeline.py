@@ -129,8 +129,9 @@ class Pipeline:
         self._vectors = VectorSettings()
         self._behaviour = behaviour
         self.store = ItemStore(client=self._redis, namespace=namespace, behaviour_mark=self._vectors.mark)
+        self.nodes = RedisNodes(self._redis)
         self.behaviour_store = BehaviourStore(
-            nodes=RedisNodes(self._redis),
+            nodes=self.nodes,
             namespace=namespace,
             sketch_members=behaviour.sketch.members,
             enough_share=behaviour.enough_share,
@@ -178,6 +179,12 @@ class Pipeline:
 
     def start_reviews(self) -> RunnerThread:
         """Start (again) the reviews consumer; its commits trail as those of products."""
+        runner = self._runner(self.reviews_handler(), self.names.reviews_group)
+        self.reviews = RunnerThread(runner, "test-reviews")
+        return self.reviews
+
+    def reviews_handler(self) -> ReviewsHandler:
+        """The handler as this pipeline runs it."""
         handler = ReviewsHandler(
             store=self.review_store,
             publisher=self.publisher,
@@ -186,11 +193,16 @@ class Pipeline:
             hash_key=b"test",
         )
         handler.commit_delay_seconds = self._products_delay
-        self.reviews = RunnerThread(self._runner(handler, self.names.reviews_group), "test-reviews")
-        return self.reviews
+        return handler
 
     def start_behaviour(self) -> RunnerThread:
         """Start (again) the behaviour consumer; its commits trail as those of products."""
+        runner = self._runner(self.behaviour_handler(), self.names.behaviour_group)
+        self.behaviour = RunnerThread(runner, "test-behaviour")
+        return self.behaviour
+
+    def behaviour_handler(self) -> BehaviourHandler:
+        """The handler as this pipeline runs it; its announcing thread has started."""
         handler = BehaviourHandler(
             store=self.behaviour_store,
             publisher=self.publisher,
@@ -198,8 +210,7 @@ class Pipeline:
             settings=self._behaviour,
         )
         handler.commit_delay_seconds = self._products_delay
-        self.behaviour = RunnerThread(self._runner(handler, self.names.behaviour_group), "test-behaviour")
-        return self.behaviour
+        return handler
 
     def start_embeddings(self, handler: Handler[Any] | None = None) -> RunnerThread:
         """Start (again) the embeddings consumer, with another handler if one is given."""

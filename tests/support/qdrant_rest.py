@@ -184,6 +184,8 @@ class QdrantRest(Child):
     """The server as a child process: `kill`, `pause`, `restart`, and `misbehave`."""
 
     name = "qdrant-rest"
+    #: The client's models alone take three seconds of a core to import, and cores may be shared.
+    start_timeout_seconds = 60.0
 
     def __init__(self, folder: Path, *, port: int = 0, api_key: str = "") -> None:
         super().__init__(folder, port=port)
