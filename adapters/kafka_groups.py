@@ -7,6 +7,7 @@ Never   joins a group
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -20,6 +21,7 @@ from schemas.errors import Halt, Transient
 _TIMEOUT_SECONDS = 15.0
 _NO_GROUP = (KafkaError.GROUP_ID_NOT_FOUND, KafkaError.UNKNOWN_TOPIC_OR_PART)
 _HAS_MEMBERS = KafkaError.NON_EMPTY_GROUP
+_NO_LEADER = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
 
 
 class GroupOffsets:
@@ -62,10 +64,19 @@ class GroupOffsets:
         found = {}
         for part in self.partitions():
             with _calling(f"asking for the end of {part.topic}[{part.number}]"):
-                _, found[part] = self._consumer.get_watermark_offsets(
-                    TopicPartition(part.topic, part.number), timeout=_TIMEOUT_SECONDS
-                )
+                found[part] = self._end(TopicPartition(part.topic, part.number))
         return found
+
+    def _end(self, part: TopicPartition) -> int:
+        """Asked again for a moment while the partition, newly made or moved, has no leader yet."""
+        deadline = time.monotonic() + _TIMEOUT_SECONDS
+        while True:
+            try:
+                return int(self._consumer.get_watermark_offsets(part, timeout=_TIMEOUT_SECONDS)[1])
+            except KafkaException as error:
+                if error.args[0].code() not in _NO_LEADER or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
 
     def commits(self) -> dict[Partition, int | None]:
         """The group's commit on each partition, None where there is none."""

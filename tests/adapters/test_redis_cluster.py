@@ -9,6 +9,7 @@ from random import Random
 
 import pytest
 from redis.cluster import RedisCluster
+from redis.utils import str_if_bytes
 
 from adapters.redis_client import Outcome, RedisSettings, connect
 from adapters.redis_items import ItemStore, ProductWrite
@@ -154,11 +155,11 @@ def test_a_name_and_a_password_are_shown_to_every_node_and_wrong_ones_refused(
         node.ask("ACL", "SETUSER", "shop", "on", ">hunter2", "~*", "&*", "+@all")
     address = redis_cluster.url.removeprefix("redis://")
     client = connect(RedisSettings(url=f"redis://shop:hunter2@{address}", cluster=True))
-    asked = [node.acl_whoami() for node in RedisNodes(client).primaries()]
-    assert asked == [b"shop"] * 3
+    asked = [str_if_bytes(node.acl_whoami()) for node in RedisNodes(client).primaries()]
+    assert asked == ["shop"] * 3
     # Without the name a node would take anybody here for its user `default`.
     with connect(RedisSettings(url=redis_cluster.url, cluster=True)) as nobody:
-        assert RedisNodes(nobody).primaries()[0].acl_whoami() == b"default"
+        assert str_if_bytes(RedisNodes(nobody).primaries()[0].acl_whoami()) == "default"
     client.close()
     with pytest.raises(Halt, match="credentials") as refused:
         connect(RedisSettings(url=f"redis://shop:hunter3@{address}", cluster=True))

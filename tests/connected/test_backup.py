@@ -17,15 +17,12 @@ from adapters.redis_nodes import RedisNodes
 from adapters.releases import ReleaseSettings, ReleaseStore
 from app.backup import STATE_FILE, back_up, restore
 from app.local import LocalRedis
-from consumers.behaviour import BehaviourHandler
-from consumers.products import ProductsHandler
-from consumers.reviews import ReviewsHandler
 from model.release import first_release
 from model.settings import ModelSettings
 from schemas.errors import Halt
 from schemas.vectors import item_vectors
 from tests.support.draining import quick_settings
-from tests.support.rebuilding import PARTITIONS, LivingShop, living, mixture, quick, unlike
+from tests.support.rebuilding import PARTITIONS, LivingShop, living, mixture, prompt_commits, quick, unlike
 from tests.support.servers import Kafka
 from tests.support.tiny_model import GRAPHS, write_tiny_model
 
@@ -35,9 +32,7 @@ FIRST, SINCE = 400, 300
 
 @pytest.fixture(autouse=True)
 def prompt(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody kills Redis here, so commits need not trail what it may lose."""
-    for handler in (ProductsHandler, ReviewsHandler, BehaviourHandler):
-        monkeypatch.setattr(handler, "commit_delay_seconds", 0.0)
+    prompt_commits(monkeypatch)
 
 
 @pytest.fixture

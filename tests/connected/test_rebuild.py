@@ -20,9 +20,6 @@ from app.filling import Filling
 from app.local import LocalRedis
 from app.rebuild import remove_retired
 from app.wiring import alias_of, open_generations, open_store
-from consumers.behaviour import BehaviourHandler
-from consumers.products import ProductsHandler
-from consumers.reviews import ReviewsHandler
 from schemas.errors import Halt
 from schemas.events import ProductUpserted, UserEvent
 from schemas.vectors import BEHAVIOUR, CONTENT, LEXICAL, REVIEWS
@@ -35,6 +32,7 @@ from tests.support.rebuilding import (
     erase,
     living,
     mixture,
+    prompt_commits,
     quick,
     unlike,
 )
@@ -45,9 +43,7 @@ NOW = datetime.now(UTC)
 
 @pytest.fixture(autouse=True)
 def prompt(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody kills Redis here, so commits need not trail what it may lose."""
-    for handler in (ProductsHandler, ReviewsHandler, BehaviourHandler):
-        monkeypatch.setattr(handler, "commit_delay_seconds", 0.0)
+    prompt_commits(monkeypatch)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from random import Random
 from typing import Any
 
+import pytest
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from fastapi import FastAPI
 
@@ -40,7 +41,10 @@ from app.wiring import (
     reconciler,
     state_runner,
 )
+from consumers.behaviour import BehaviourHandler
 from consumers.erasures import erasure_key
+from consumers.products import ProductsHandler
+from consumers.reviews import ReviewsHandler
 from consumers.runner import Runner
 from model.text import ProductText
 from schemas.events import (
@@ -76,6 +80,12 @@ def quick(kafka: KafkaSettings, redis_url: str, namespace: str) -> Settings:
         loop=QUICK_LOOP,
         behaviour=QUICK_BEHAVIOUR,
     )
+
+
+def prompt_commits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody kills Redis in such a test, so commits need not trail what it may lose."""
+    for handler in (ProductsHandler, ReviewsHandler, BehaviourHandler):
+        monkeypatch.setattr(handler, "commit_delay_seconds", 0.0)
 
 
 class LivingShop:
