@@ -8,9 +8,11 @@ Never   keeps a child alive: its end of the connection says when the parent has 
 from __future__ import annotations
 
 import gc
+import os
 import socket
 import subprocess
 import sys
+import threading
 from multiprocessing.connection import Connection
 
 #: Whoever gives the interpreter's lock away, as a forward pass does some hundred times, may wait one interval
@@ -34,6 +36,34 @@ def parent_connection() -> Connection:
     """The child's end, in the process that `start_child` has started; sets that process up."""
     sys.setswitchinterval(GIL_SWITCH_SECONDS)
     return Connection(int(sys.argv[1]))
+
+
+def ended(process: subprocess.Popen[bytes], seconds: float) -> int:
+    """The exit code of a child that is about to end; one that takes longer than that is killed."""
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
+
+
+def end_with(connection: Connection) -> None:
+    """End this process, at once, when its parent has gone or lets go of the connection."""
+
+    def listen() -> None:
+        try:
+            connection.recv()
+        except (EOFError, OSError):
+            pass
+        os._exit(1)
+
+    threading.Thread(target=listen, daemon=True).start()
+
+
+def be_nice(level: int) -> None:
+    """Lower this process's priority to that nice level, if it is not as low already."""
+    if sys.platform != "win32":
+        os.nice(max(0, level - os.nice(0)))
 
 
 def calm_collector() -> None:

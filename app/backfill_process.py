@@ -12,7 +12,6 @@ has left off.
 from __future__ import annotations
 
 import logging
-import os
 import socket
 import subprocess
 import sys
@@ -21,7 +20,7 @@ import time
 from contextlib import ExitStack
 from multiprocessing.connection import Connection
 
-from adapters.child import calm_collector, parent_connection, start_child
+from adapters.child import be_nice, calm_collector, end_with, ended, parent_connection, start_child
 from adapters.index import EDGE, open_index
 from adapters.kafka_groups import GroupOffsets
 from adapters.process_memory import unwatch_memory, watch_memory
@@ -86,11 +85,7 @@ class Backfill:
     def stop(self) -> None:
         """End it; what it has written stays, and another one goes on."""
         self._connection.close()  # it ends by itself when its parent has gone
-        try:
-            self._process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        ended(self._process, STOP_SECONDS)
         unwatch_memory("backfill", self._process.pid)
 
 
@@ -99,20 +94,11 @@ class Backfill:
 
 def serve(connection: Connection) -> int:
     """Fill what the parent names; the exit code."""
-    if sys.platform != "win32":
-        os.nice(NICE - os.nice(0))
+    be_nice(NICE)
     settings, rollout = connection.recv()
     configure_logging(settings.log)
     calm_collector()
-
-    def listen() -> None:
-        try:
-            connection.recv()
-        except (EOFError, OSError):
-            pass
-        os._exit(1)  # the parent has gone, or wants no more of it: what is uncommitted is read again
-
-    threading.Thread(target=listen, daemon=True).start()
+    end_with(connection)  # what is uncommitted is read again
     try:
         backfill(settings, rollout)
     except (Halt, ValueError) as error:

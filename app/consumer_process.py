@@ -27,7 +27,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
-from adapters.child import calm_collector, parent_connection, start_child
+from adapters.child import calm_collector, ended, parent_connection, start_child
 from adapters.process_memory import show_own_memory
 from app.observability import configure_logging, start_tracing
 from app.settings import Settings
@@ -76,11 +76,7 @@ class ConsumersProcess:
                     reason = content
         except (EOFError, OSError):
             pass
-        try:
-            code = process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            code = process.wait()
+        code = ended(process, STOP_SECONDS)
         self._connection.close()
         if not self._stopping:
             raise Halt(

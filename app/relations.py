@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import socket
-import subprocess
 import sys
 import threading
 from datetime import UTC, datetime
@@ -17,7 +16,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from adapters.archive import Archive
-from adapters.child import parent_connection, start_child
+from adapters.child import be_nice, end_with, ended, parent_connection, start_child
 from app.observability import configure_logging
 from app.settings import Settings
 from app.wiring import open_relations
@@ -85,11 +84,7 @@ class ScheduledMiner:
                 connection.send(self._settings)
                 while child.poll() is None and not self._stopped.wait(0.5):
                     pass
-            try:
-                code = child.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                code = child.wait()
+            code = ended(child, STOP_SECONDS)
             if code and not self._stopped.is_set():
                 log.error("relations_not_mined exit_code=%d", code)
 
@@ -100,8 +95,6 @@ class ScheduledMiner:
 
 def serve(connection: Connection) -> int:
     """The child: one run; the exit code."""
-    from app.trainer_process import be_nice, end_with
-
     settings: Settings = connection.recv()
     be_nice(settings.training.nice)
     configure_logging(settings.log)

@@ -8,7 +8,6 @@ Never   outlives its parent
 from __future__ import annotations
 
 import logging
-import os
 import socket
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prometheus_client import REGISTRY, generate_latest
 
-from adapters.child import parent_connection, start_child
+from adapters.child import be_nice, end_with, ended, parent_connection, start_child
 from adapters.process_memory import show_own_memory
 from app.observability import configure_logging
 from app.settings import Settings
@@ -87,11 +86,7 @@ class TrainerProcess:
     def stop(self) -> None:
         """End it. No effect on one that has ended."""
         self._connection.close()
-        try:
-            self._process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        ended(self._process, STOP_SECONDS)
 
 
 class ScheduledTrainer:
@@ -171,25 +166,6 @@ def work(job: Job, say: Callable[[str], None]) -> Outcome | None:
     from app.learning import one_run
 
     return one_run(settings, job.data_dir, say=say)
-
-
-def end_with(connection: Connection) -> None:
-    """End this process, at once, when its parent has gone."""
-
-    def listen() -> None:
-        try:
-            connection.recv()
-        except (EOFError, OSError):
-            pass
-        os._exit(1)
-
-    threading.Thread(target=listen, daemon=True).start()
-
-
-def be_nice(level: int) -> None:
-    """Lower this process's priority to that nice level, if it is not as low already."""
-    if sys.platform != "win32":
-        os.nice(max(0, level - os.nice(0)))
 
 
 def on_its_device(settings: Settings) -> Settings:

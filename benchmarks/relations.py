@@ -327,26 +327,13 @@ def _magazines(data: Path) -> list[Figure]:
     note = f"amazon-magazines, {len(sets['viewed'])} pairs viewed alone, {len(sets['bought'])} bought alone"
     return [
         Figure(
-            "AUC of texts, viewed against bought",
-            _auc(likeness["viewed"], likeness["bought"]),
-            "",
-            kind="quality",
-            note=note,
-        ),
-        Figure(
-            "AUC of texts, viewed against chance",
-            _auc(likeness["viewed"], by_chance),
-            "",
-            kind="quality",
-            note=note,
-        ),
-        Figure(
-            "AUC of texts, bought against chance",
-            _auc(likeness["bought"], by_chance),
-            "",
-            kind="quality",
-            note=note,
-        ),
+            f"AUC of texts, {one} against {other}", _auc(likeness[one], others), "", kind="quality", note=note
+        )
+        for one, other, others in (
+            ("viewed", "bought", likeness["bought"]),
+            ("viewed", "chance", by_chance),
+            ("bought", "chance", by_chance),
+        )
     ]
 
 

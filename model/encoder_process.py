@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from adapters.child import parent_connection, start_child
+from adapters.child import ended, parent_connection, start_child
 from adapters.process_memory import unwatch_memory, watch_memory
 from model.effort import count_effort
 from model.settings import ModelSettings, UnusableModel
@@ -133,11 +133,7 @@ class EncoderProcess:
                 self._connection.send(None)
         except OSError:
             pass  # it has ended already
-        try:
-            self._process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        ended(self._process, STOP_SECONDS)
         self._reader.join(STOP_SECONDS)
         unwatch_memory("encoder", self._process.pid)
         self._connection.close()

@@ -186,8 +186,8 @@ class Ranker:
             for name in (each.dimension for each in asked)
         ]
         with timings.asking(INDEX):
-            others = self._index.scores(target.collection, queries, ids, known=known) if ids else []
-        exact = [had | more for had, more in zip(known, others, strict=True)] if ids else []
+            others = self._index.scores(target.collection, queries, ids, known=known)
+        exact = [had | more for had, more in zip(known, others, strict=True)]
         weights = weights_for(asked)
         factors = self._factors(query, found)
         scored = []

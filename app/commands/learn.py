@@ -103,7 +103,8 @@ def train(
 
 def _by_schedule(settings: Settings, data_dir: Path) -> None:
     """Until SIGTERM or Ctrl-C; the lease is given back then."""
-    from app.trainer_process import be_nice, on_its_device
+    from adapters.child import be_nice
+    from app.trainer_process import on_its_device
     from app.training_schedule import Schedule
 
     def interrupt(*_: object) -> None:
