@@ -247,8 +247,8 @@ def _matrix(products: Sequence[Product], fields: str, cut: str, counting: str) -
         [word for word in CUTS[cut](normalised(FIELDS[fields](product))) if any(map(str.isalnum, word))]
         for product in products
     ]
-    tfidf: Any = TfidfVectorizer
-    return tfidf(analyzer=list, sublinear_tf=COUNTINGS[counting]).fit_transform(words)
+    counted: Any = TfidfVectorizer(analyzer=list, sublinear_tf=COUNTINGS[counting])
+    return counted.fit_transform(words)
 
 
 # --- controls, the mixed catalogue -----------------------------------------------------------------
