@@ -1,4 +1,4 @@
-"""A multilingual encoder by the hub's name: found, released and encoding Chinese and English as its makers do."""
+"""A multilingual encoder by the name of the hub: found, released, and encoding as its makers do."""
 
 from __future__ import annotations
 

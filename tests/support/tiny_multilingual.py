@@ -1,4 +1,4 @@
-"""An XLM-RoBERTa of a few thousand random weights with pieces of two languages, as multilingual e5 is laid out.
+"""An XLM-RoBERTa of a few thousand random weights with pieces of two languages, laid out as multilingual e5.
 
 Its vocabulary is a Unigram one over Han and Latin pieces, its positions begin behind the padding id, and its
 files name no prompts: all as the real family has it, and other than in tests/support/tiny_model.py.
@@ -38,7 +38,7 @@ def write_tiny_multilingual(folder: Path) -> Path:
     singles += sorted(set("越野跑鞋手机红色男女款台灯黑白蓝壳充电"))
     pieces = [*_SPECIAL, *dict.fromkeys([*_PIECES, *singles]), "<mask>"]
     vocabulary = [(piece, -float(rank)) for rank, piece in enumerate(pieces)]
-    XLMRobertaTokenizer(vocab=vocabulary, model_max_length=512).save_pretrained(folder)
+    XLMRobertaTokenizer(vocab=vocabulary, model_max_length=MAX_TOKENS).save_pretrained(folder)
     with torch.random.fork_rng():
         torch.manual_seed(3)
         XLMRobertaModel(
