@@ -40,7 +40,12 @@ from qdrant_edge import (
     UpdateOperation,
 )
 
-from adapters.index_port import PAYLOAD_INDEXES, SPARSE_SCAN_POINTS, Quantisation
+from adapters.index_port import (
+    PAYLOAD_INDEXES,
+    SPARSE_SCAN_POINTS,
+    Quantisation,
+    same_but_for_pictures,
+)
 from adapters.index_words import kept_quantisation
 from schemas.errors import Halt, Transient
 from schemas.vectors import CollectionSpec
@@ -105,8 +110,10 @@ class EdgeShards:
 
     # --- collections -----------------------------------------------------------------------------
 
-    def ensure(self, collection: str, spec: CollectionSpec, quantisation: Quantisation = "none") -> None:
-        """Create the collection, or open it. Raises ValueError if it exists with other vectors.
+    def ensure(
+        self, collection: str, spec: CollectionSpec, quantisation: Quantisation = "none"
+    ) -> CollectionSpec:
+        """Create the collection, or open it; what it holds. Raises ValueError if it exists with other vectors.
 
         One that exists keeps its quantisation.
         """
@@ -123,11 +130,12 @@ class EdgeShards:
                     raise
             kept_quantisation(collection, self._opened[collection].quantisation, quantisation)
             stands = self._opened[collection].spec
-            if _plain(stands) != _plain(spec):
+            if not same_but_for_pictures(stands, spec):
                 raise ValueError(
                     f"collection {collection!r} exists with other vectors: it has {_plain(stands)}, "
                     f"asked for {_plain(spec)}; a release with other sizes gets a collection of its own"
                 )
+            return stands
 
     @contextmanager
     def using(self, collection: str) -> Iterator[Opened]:

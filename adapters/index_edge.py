@@ -71,9 +71,9 @@ class EdgeIndex:
         """The shards underneath, for the test server that speaks to them directly."""
         return self._shards
 
-    def ensure_collection(self, collection: str, spec: CollectionSpec) -> None:
+    def ensure_collection(self, collection: str, spec: CollectionSpec) -> CollectionSpec:
         """See the port. Raises Halt naming the owner if another process holds the collection."""
-        self._shards.ensure(collection, spec, self._quantisation)
+        return self._shards.ensure(collection, spec, self._quantisation)
 
     def collections(self) -> list[str]:
         """See the port."""

@@ -20,6 +20,7 @@ from functools import lru_cache
 from typing import Literal, Protocol
 
 from schemas.vectors import (
+    IMAGE,
     Candidate,
     CollectionSpec,
     DimensionQuery,
@@ -60,6 +61,16 @@ def point_id(product_id: str) -> str:
     return str(uuid.uuid5(POINT_NAMESPACE, product_id))
 
 
+def same_but_for_pictures(one: CollectionSpec, other: CollectionSpec) -> bool:
+    """Whether two collections hold the same vectors, the one of pictures aside."""
+
+    def plain(spec: CollectionSpec) -> tuple[object, ...]:
+        dense = {name: size for name, size in spec.dense.items() if name != IMAGE}
+        return dense, set(spec.sparse_with_idf), set(spec.sparse)
+
+    return plain(one) == plain(other)
+
+
 #: Readers use the alias; the alias alone says which collection, and so which release, is live.
 LIVE_ALIAS = "items"
 
@@ -80,8 +91,11 @@ def release_of(collection: str) -> str:
 class VectorIndex(Protocol):
     """What simstream asks of a vector index."""
 
-    def ensure_collection(self, collection: str, spec: CollectionSpec) -> None:
+    def ensure_collection(self, collection: str, spec: CollectionSpec) -> CollectionSpec:
         """Create the collection with its vectors and payload indexes; no effect where it exists.
+
+        Answers with what it holds. That is `spec`, but for pictures: a collection that exists keeps the
+        vector `image`, or does without, as it was made. Raises ValueError where anything else differs.
 
         What is made is quantised as the index is set; what exists keeps what it was made with, says so in the
         log, and is searched accordingly: a rebuild makes another.

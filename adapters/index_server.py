@@ -29,7 +29,7 @@ from adapters.index_words import (
     useful,
 )
 from adapters.server_words import (
-    check_spec,
+    standing_spec,
     completed,
     dense_params,
     house_point,
@@ -96,7 +96,7 @@ class ServerIndex:
 
     # --- collections and aliases -------------------------------------------------------------------
 
-    def ensure_collection(self, collection: str, spec: CollectionSpec) -> None:
+    def ensure_collection(self, collection: str, spec: CollectionSpec) -> CollectionSpec:
         """See the port. Completes a collection whose creation was cut off half way."""
         with self._calling(f"creating collection {collection!r}") as client:
             if not client.collection_exists(collection):
@@ -106,15 +106,16 @@ class ServerIndex:
                     if error.status_code != 409:  # somebody else was faster
                         raise
             info = client.get_collection(collection)
-            check_spec(collection, info.config.params, spec)
+            stands = standing_spec(collection, info.config.params, spec)
             if self._local:  # keeps no payload indexes, and warns about each
-                return
+                return stands
             self._stands[collection] = house_quantisation(info.config.params)
             kept_quantisation(collection, self._stands[collection], self._quantisation)
             for name, kind in PAYLOAD_INDEXES.items():
                 if name not in info.payload_schema:
                     schema = models.PayloadSchemaType(kind)
                     completed(client.create_payload_index(collection, name, schema, wait=True), "an index")
+            return stands
 
     def _create(self, collection: str, spec: CollectionSpec) -> None:
         self._client.create_collection(

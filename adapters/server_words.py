@@ -11,7 +11,13 @@ from qdrant_client import models
 from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
-from adapters.index_port import OVERSAMPLING, PAYLOAD_INDEXES, Quantisation, point_id
+from adapters.index_port import (
+    OVERSAMPLING,
+    PAYLOAD_INDEXES,
+    Quantisation,
+    point_id,
+    same_but_for_pictures,
+)
 from adapters.index_words import check_clause, useful
 from schemas.errors import Halt, Transient
 from schemas.vectors import AnyOf, Between, Clause, CollectionSpec, Ids, Point, SparseVector, Vector, Where
@@ -159,16 +165,21 @@ def server_rescoring(quantisation: Quantisation) -> models.SearchParams | None:
     return models.SearchParams(quantization=more)
 
 
-def check_spec(collection: str, params: models.CollectionParams, spec: CollectionSpec) -> None:
-    """Raise ValueError if a standing collection has other vectors than asked for."""
+def standing_spec(collection: str, params: models.CollectionParams, spec: CollectionSpec) -> CollectionSpec:
+    """What a collection holds. Raises ValueError if that is something else than asked for, pictures aside."""
     vectors = params.vectors
     sizes = {name: each.size for name, each in vectors.items()} if isinstance(vectors, Mapping) else {}
-    weighted = models.Modifier.IDF
-    sparse = {name: each.modifier == weighted for name, each in (params.sparse_vectors or {}).items()}
-    asked = {**dict.fromkeys(spec.sparse_with_idf, True), **dict.fromkeys(spec.sparse, False)}
-    if sizes != dict(spec.dense) or sparse != asked:
+    sparse = {
+        name: each.modifier == models.Modifier.IDF for name, each in (params.sparse_vectors or {}).items()
+    }
+    stands = CollectionSpec(
+        dense=sizes,
+        sparse_with_idf=tuple(name for name, idf in sparse.items() if idf),
+        sparse=tuple(name for name, idf in sparse.items() if not idf),
+    )
+    if not same_but_for_pictures(stands, spec):
         raise ValueError(
-            f"collection {collection!r} exists with other vectors: it has {sizes} and sparse {sparse} (True: "
-            f"with IDF), asked for {dict(spec.dense)} and {asked}; a release with other sizes gets a "
-            "collection of its own"
+            f"collection {collection!r} exists with other vectors: it has {stands}, asked for {spec}; "
+            "a release with other sizes gets a collection of its own"
         )
+    return stands

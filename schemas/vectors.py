@@ -16,8 +16,10 @@ CONTENT = "content"
 LEXICAL = "lexical"
 REVIEWS = "reviews"
 BEHAVIOUR = "behaviour"
+#: Of collections that were made while pictures were on (SIMSTREAM_IMAGES__MODEL).
+IMAGE = "image"
 #: Dimensions that are vectors, dense ones first.
-DENSE_DIMENSIONS = (CONTENT, REVIEWS)
+DENSE_DIMENSIONS = (CONTENT, REVIEWS, IMAGE)
 SPARSE_DIMENSIONS = (LEXICAL, BEHAVIOUR)
 VECTOR_DIMENSIONS = (*DENSE_DIMENSIONS, *SPARSE_DIMENSIONS)
 
@@ -42,9 +44,10 @@ class CollectionSpec:
     sparse: Sequence[str] = ()
 
 
-def item_vectors(dimension: int) -> CollectionSpec:
-    """A collection of items, for an encoder whose vectors have this length."""
-    return CollectionSpec(dense=dict.fromkeys(DENSE_DIMENSIONS, dimension), sparse=(BEHAVIOUR,))
+def item_vectors(dimension: int, image: int | None = None) -> CollectionSpec:
+    """A collection of items, for encoders whose vectors have these lengths; without pictures by default."""
+    pictures = {} if image is None else {IMAGE: image}
+    return CollectionSpec(dense={CONTENT: dimension, REVIEWS: dimension, **pictures}, sparse=(BEHAVIOUR,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +163,22 @@ class Encoder(Protocol):
         `query` selects the model's query prompt where it has one (e5, bge); items use the passage prompt.
 
         `background` texts are in no hurry: they use what the others leave of the processor.
+        """
+        ...
+
+
+class PictureEncoder(Protocol):
+    """Pictures to unit vectors. Thread-safe."""
+
+    @property
+    def dimension(self) -> int:
+        """Length of every vector."""
+        ...
+
+    def encode(self, pictures: Sequence[Any]) -> list[list[float]]:
+        """Unit float vectors, shape (len(pictures), dimension), in order.
+
+        A picture is an array of uint8, (height, width, 3), red, green and blue.
         """
         ...
 
