@@ -113,7 +113,7 @@ class EdgeShards:
     def ensure(
         self, collection: str, spec: CollectionSpec, quantisation: Quantisation = "none"
     ) -> CollectionSpec:
-        """Create the collection, or open it; what it holds. Raises ValueError if it exists with other vectors.
+        """Create the collection, or open it; what it holds. Raises ValueError if it has other vectors.
 
         One that exists keeps its quantisation.
         """

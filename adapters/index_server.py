@@ -29,7 +29,6 @@ from adapters.index_words import (
     useful,
 )
 from adapters.server_words import (
-    standing_spec,
     completed,
     dense_params,
     house_point,
@@ -38,6 +37,7 @@ from adapters.server_words import (
     server_point,
     server_rescoring,
     server_vector,
+    standing_spec,
     translated,
 )
 from schemas.errors import Halt, Transient

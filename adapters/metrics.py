@@ -253,6 +253,16 @@ STORES_LOOKED_AT_SECONDS = _gauge(
     "When this process last read the figures of Redis, the index and the releases, in seconds since 1970.",
 )
 
+# --- pictures ----------------------------------------------------------------------------------------
+
+PICTURES_TOTAL = _counter(
+    "Pictures",
+    "simstream_pictures_total",
+    "Pictures of items by what became of them: encoded, tried again, left for reconcile, or why there is no "
+    "vector (address, size, kind, pixels, time, ...).",
+    "outcome",
+)
+
 # --- releases and training ---------------------------------------------------------------------------
 
 RELEASE_STATE = _gauge(

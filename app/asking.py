@@ -18,10 +18,12 @@ import numpy as np
 from app.labels import Query
 from schemas.api import Answer, DimensionName, Hit, ItemView
 from schemas.errors import Transient
+from schemas.vectors import IMAGE
 from service.fitting import Question
 from service.settings import ServiceSettings
 
-DIMENSIONS: tuple[str, ...] = get_args(DimensionName)
+#: Those that every collection has; pictures are weighed by hand.
+DIMENSIONS: tuple[str, ...] = tuple(name for name in get_args(DimensionName) if name != IMAGE)
 #: What the other dimensions weigh when one proposes the candidates: enough to be scored, too little to rank.
 LEANING = 0.001
 #: Candidates that each dimension proposes to a fit.

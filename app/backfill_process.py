@@ -27,14 +27,20 @@ from adapters.process_memory import unwatch_memory, watch_memory
 from adapters.releases import ReleaseStore
 from app.observability import configure_logging
 from app.settings import Settings
-from app.wiring import embeddings_group, embeddings_runner, open_publisher, open_store, patiently
+from app.wiring import (
+    collection_spec,
+    embeddings_group,
+    embeddings_runner,
+    open_publisher,
+    open_store,
+    patiently,
+)
 from consumers.backfill import BulkAnnouncer
 from consumers.runner import Runner
 from consumers.verification import Verifier
 from consumers.work import Hint
 from schemas.errors import Halt
 from schemas.rollouts import Rollout
-from schemas.vectors import item_vectors
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +129,7 @@ def backfill(settings: Settings, rollout: Rollout) -> None:
         opened.callback(publisher.close)
         index = open_index(settings.qdrant)
         opened.callback(index.close)
-        spec = item_vectors(release.manifest.dimension)
+        spec = collection_spec(settings, release.manifest.dimension)
         patiently("qdrant", lambda: index.ensure_collection(rollout.collection, spec))
         topics = settings.named_topics()
         group = opened.enter_context(

@@ -25,11 +25,11 @@ from adapters.kafka_reader import Partition
 from adapters.kafka_spans import Span, behind, first_records, spans
 from adapters.redis_items import ItemStore
 from app.settings import Settings
-from app.wiring import embeddings_group, embeddings_runner, patiently, reconciler
+from app.wiring import collection_spec, embeddings_group, embeddings_runner, patiently, reconciler
 from consumers.reconcile import FREE_DELETES, FREE_DELETES_SHARE, Reconciled
 from consumers.runner import Runner
 from schemas.errors import Halt
-from schemas.vectors import Encoder, TextRecipe, item_vectors
+from schemas.vectors import Encoder, TextRecipe
 
 _LOOK_SECONDS = 0.2
 #: While events arrive, some items are always on their way: so many looks, and few enough differ at the last.
@@ -121,7 +121,8 @@ class Filling:
 
     def begin(self) -> None:
         """Make it. Raises Halt where somebody writes a collection of that name."""
-        self._index.ensure_collection(self._collection, item_vectors(self._encoder.dimension))
+        spec = collection_spec(self._settings, self._encoder.dimension)
+        self._index.ensure_collection(self._collection, spec)
         if not remove_group(self._settings.kafka, self._group):
             raise Halt(f"group {self._group} has members: somebody else fills {self._collection}")
         with GroupOffsets(self._settings.kafka, group=self._group, topics=self._lanes) as offsets:

@@ -37,6 +37,7 @@ from consumers.baskets import RelationSettings
 from consumers.behaviour import BehaviourSettings
 from consumers.embeddings import EmbeddingsSettings
 from consumers.erasures import ErasureSettings
+from consumers.pictures import ImageSettings
 from consumers.price_insights import InsightSettings
 from consumers.reviews import ReviewsSettings
 from consumers.rollout import RolloutSettings
@@ -94,6 +95,7 @@ class Settings(Frozen):
     qdrant: IndexSettings = IndexSettings()
     releases: ReleaseSettings = ReleaseSettings()
     model: ModelSettings = ModelSettings()
+    images: ImageSettings = ImageSettings()
     service: ServiceSettings = ServiceSettings()
     api: ApiSettings = ApiSettings()
     rules: RuleSettings = RuleSettings()

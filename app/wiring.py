@@ -35,6 +35,7 @@ from adapters.redis_reviews import ReviewStore
 from adapters.redis_rollouts import RolloutBoard
 from adapters.releases import ReleaseStore
 from adapters.state_generation import Generations, group_suffix
+from app.images import image_dimension, open_pictures, picture_mark
 from app.live_state import LiveState, State
 from app.settings import Settings
 from consumers.behaviour import BehaviourHandler
@@ -48,7 +49,7 @@ from consumers.runner import Handler, Runner
 from consumers.shopper_vectors import ShopperVectors
 from consumers.work import Hint
 from schemas.errors import Halt, Transient
-from schemas.vectors import Encoder, TextRecipe, item_vectors
+from schemas.vectors import CollectionSpec, Encoder, TextRecipe, item_vectors
 from service.releases import ReleaseNotLoaded
 from service.sink import EventSink
 
@@ -227,6 +228,11 @@ class LoadedReleases:
             self._loaded.clear()
 
 
+def collection_spec(settings: Settings, dimension: int) -> CollectionSpec:
+    """What a collection holds that is made now, for texts whose vectors have this length."""
+    return item_vectors(dimension, image_dimension(settings))
+
+
 def live_collection(settings: Settings, index: VectorIndex) -> str:
     """The collection behind the alias; where there is none, the first release and its collection are made.
 
@@ -240,7 +246,7 @@ def live_collection(settings: Settings, index: VectorIndex) -> str:
 
     manifest = first_release(settings.model, ReleaseStore(settings.releases), created_at=datetime.now(UTC))
     collection = collection_name(manifest.release_id, namespace=settings.namespace)
-    index.ensure_collection(collection, item_vectors(manifest.dimension))
+    index.ensure_collection(collection, collection_spec(settings, manifest.dimension))
     index.set_alias(alias, collection)
     log.info("first_collection_made collection=%s", collection)
     return collection
@@ -260,7 +266,7 @@ def open_live(settings: Settings) -> tuple[VectorIndex, str, LoadedReleases]:
     index, collection = open_live_index(settings)
     dimension = ReleaseStore(settings.releases).manifest(release_of(collection)).dimension
     try:
-        index.ensure_collection(collection, item_vectors(dimension))
+        index.ensure_collection(collection, collection_spec(settings, dimension))
     except ValueError as error:
         index.close()
         raise Halt(
@@ -425,6 +431,7 @@ def embeddings_runner(
         topics=settings.named_topics(),
         settings=settings.embeddings,
         behaviour=shopper_vectors(settings, store.generation),
+        pictures=open_pictures(settings, index=index, collection=collection, publisher=publisher),
     )
     return Runner(
         reader=GroupReader(
@@ -464,4 +471,5 @@ def reconciler(
         publisher=publisher,
         topics=settings.named_topics(),
         weigh=shopper_vectors(settings, store.generation).walk if weigh else None,
+        picture_mark=picture_mark(settings, index, collection),
     )

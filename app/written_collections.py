@@ -21,9 +21,8 @@ from adapters.kafka import Publisher
 from adapters.redis_items import ItemStore
 from app.backfill_process import Running
 from app.settings import Settings
-from app.wiring import LoadedReleases, alias_of, embeddings_runner, open_board
+from app.wiring import LoadedReleases, alias_of, collection_spec, embeddings_runner, open_board
 from schemas.errors import Halt, Transient
-from schemas.vectors import item_vectors
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +112,8 @@ class WrittenCollections:
     def _begin(self, collection: str, *, live: str | None) -> None:
         try:
             release = self._releases.load(release_of(collection))
-            self._index.ensure_collection(collection, item_vectors(release.manifest.dimension))
+            spec = collection_spec(self._settings, release.manifest.dimension)
+            self._index.ensure_collection(collection, spec)
         except (Transient, ValueError) as error:
             if collection == live and not isinstance(error, Transient):
                 raise

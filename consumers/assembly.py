@@ -15,6 +15,7 @@ from schemas.items import ItemState, context_fingerprint, live_payload, tombston
 from schemas.vectors import (
     BEHAVIOUR,
     CONTENT,
+    IMAGE,
     LEXICAL,
     REVIEWS,
     DenseVector,
@@ -52,12 +53,24 @@ class Shoppers:
 
 
 @dataclass(frozen=True, slots=True)
+class Pictured:
+    """The picture of an item: its mark (None: it names none), and its vector, or why it has none, if known.
+
+    The mark on a point is the same, with `:reason` behind it where there is no vector.
+    """
+
+    mark: str | None
+    vector: DenseVector | None = None
+    refused: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Assembly:
     """What to do about one item: a point to write (or None), texts to encode, dimensions that would move.
 
     `stale` names the dimensions that differ and for which nothing newer was given. `kept` names those whose
     vector is that of the standing point: it is part of `point` only if it was given. `payload_only`: all of
-    the standing point's vectors stay.
+    the standing point's vectors stay. `lacks_picture`: its picture is still to come; nothing waits for it.
     """
 
     point: Point | None
@@ -66,11 +79,12 @@ class Assembly:
     stale: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
     payload_only: bool = False
+    lacks_picture: bool = False
 
     @property
     def differs(self) -> bool:
         """Whether the point is not what the state asks for."""
-        return self.point is not None or bool(self.wanted) or bool(self.stale)
+        return self.point is not None or bool(self.wanted) or bool(self.stale) or self.lacks_picture
 
 
 _NOTHING = Assembly(point=None, wanted=(), moved=())
@@ -100,6 +114,7 @@ def assemble(
     encoded: Mapping[str, Encoded],
     now: datetime,
     shoppers: Shoppers | None = None,
+    picture: Pictured | None = None,
 ) -> Assembly:
     """Compare all dimensions of an item's state with its point, whatever the hint said.
 
@@ -108,6 +123,7 @@ def assemble(
     first vector. Equal: write nothing.
 
     `shoppers` is given where the sketch has moved, or where the weights of its shoppers are to be compared.
+    Without `picture` the dimension `image` is left as it stands.
     """
     product = state.product if state is not None else None
     if state is None or product is None:
@@ -121,10 +137,11 @@ def assemble(
     draft.content(product, recipe, encoded)
     draft.reviews(state, encoded)
     draft.behaviour(state, shoppers)
+    draft.picture(picture)
     draft.context(state, product)
     wanted, stale = tuple(draft.wanted), tuple(draft.stale)
     if CONTENT not in draft.marks or not draft.moved:
-        return Assembly(None, wanted, (), stale)
+        return Assembly(None, wanted, (), stale, lacks_picture=draft.lacks_picture)
     updated_at = dict(point.payload.get("updated_at") or {}) if point is not None and draft.stored else {}
     updated_at.update(dict.fromkeys(draft.moved, now.isoformat()))
     payload = live_payload(
@@ -141,6 +158,7 @@ def assemble(
         stale,
         kept=tuple(draft.kept),
         payload_only=bool(draft.stored) and draft.moved == [CONTEXT],
+        lacks_picture=draft.lacks_picture,
     )
 
 
@@ -157,6 +175,7 @@ class _Draft:
         self.kept: list[str] = []
         self.wanted: list[Wanted] = []
         self.stale: list[str] = []
+        self.lacks_picture = False
 
     def content(self, product: ProductUpserted, recipe: TextRecipe, encoded: Mapping[str, Encoded]) -> None:
         text = recipe.fingerprint(product)
@@ -196,6 +215,23 @@ class _Draft:
         else:
             self.stale.append(BEHAVIOUR)
             self._keep(BEHAVIOUR)
+
+    def picture(self, found: Pictured | None) -> None:
+        stands = self.stored.get(IMAGE)
+        if found is None:
+            self._keep(IMAGE)
+        elif found.mark is None:
+            self._drop(IMAGE)
+        elif stands is not None and stands.partition(":")[0] == found.mark:
+            self._keep(IMAGE)
+        elif found.vector is not None:
+            self._set(IMAGE, found.mark, found.vector)
+        elif found.refused is not None:
+            self.marks[IMAGE] = f"{found.mark}:{found.refused}"
+            self.moved.append(IMAGE)
+        else:
+            self.lacks_picture = True
+            self._keep(IMAGE)
 
     def context(self, state: ItemState, product: ProductUpserted) -> None:
         mark = context_fingerprint(product, state.reviews.rating if state.reviews is not None else None)

@@ -5,9 +5,10 @@ Writes  points of one collection, through consumers/point_writer.py
 Never   trusts a hint's content: it only says: look again. One that names behaviour says: look at its
         shoppers as well
 
-Three threads beside the loop's own. One compares entries with their points and writes what differs. Two
-encode the texts that it wants, one live texts and one bulk ones, and make their entries due again. Bulk texts
-go in large batches and in the background, where the encoder lets everything else come first.
+Three threads beside the loop's own, and those of pictures (consumers/pictures.py). One compares entries with
+their points and writes what differs. Two encode the texts that it wants, one live texts and one bulk ones,
+and make their entries due again. Bulk texts go in large batches and in the background, where the encoder lets
+everything else come first.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from adapters.metrics import (
 )
 from adapters.redis_items import ItemStore
 from consumers.assembly import Encoded, Wanted
+from consumers.pictures import Pictures
 from consumers.point_writer import BehaviourVectors, PointWriter
 from consumers.progress import Delivery
 from consumers.work import BULK, LIVE, Entry, Hint, Worklist
@@ -83,9 +85,11 @@ class EmbeddingsHandler:
         topics: Topics,
         settings: EmbeddingsSettings,
         behaviour: BehaviourVectors | None = None,
+        pictures: Pictures | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._encoder = encoder
+        self._pictures = pictures
         self._bulk_topic = topics.changed_bulk.name
         self._settings = settings
         self._now = now
@@ -97,6 +101,7 @@ class EmbeddingsHandler:
             collection=collection,
             recipe=recipe,
             behaviour=behaviour,
+            pictures=pictures,
             publisher=publisher,
             updated_topic=topics.updated.name,
             work=self._work,
@@ -152,6 +157,8 @@ class EmbeddingsHandler:
         self._work.close()
         for thread in self._threads:
             thread.join(30.0)
+        if self._pictures is not None:
+            self._pictures.close()
         self._hide_work()
 
     def _show_work(self) -> None:

@@ -30,11 +30,11 @@ from adapters.metrics import (
     SKIPPED_ENCODINGS_TOTAL,
 )
 from adapters.redis_items import ItemStore
-from consumers.assembly import Assembly, Shoppers, assemble, behaviour_moved
+from consumers.assembly import Assembly, Pictured, Shoppers, assemble, behaviour_moved
 from consumers.work import BULK, LIVE, Entry, Worklist
-from schemas.events import ItemUpdated, StageTimes
+from schemas.events import ItemUpdated, Product, StageTimes
 from schemas.items import ItemState
-from schemas.vectors import AnyOf, Between, PayloadChange, Point, TextRecipe, Where
+from schemas.vectors import IMAGE, AnyOf, Between, PayloadChange, Point, TextRecipe, Where
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +49,22 @@ class BehaviourVectors(Protocol):
         ...
 
 
+class PictureVectors(Protocol):
+    """Vectors of pictures, as far as they have come."""
+
+    def of(self, product: Product) -> Pictured:
+        """The picture of a product."""
+        ...
+
+    def want(self, product_id: str, product: Product) -> None:
+        """Get it, and announce the item then."""
+        ...
+
+    def written(self, marks: Sequence[str]) -> None:
+        """These stand on points by now."""
+        ...
+
+
 class PointWriter:
     """Keeps points of one collection equal to item state, given the vectors of their texts."""
 
@@ -60,6 +76,7 @@ class PointWriter:
         collection: str,
         recipe: TextRecipe,
         behaviour: BehaviourVectors | None,
+        pictures: PictureVectors | None,
         publisher: Publisher,
         updated_topic: str,
         work: Worklist,
@@ -71,6 +88,7 @@ class PointWriter:
         self._collection = collection
         self._recipe = recipe
         self._behaviour = behaviour
+        self._pictures = pictures
         self._publisher = publisher
         self._updated_topic = updated_topic
         self._work = work
@@ -117,6 +135,7 @@ class PointWriter:
             if entry.product_id in refused:
                 self._work.put_back([entry])
                 continue
+            self._look_after_picture(assembly, states.get(entry.product_id))
             if assembly.point is not None:
                 updates.append((entry.product_id, self._update(entry, assembly, searchable_at), _told))
             if assembly.wanted:
@@ -129,6 +148,16 @@ class PointWriter:
                 self._work.served(entry, hints)
         # Nobody waits for these.
         self._publisher.send_batch(self._updated_topic, updates)
+
+    def _look_after_picture(self, assembly: Assembly, state: ItemState | None) -> None:
+        """Want what lacks, let go of what is written. The hints do not wait for it."""
+        if self._pictures is None or state is None or state.product is None:
+            return
+        if assembly.lacks_picture:
+            self._pictures.want(state.product_id, state.product)
+        elif IMAGE in assembly.moved and assembly.point is not None:
+            mark = assembly.point.payload["fingerprints"].get(IMAGE)
+            self._pictures.written([mark] if mark is not None else [])
 
     def _fetch(self, ids: Sequence[str], *, vectors: bool) -> dict[str, Point]:
         with INDEX_SECONDS.labels(call="read").time():
@@ -150,14 +179,17 @@ class PointWriter:
 
         def one(entry: Entry) -> Assembly:
             name = entry.product_id
+            state = states.get(name)
+            product = state.product if state is not None else None
             return assemble(
                 name,
-                states.get(name),
+                state,
                 points.get(name),
                 recipe=self._recipe,
                 encoded=entry.encoded,
                 now=now,
                 shoppers=shoppers.get(name),
+                picture=self._pictures.of(product) if self._pictures and product is not None else None,
             )
 
         found = [one(entry) for entry in entries]

@@ -15,13 +15,13 @@ from itertools import islice
 from adapters.index_port import VectorIndex
 from adapters.kafka import Publisher
 from adapters.redis_items import ItemStore
-from consumers.assembly import Assembly, Shoppers, assemble
+from consumers.assembly import Assembly, Pictured, Shoppers, assemble
 from consumers.shopper_vectors import Fingerprints
 from schemas.errors import Halt, Transient
-from schemas.events import ItemChanged
+from schemas.events import ItemChanged, Product
 from schemas.items import ItemState
 from schemas.topics import Topics
-from schemas.vectors import Point, SparseVector, TextRecipe
+from schemas.vectors import IMAGE, Point, SparseVector, TextRecipe
 
 #: More deletions than this many, and than this share of the points, need a person's word.
 FREE_DELETES = 100
@@ -48,6 +48,8 @@ class Reconciled:
 class Reconciler:
     """Compares item state with one collection.
 
+    With `picture_mark` what has a picture and no vector of it, nor a reason, is announced as well.
+
     With `weigh` the weights of every item's shoppers too, which takes the longest part of the walk.
     """
 
@@ -61,6 +63,7 @@ class Reconciler:
         publisher: Publisher,
         topics: Topics,
         weigh: Callable[[], Fingerprints] | None = None,
+        picture_mark: Callable[[Product], str | None] | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         batch: int = 500,
     ) -> None:
@@ -71,6 +74,7 @@ class Reconciler:
         self._publisher = publisher
         self._topic = topics.changed_bulk.name
         self._weigh = weigh
+        self._picture_mark = picture_mark
         self._now = now
         self._batch = batch
 
@@ -118,7 +122,8 @@ class Reconciler:
                 if state is None or state.deleted:
                     surplus.append(point.product_id)
                 else:
-                    outdated[point.product_id] = [*found.moved, *found.stale]
+                    lacking = [IMAGE] if found.lacks_picture else []
+                    outdated[point.product_id] = [*found.moved, *found.stale, *lacking]
         return count, outdated, surplus
 
     def _walk_state(self) -> tuple[int, list[str]]:
@@ -137,6 +142,7 @@ class Reconciler:
 
     def _compared(self, point: Point, state: ItemState | None, vector: str | None) -> Assembly:
         """What would become of the point, if its behaviour were of that fingerprint; it is not written."""
+        mark, product = self._picture_mark, state.product if state is not None else None
         return assemble(
             point.product_id,
             state,
@@ -145,6 +151,7 @@ class Reconciler:
             encoded={},
             now=self._now(),
             shoppers=Shoppers(vector, SparseVector((), ())) if vector is not None else None,
+            picture=Pictured(mark(product)) if mark is not None and product is not None else None,
         )
 
     def _announce(self, items: Mapping[str, Sequence[str]], refusals: list[Exception]) -> None:

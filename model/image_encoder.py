@@ -85,7 +85,10 @@ def load_image_encoder(name: str, settings: ModelSettings) -> ImageEncoder:
 
 def image_folder(name: str, settings: ModelSettings) -> Path:
     """A local folder with its files. Raises UnusableModel."""
-    return base_folder(settings.model_copy(update={"name": name, "revision": None}))
+    try:
+        return base_folder(settings.model_copy(update={"name": name, "revision": None}))
+    except UnusableModel as error:
+        raise UnusableModel(str(error).replace("SIMSTREAM_MODEL__NAME", "SIMSTREAM_IMAGES__MODEL")) from error
 
 
 def dimension_of(folder: Path) -> int:

@@ -10,7 +10,7 @@ from schemas.behaviour import Window
 from schemas.events import Amount, Currency, Frozen, Id, Moment, Name, Product, UserEventType
 
 #: What a query can weigh. A dimension that the live collection does not have is left out, with a note.
-DimensionName = Literal["content", "lexical", "reviews", "behaviour"]
+DimensionName = Literal["content", "lexical", "reviews", "behaviour", "image"]
 #: Weights may be negative ("like this, but not in words"); at least one must be above zero.
 Weights = dict[DimensionName, Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]]
 Factor = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]

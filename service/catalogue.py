@@ -16,7 +16,7 @@ from schemas.api import DimensionAge, ItemBehaviour, ItemRating, ItemView, Relea
 from schemas.api_watch import MapRequest, MapView, Place
 from schemas.behaviour import BehaviourReader, ItemFigures
 from schemas.items import Items, ItemState, RatingPrior, ReviewState
-from schemas.vectors import CONTENT, AnyOf, Point, SparseVector, Where
+from schemas.vectors import CONTENT, IMAGE, AnyOf, Point, SparseVector, Where
 from service.errors import (
     DeletedItem,
     NotSearchableYet,
@@ -267,7 +267,8 @@ def _ages(payload: dict[str, Any] | Any) -> dict[str, DimensionAge]:
     return {
         name: DimensionAge(updated_at=updated[name], fingerprint=fingerprint)
         for name, fingerprint in fingerprints.items()
-        if name in updated
+        # A picture that was refused has a mark that says why, and no vector.
+        if name in updated and not (name == IMAGE and ":" in fingerprint)
     }
 
 
