@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
@@ -21,7 +20,7 @@ from schemas.events import ItemChanged, ProductUpserted
 from schemas.vectors import CONTENT, IMAGE, item_vectors
 from service.api import create_app
 from service.settings import ServiceSettings
-from tests.service.shop import StaticReleases, product
+from tests.service.shop import NOW, StaticReleases, product
 from tests.support.draining import quick_settings
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.pictures import IMAGE_DIMENSION, PictureServer, picture_server, png, write_tiny_clip
@@ -59,9 +58,7 @@ def pipeline(
     index.ensure_collection(made.collection, item_vectors(made.encoder.dimension, IMAGE_DIMENSION))
 
     def announce(product_id: str) -> None:
-        hint = ItemChanged(
-            product_id=product_id, dimensions=[IMAGE], occurred_at=product("x", "x").occurred_at
-        )
+        hint = ItemChanged(product_id=product_id, dimensions=[IMAGE], occurred_at=NOW)
         topic = made.topics.changed_bulk.name
         made.publisher.send(topic, key=product_id, value=hint.model_dump_json().encode())
 
@@ -107,7 +104,7 @@ def until_marked(pipeline: Pipeline, name: str, holds: Callable[[str | None], bo
 
 
 def shown(name: str, url: str | None, revision: int = 1) -> ProductUpserted:
-    return product(name, f"Lamp {name}", image_url=url).model_copy(update={"revision": revision})
+    return product(name, f"Lamp {name}", image_url=url, revision=revision)
 
 
 def marked(mark: str | None) -> bool:
@@ -125,7 +122,7 @@ def test_pictures_become_vectors_and_what_has_none_is_renormalised(
             shown("none", None),
             shown("gone", server.url("/404")),
             shown("text", server.url("/text.png")),
-            # No allowance reaches these: the machine's own metadata, and a redirect is checked like an address.
+            # The test's allowance is for loopback alone.
             shown("inside", "http://169.254.169.254/latest/meta-data/"),
         ]
     )
@@ -170,7 +167,7 @@ def test_another_picture_replaces_the_first_and_a_price_fetches_nothing(
     asked, encoder = len(server.asked), pipeline.encoder
     assert isinstance(encoder, FakeEncoder)
     texts = len(encoder.texts)
-    cheaper = shown("swap", server.url("/red"), revision=2).model_copy(update={"price": 3})
+    cheaper = product("swap", "Lamp swap", image_url=server.url("/red"), price="3.00", revision=2)
     pipeline.publish([cheaper])
     pipeline.wait_until_drained()
     assert (len(server.asked), len(encoder.texts)) == (asked, texts)
@@ -191,7 +188,7 @@ def test_another_picture_replaces_the_first_and_a_price_fetches_nothing(
 
 
 def test_a_picture_that_was_lost_with_its_process_is_found_by_reconcile(
-    pipeline: Pipeline, server: PictureServer, tmp_path: Path
+    pipeline: Pipeline, server: PictureServer
 ) -> None:
     marks = Marks("tiny")
     pipeline.publish([shown("lost", server.url("/red"))])
