@@ -131,7 +131,7 @@ class Source:
             byte = f"0x{line[error.start]:02X}"
             return line.decode(self._encoding, errors="backslashreplace"), (
                 f"byte {byte} at position {error.start + 1} is not {self._encoding.upper()}: "
-                "save the file as UTF-8, or name its encoding with --encoding (latin-1, cp1252, ...)"
+                "save the file as UTF-8, or name its encoding with --encoding (gb18030, latin-1, cp1252, ...)"
             )
 
     def _json_lines(self, file: BinaryIO) -> Iterator[Row]:

@@ -213,7 +213,7 @@ def _check(
     try:
         "".encode(encoding)
     except LookupError:
-        fail(f"--encoding {encoding!r} is unknown: utf-8, latin-1, cp1252, ...")
+        fail(f"--encoding {encoding!r} is unknown: utf-8, gb18030, latin-1, cp1252, ...")
     if codecs.lookup(encoding).name.startswith(("utf-16", "utf-32")):
         fail(f"--encoding {encoding} cannot be read line by line: run iconv -f {encoding} -t UTF-8 first")
     try:

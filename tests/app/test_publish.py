@@ -57,6 +57,26 @@ def test_publish_reports_what_the_broker_confirmed_and_leaves_with_zero(
     assert len(publisher.sent) == 3
 
 
+def test_a_spreadsheet_of_a_chinese_windows_is_published_as_it_reads(
+    run: Run, publisher: RecordingPublisher
+) -> None:
+    table = "编号,标题,类目,颜色\n1,越野跑鞋 男款,鞋靴/跑鞋,红色\n2,㐂壽司,食品/熟食,\n"
+    Path("商品.csv").write_bytes(table.encode("gb18030"))
+    maps = "product_id=编号 title=标题 category=类目".split()
+    words = [word for pair in maps for word in ("--map", pair)]
+    rest = ("--category-separator", "/", "--set", "language=zh", "--rest-as-attributes")
+    unnamed = run("publish", "products", "商品.csv", *words, *rest)
+    assert unnamed.exit_code != 0
+    assert "--encoding" in unnamed.output
+    assert publisher.sent == []
+    result = run("publish", "products", "商品.csv", "--encoding", "gb18030", *words, *rest)
+    assert result.exit_code == 0, result.output
+    first, second = documents(publisher.sent)
+    assert (first["title"], first["category"]) == ("越野跑鞋 男款", ["鞋靴", "跑鞋"])
+    assert (first["attributes"], first["language"]) == ({"颜色": "红色"}, "zh")
+    assert second["title"] == "㐂壽司"
+
+
 def test_publish_leaves_with_two_where_rows_were_rejected_and_names_their_file(
     run: Run, publisher: RecordingPublisher
 ) -> None:
