@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
@@ -217,13 +217,16 @@ def _recalls(gold: Gold, found: Mapping[str, Sequence[str]]) -> Values:
 
 # --- the rival -------------------------------------------------------------------------------------
 
-FIELDS = {
+FIELDS: Mapping[str, Callable[[Product], str]] = {
     "titles": lambda product: product.title,
     "all fields": lambda product: " ".join(
         [product.title, *product.category, attribute_text(product.attributes)]
     ),
 }
-CUTS = {"words": rjieba.cut, "words and their parts": rjieba.cut_for_search}
+CUTS: Mapping[str, Callable[[str], list[str]]] = {
+    "words": rjieba.cut,
+    "words and their parts": rjieba.cut_for_search,
+}
 COUNTINGS = {"counts": False, "1 + ln counts": True}
 
 

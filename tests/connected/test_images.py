@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 from fastapi.testclient import TestClient
@@ -107,6 +108,10 @@ def shown(name: str, url: str | None, revision: int = 1) -> ProductUpserted:
     return product(name, f"Lamp {name}", image_url=url, revision=revision)
 
 
+def refused(reason: str, mark: str | None) -> bool:
+    return mark is not None and mark.endswith(f":{reason}")
+
+
 def marked(mark: str | None) -> bool:
     return mark is not None and ":" not in mark
 
@@ -129,7 +134,7 @@ def test_pictures_become_vectors_and_what_has_none_is_renormalised(
     for name in ("red", "dark", "blue"):
         until_marked(pipeline, name, marked)
     for name, reason in (("gone", "status"), ("text", "kind"), ("inside", "address")):
-        until_marked(pipeline, name, lambda mark, reason=reason: str(mark).endswith(f":{reason}"))
+        until_marked(pipeline, name, partial(refused, reason))
     alias = pipeline.names.namespace + "items"
     pipeline.index.set_alias(alias, pipeline.collection)
     app = create_app(

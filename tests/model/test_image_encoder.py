@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,7 +58,8 @@ def test_a_vector_is_that_of_the_library_itself(encoder: ImageEncoder, folder: P
     from transformers import CLIPModel
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-    model = CLIPModel.from_pretrained(str(folder), local_files_only=True).eval()
+    model: Any = CLIPModel.from_pretrained(str(folder), local_files_only=True)
+    model.eval()
     processor = CLIPImageProcessorPil.from_pretrained(str(folder))
     with torch.inference_mode():
         pixels = processor([picture(90)], return_tensors="pt")["pixel_values"]
