@@ -64,7 +64,7 @@ def pipeline(
         made.publisher.send(topic, key=product_id, value=hint.model_dump_json().encode())
 
     fetcher = Fetcher(
-        FetchSettings(ports=(80, 443, server.port), seconds=5.0),
+        FetchSettings(ports=(80, 443, server.port), seconds=60.0),
         public=lambda address: address == "127.0.0.1" or is_public(address),
     )
     pictures = Pictures(
@@ -93,7 +93,7 @@ def pipeline(
 
 
 def until_marked(pipeline: Pipeline, name: str, holds: Callable[[str | None], bool]) -> str | None:
-    deadline = time.monotonic() + 30.0
+    deadline = time.monotonic() + 60.0
     while True:
         pipeline.check()
         point = pipeline.point(name)

@@ -35,7 +35,7 @@ class Shelf:
 
     def read(self, url: str) -> Any:
         self.read_urls.append(url)
-        assert self.open.wait(10.0)
+        assert self.open.wait(60.0)
         found = self.known[url]
         if isinstance(found, list):
             if found:
@@ -65,7 +65,7 @@ def shown(name: str, url: str | None) -> ProductUpserted:
 
 
 def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10.0
+    deadline = time.monotonic() + 60.0
     while not condition():
         assert time.monotonic() < deadline, "it does not come"
         time.sleep(0.005)
