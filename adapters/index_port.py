@@ -51,6 +51,7 @@ PAYLOAD_INDEXES: Mapping[str, str] = {
     "price": "float",
     "group_id": "keyword",
     "attributes": "keyword",
+    "opinions": "keyword",
 }
 
 

@@ -1,7 +1,8 @@
 """What reviewers say about items, as it was heard last; which head hears; and what was last published of it.
 
-Reads, writes  `{namespace}opinions:{item}`: a hash of the mark of the texts that were heard, the head that
-               heard them, the figures (JSON), and what was heard in each review (JSON, compressed);
+Reads, writes  `{namespace}opinions-item:{id}:heard`: a hash of the mark of the texts that were heard, the
+               head that heard them, the figures (JSON), what they come to in a word each (`terms`), and what
+               was heard in each review (JSON, compressed);
                `{namespace}opinions-head`; `{namespace}insights:opinions`, a hash, one field per item
 Never          hears, or decides what has shifted
 
@@ -19,7 +20,15 @@ from typing import Any, cast
 
 from adapters.redis_client import item_key
 from adapters.redis_nodes import RedisNodes
-from schemas.opinions import ItemOpinions, KnownOpinions, Opinion, Tendency
+from schemas.opinions import ItemOpinions, KnownOpinions, Opinion, Tendency, opinion_terms, tendencies
+
+#: The field with what reviewers come to, one term a line: read with the rest of an item's state.
+TERMS = "terms"
+
+
+def opinions_key(namespace: str, product_id: str) -> str:
+    """The key of what was heard of an item, on the node of its other keys."""
+    return item_key(f"{namespace}opinions-", product_id, "heard")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +60,7 @@ class OpinionStore:
 
     def of(self, product_id: str) -> KnownOpinions:
         """See the protocol."""
-        key = self._key(product_id)
+        key = opinions_key(self._namespace, product_id)
         with self._nodes.calling("reading opinions"):
             raw = cast("bytes | None", self._nodes.of(key).hget(key, "item"))
         return KnownOpinions(self.head(), None if raw is None else ItemOpinions.model_validate_json(raw))
@@ -73,7 +82,7 @@ class OpinionStore:
 
     def made_from(self, product_ids: Sequence[str]) -> list[tuple[str | None, str | None]]:
         """Of each item the mark of the texts that were heard, and the head; None where nothing was."""
-        keys = [self._key(one) for one in product_ids]
+        keys = [opinions_key(self._namespace, one) for one in product_ids]
         answers: list[tuple[str | None, str | None]] = [(None, None)] * len(keys)
         with self._nodes.calling("reading what opinions were made from"):
             for node, positions in self._nodes.by_node(keys):
@@ -86,7 +95,7 @@ class OpinionStore:
 
     def kept(self, product_id: str) -> KeptOpinions | None:
         """Everything that is kept of an item."""
-        key = self._key(product_id)
+        key = opinions_key(self._namespace, product_id)
         with self._nodes.calling("reading opinions"):
             fields = ["mark", "head", "item", "heard"]
             row = cast("list[bytes | None]", self._nodes.of(key).hmget(key, fields))
@@ -99,19 +108,20 @@ class OpinionStore:
 
     def keep(self, product_id: str, found: KeptOpinions) -> None:
         """Put down what was heard."""
-        key = self._key(product_id)
+        key = opinions_key(self._namespace, product_id)
         with self._nodes.calling("writing opinions"):
             values: dict[str, str | bytes] = {
                 "mark": found.mark,
                 "head": found.head,
                 "item": found.item.model_dump_json(exclude_none=True),
                 "heard": _packed(found.heard),
+                TERMS: "\n".join(opinion_terms(tendencies(found.item))),
             }
             self._nodes.of(key).hset(key, mapping=cast("Any", values))
 
     def drop(self, product_id: str) -> None:
         """Forget an item."""
-        key = self._key(product_id)
+        key = opinions_key(self._namespace, product_id)
         with self._nodes.calling("removing opinions"):
             self._nodes.of(key).delete(key)
 
@@ -139,9 +149,6 @@ class OpinionStore:
     def run_id(self) -> str:
         """Names this incarnation of Redis; a new one may have lost its last seconds."""
         return self._nodes.run_id()
-
-    def _key(self, product_id: str) -> str:
-        return item_key(f"{self._namespace}opinions-", product_id, "heard")
 
 
 def _packed(heard: Mapping[str, Heard]) -> bytes:

@@ -52,10 +52,10 @@ from schemas.events import ReviewPosted
 from schemas.opinions import AspectOpinion
 
 NAME = "opinions"
-COVERED_BY = "tests/test_opinion_benchmark.py"
 SEEDS = (601, 602)
 NOISES = (0.5, 1.0, 2.0)
 LEARNED_ITEMS, ASKED_ITEMS = 200, 150
+FEW_LEARNED_ITEMS, FEW_ASKED_ITEMS = 120, 60
 _CHARS = 2_000
 _STARS = re.compile(r"\bstars?\b", re.IGNORECASE)
 
@@ -76,10 +76,11 @@ class Heard(NamedTuple):
 def run(*, small: bool, data: Path | None) -> Report:
     """Planted opinions at three noises, the controls, and real reviews where there are some."""
     figures: list[Figure] = []
+    items = (FEW_LEARNED_ITEMS, FEW_ASKED_ITEMS) if small else (LEARNED_ITEMS, ASKED_ITEMS)
     with remembering(ROOT / "var" / "quality") as base:
         for noise in NOISES[1:2] if small else NOISES:
-            figures += _planted(base, SEEDS[:1] if small else SEEDS, noise)
-        figures += _controls(base)
+            figures += _planted(base, SEEDS[:1] if small else SEEDS, noise, items)
+        figures += _controls(base, items)
         if not small and data is not None:
             figures += _magazines(base, data)
     settings = HeadSettings()
@@ -88,8 +89,8 @@ def run(*, small: bool, data: Path | None) -> Report:
         figures,
         {
             "seeds": ",".join(map(str, SEEDS)),
-            "items learned from": LEARNED_ITEMS,
-            "items asked about": ASKED_ITEMS,
+            "items learned from": items[0],
+            "items asked about": items[1],
             "near": settings.near,
             "strength": settings.strength,
         },
@@ -101,10 +102,10 @@ def run(*, small: bool, data: Path | None) -> Report:
 # --- planted ------------------------------------------------------------------------------------------
 
 
-def _planted(base: Remembering, seeds: Sequence[int], noise: float) -> list[Figure]:
+def _planted(base: Remembering, seeds: Sequence[int], noise: float, items: tuple[int, int]) -> list[Figure]:
     heard = []
     for seed in seeds:
-        learned, asked, planted = _shop(seed, noise)
+        learned, asked, planted = _shop(seed, noise, items)
         started = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="simstream-bench-") as folder:
             truth = Path(folder) / "truth.json"
@@ -134,12 +135,14 @@ def _planted(base: Remembering, seeds: Sequence[int], noise: float) -> list[Figu
     ]
 
 
-def _shop(seed: int, noise: float) -> tuple[list[ReviewPosted], list[ReviewPosted], Planted]:
+def _shop(
+    seed: int, noise: float, items: tuple[int, int]
+) -> tuple[list[ReviewPosted], list[ReviewPosted], Planted]:
     """Reviews to learn from, others in other phrases, and what is true of those."""
-    shop = Shop(seed, products=LEARNED_ITEMS + ASKED_ITEMS, shoppers=20)
+    shop = Shop(seed, products=sum(items), shoppers=20)
     ids = [product.product_id for product in shop.products()]
-    learned, _ = opinionated(shop, items=ids[:LEARNED_ITEMS], seen=True, noise=noise)
-    asked, planted = opinionated(shop, items=ids[LEARNED_ITEMS:], seen=False, noise=noise)
+    learned, _ = opinionated(shop, items=ids[: items[0]], seen=True, noise=noise)
+    asked, planted = opinionated(shop, items=ids[items[0] :], seen=False, noise=noise)
     return learned, asked, planted
 
 
@@ -168,10 +171,10 @@ def _listener(base: Remembering, learned: Sequence[ReviewPosted], folder: Path) 
 
 def _scored(listener: OpinionListener, asked: Sequence[ReviewPosted], planted: Planted) -> Heard:
     items = _items(listener, asked)
-    told = {s for poles in ASPECTS.values() for pole in poles for s in pole.split("|")}
+    sentences = {s for poles in ASPECTS.values() for pole in poles for s in pole.split("|")}
     said = [one for opinions in planted.said.values() for one in opinions]
     right = np.array(listener.sentiments([one.text for one in said])) * [one.pole for one in said] > 0
-    happened = np.array([one.text in told for one in said])
+    happened = np.array([one.text in sentences for one in said])
     found = listener.hear([one.text for one in said])
     aspects = [
         any(o.aspect == one.aspect for o in opinions) for one, opinions in zip(said, found, strict=True)
@@ -214,9 +217,9 @@ def _items(listener: OpinionListener, reviews: Sequence[ReviewPosted]) -> dict[s
 # --- controls -----------------------------------------------------------------------------------------
 
 
-def _controls(base: Remembering) -> list[Figure]:
+def _controls(base: Remembering, items: tuple[int, int]) -> list[Figure]:
     """What a head learns of shuffled stars; what others than its weights hear in phrases they never saw."""
-    learned, _, planted = _shop(SEEDS[0], 1.0)
+    learned, _, planted = _shop(SEEDS[0], 1.0, items)
     rated = _rated(learned)
     ratings = [one.rating for one in rated]
     Random(1).shuffle(ratings)

@@ -84,8 +84,3 @@ def _tendency(positive: int, negative: int, settings: OpinionSettings) -> Tenden
     if balance >= settings.majority:
         return "good"
     return "bad" if balance <= -settings.majority else "mixed"
-
-
-def tendencies(item: ItemOpinions | None) -> dict[str, Tendency]:
-    """What stands, by aspect; nothing for an item that nobody has an opinion of."""
-    return {one.aspect: one.tendency for one in (item.aspects if item else ()) if one.tendency is not None}

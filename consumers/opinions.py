@@ -1,7 +1,7 @@
 """What reviewers say about an item is heard again when its reviews change; what shifts is announced.
 
 Reads   items.changed, items.changed.bulk; the texts that consumers/reviews.py keeps of an item's reviews
-Writes  opinions of items in Redis; insights.opinions
+Writes  opinions of items in Redis; insights.opinions; a hint, for queries filter on what reviewers come to
 Never   hears a review twice that has not changed, or announces twice what stands, however often a hint comes
 
 A hint says: look again. Texts whose mark is not that of the opinions, or that another head has heard, are
@@ -25,11 +25,11 @@ from adapters.metrics import OPINION_INSIGHTS_TOTAL, OPINION_REVIEWS_TOTAL
 from adapters.redis_opinions import Heard, KeptOpinions, OpinionStore
 from adapters.redis_reviews import KeptTexts, ReviewStore
 from consumers.announcing import COMMIT_DELAY_SECONDS, Acknowledgements
-from consumers.opinion_figures import OpinionSettings, item_opinions, tendencies
+from consumers.opinion_figures import OpinionSettings, item_opinions
 from consumers.progress import Delivery
 from schemas.errors import PoisonMessage, Transient
 from schemas.events import AspectShift, InvalidEvent, ItemChanged, OpinionInsight, parse_event
-from schemas.opinions import ItemOpinions, OpinionJudge, Tendency
+from schemas.opinions import ItemOpinions, OpinionJudge, Tendency, tendencies
 from schemas.topics import Topics
 from schemas.vectors import BEHAVIOUR, CONTENT, LEXICAL
 
@@ -67,6 +67,7 @@ class OpinionsHandler:
         self._judge = judge
         self._publisher = publisher
         self._topic = topics.insights_opinions.name
+        self._hints = topics.changed.name
         self._settings = settings
         self._ack_timeout_seconds = ack_timeout_seconds
         self._now = now
@@ -171,13 +172,21 @@ class OpinionsHandler:
         self._store.remember(product_id, now)
 
     def _announce(self, found: OpinionInsight) -> None:
-        acknowledged = Acknowledgements(1)
-        self._publisher.send(
-            self._topic,
-            key=found.product_id,
-            value=found.model_dump_json(exclude_none=True).encode(),
-            on_ack=acknowledged.count,
+        """To whoever is curious, and to the writer of the index, where queries filter on it."""
+        hint = ItemChanged(
+            product_id=found.product_id,
+            dimensions=["context"],
+            occurred_at=found.found_at,
+            consumed_at=found.found_at,
         )
+        acknowledged = Acknowledgements(2)
+        for topic, event in ((self._topic, found), (self._hints, hint)):
+            self._publisher.send(
+                topic,
+                key=found.product_id,
+                value=event.model_dump_json(exclude_none=True).encode(),
+                on_ack=acknowledged.count,
+            )
         if not acknowledged.wait(self._ack_timeout_seconds):
             raise Transient("the broker did not acknowledge an insight about opinions in time")
         if acknowledged.failure is not None:

@@ -25,7 +25,7 @@ class HeadSettings(Frozen):
     url: str = "./var/opinions"
     cache: str = "./var/cache/opinions"
     aspects: str | None = None
-    near: float = Field(default=0.35, ge=-1, le=1)
+    near: float = Field(default=0.3, ge=-1, le=1)
     strength: float = Field(default=1.0, gt=0)
     most_reviews: int = Field(default=20_000, ge=100)
     least: int = Field(default=30, ge=FOLDS)

@@ -17,7 +17,6 @@ common (docs/opinions.md has both, measured).
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Sequence
 from datetime import datetime
 from importlib.metadata import version
@@ -113,9 +112,11 @@ def publish_head(
     release: Manifest,
     settings: HeadSettings,
     created_at: datetime,
-    seconds: float,
 ) -> Manifest:
-    """Store a head that was trained on the encoder of `release`, under a name made of its contents."""
+    """Store a head that was trained on the encoder of `release`, under a name made of its contents.
+
+    One that is there already stays: how long it took, or when it was made, makes no other head.
+    """
     with tempfile.TemporaryDirectory(prefix="simstream-head-") as scratch:
         folder = Path(scratch)
         write_head(folder, learned.head)
@@ -136,7 +137,6 @@ def publish_head(
                     run="opinions",
                     recipe=settings.model_dump(exclude={"url", "cache", "aspects"}),
                     versions={"scikit-learn": version("scikit-learn")},
-                    seconds=seconds,
                 ),
             ),
         )
@@ -153,12 +153,8 @@ def train_head(
     created_at: datetime,
 ) -> Manifest:
     """`learn` and `publish_head`."""
-    started = time.monotonic()
     learned = learn(reviews, encoder=encoder, aspects=aspects, settings=settings)
-    seconds = round(time.monotonic() - started, 1)
-    return publish_head(
-        learned, store=store, release=release, settings=settings, created_at=created_at, seconds=seconds
-    )
+    return publish_head(learned, store=store, release=release, settings=settings, created_at=created_at)
 
 
 def _directions(aspects: dict[str, Aspect], phrases: Floats, owners: NDArray[np.int64]) -> Floats:

@@ -6,7 +6,7 @@ shows it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 from schemas.events import Frozen
@@ -53,6 +53,16 @@ class ItemOpinions(Frozen):
     head: str
     reviews: int
     aspects: list[AspectOpinion] = []
+
+
+def tendencies(item: ItemOpinions | None) -> dict[str, Tendency]:
+    """What stands, by aspect; nothing for an item that nobody has an opinion of."""
+    return {one.aspect: one.tendency for one in (item.aspects if item else ()) if one.tendency is not None}
+
+
+def opinion_terms(standing: Mapping[str, Tendency]) -> list[str]:
+    """`noise: good`, one per aspect: the words that a filter matches."""
+    return [f"{aspect}: {tendency}" for aspect, tendency in sorted(standing.items())]
 
 
 class OpinionsView(Frozen):

@@ -87,9 +87,9 @@ def create_app(
 
     `alias` names the live collection (namespace included). Requests beyond `settings.threads` at a time wait.
     With a `keyring` that is not empty nothing but health and the explorer's files answers without a key.
-    Without `behaviour`, `relations`, `opinions`, `reports` or a `sink` the routes that need it answer 503, and
-    without `behaviour` items show no counters. `watched` is what can be seen beyond the index, `notes` what
-    else readiness should mention.
+    Without `behaviour`, `relations`, `opinions`, `reports` or a `sink` the routes that need it answer 503,
+    and without `behaviour` items show no counters. `watched` is what can be seen beyond the index, `notes`
+    what else readiness should mention.
     """
     catalogue = Catalogue(
         index=index,
