@@ -291,7 +291,7 @@ class AspectShift(Frozen):
     """What reviewers now come to about one aspect, and what they did before; null: too few speak of it."""
 
     aspect: str
-    tendency: Literal["good", "mixed", "bad"] | None
+    tendency: Literal["good", "mixed", "bad"] | None = None
     before: Literal["good", "mixed", "bad"] | None = None
     sentiment: float | None = None
     count: int = 0

@@ -1,4 +1,4 @@
-"""A head is trained from stars alone, keeps through its files what it learned, and is refused if it did not."""
+"""A head is trained from stars alone, keeps it through its files, and is refused where it did not learn."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from adapters.releases import InvalidRelease, ReleaseSettings, ReleaseStore
 from model.aspects import Aspect, InvalidAspects, read_aspects
 from model.opinion_settings import HeadSettings
-from model.opinion_training import NothingLearned, RatedText, learn, train_head
+from model.opinion_training import NothingLearned, RatedText, learn, publish_head, train_head
 from model.opinions import CLAUSE_CHARS, CLAUSES_OF_TEXT, WEIGHTS_FILE, OpinionListener, clauses, load_head
 from schemas.releases import EncoderConfig, FileEntry, Manifest
 from tests.support.fake_encoder import FakeEncoder
@@ -108,9 +108,7 @@ def test_stars_that_do_not_follow_the_texts_teach_nothing(encoder: FakeEncoder) 
 def test_too_few_reviews_of_one_answer_are_counted_and_refused(encoder: FakeEncoder) -> None:
     some = [one for one in reviews(100) if one.rating > 4]
     middle = [RatedText("It is quiet enough.", 3.0)] * 50
-    with pytest.raises(
-        NothingLearned, match=rf"{len(some)} reviews of 4 stars and more and 0 of 2 and fewer"
-    ):
+    with pytest.raises(NothingLearned, match=rf"{len(some)} reviews of 4 stars and more and 0 of 2"):
         learn(some + middle, encoder=encoder, aspects=ASPECTS, settings=SETTINGS)
     with pytest.raises(NothingLearned, match="0 reviews"):
         learn([], encoder=encoder, aspects=ASPECTS, settings=SETTINGS)
@@ -128,9 +126,7 @@ def test_a_head_that_was_altered_or_is_not_finite_is_refused(
         load_head(store, made.release_id)
     learned = learn(reviews(200), encoder=encoder, aspects=ASPECTS, settings=SETTINGS)
     learned.head.weight[0] = np.nan
-    from model.opinion_training import publish_head
-
-    bad = publish_head(learned, store=store, release=RELEASE, settings=SETTINGS, created_at=NOW, seconds=0.0)
+    bad = publish_head(learned, store=store, release=RELEASE, settings=SETTINGS, created_at=NOW)
     with pytest.raises(InvalidRelease, match="not finite"):
         load_head(store, bad.release_id)
 
@@ -142,7 +138,7 @@ def test_a_head_that_was_altered_or_is_not_finite_is_refused(
         ("The battery? Superb!", ["The battery? Superb!"]),
         ("It is quiet, but the battery dies.", ["It is quiet", "the battery dies."]),
         ("Leise, aber teuer; schwer", ["Leise", "teuer", "schwer"]),
-        ("电池很好，但声音大。外观漂亮！", ["电池很好", "但声音大。", "外观漂亮！"]),
+        ("电池很好\uff0c但声音大。外观漂亮。", ["电池很好", "但声音大。", "外观漂亮。"]),
         ("Five stars. Very quiet", ["Very quiet"]),
         ("No. 1!\n\n ... ", []),
         ("", []),

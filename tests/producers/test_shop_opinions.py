@@ -60,8 +60,7 @@ def test_the_same_seed_plants_the_same_and_the_truth_survives_its_file(
 
 
 def test_the_aspects_that_come_along_have_no_sentence_of_the_shop() -> None:
-    sentences = {
-        s.rstrip(".").lower() for poles in ASPECTS.values() for pole in poles for s in pole.split("|")
-    }
+    told = (pole.split("|") for poles in ASPECTS.values() for pole in poles)
+    sentences = {sentence.rstrip(".").lower() for of_pole in told for sentence in of_pole}
     phrases = {p.lower() for aspect in read_aspects(None).values() for p in aspect.good + aspect.bad}
     assert not phrases & sentences

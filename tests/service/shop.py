@@ -197,7 +197,7 @@ class Shop:
 
     def say(self, product_id: str, opinions: Sequence[str]) -> None:
         """What reviewers come to about a product, in its point."""
-        standing = self.index.fetch(COLLECTION, [product_id])[product_id]
+        standing = self.index.fetch(COLLECTION, [product_id], vectors=True)[product_id]
         self.upsert([Point(product_id, standing.vectors, {**standing.payload, "opinions": list(opinions)})])
 
     def point(
