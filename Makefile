@@ -59,9 +59,11 @@ demo: $(STAMP)
 learn: $(STAMP)
 	@$(BIN)/simstream demo-learn
 
-# With Node at hand the page is rebuilt and compared; with chromium its flows run in a browser.
+# With Node at hand the page is rebuilt and compared; with chromium its flows run in a browser. Several processes,
+# for most tests wait for servers; a file stays in one, so that what it starts is started once.
+WORKERS ?= 3
 test: $(STAMP) $(if $(shell command -v npm),$(PACKAGES))
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 25
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check $(SOURCES)
@@ -77,7 +79,7 @@ format: $(STAMP)
 bench: $(STAMP)
 	@$(BIN)/python -m benchmarks --full; missed=$$?; $(BIN)/python -m benchmarks.readme; exit $$missed
 
-# Without `chaos`, `api` and `methods`, which tests run: `python -m benchmarks --small NAME` runs one of them.
+# Without those that tests run (COVERED_BY): `python -m benchmarks --small NAME` runs one of them.
 bench-small: $(STAMP) $(if $(shell command -v npm),$(PACKAGES))
 	$(BIN)/python -m benchmarks --small
 

@@ -19,6 +19,8 @@ import httpx
 
 from app.discovery import service_url
 from app.settings import Settings
+from consumers.erasures import ErasureSettings
+from consumers.interest import SketchSettings
 from schemas.errors import Halt, Transient
 
 GIB = 1024**3
@@ -128,6 +130,26 @@ def disks(
                 "make room: old runs (SIMSTREAM_TRAINING__FOLDER), releases that are not on their way "
                 "(`simstream releases prune`), or a larger disk",
             )
+
+
+def public_keys(settings: Settings) -> Iterator[Finding]:
+    """Keys of shoppers' ids that anybody knows, because they stand in the source."""
+    hashes = (
+        settings.behaviour.sketch.key == SketchSettings().key,
+        "SIMSTREAM_BEHAVIOUR__SKETCH__HASH_KEY",
+        "shoppers are hashed under the public default key: anybody can tell whether a hash is somebody's, "
+        "and choose ids that own every sketch",
+        "set it to a secret and rebuild (`simstream rebuild --from-log`): sketches of another key are void",
+    )
+    erasures = (
+        settings.erasures.secret == ErasureSettings().secret,
+        "SIMSTREAM_ERASURES__KEY",
+        "erasures are named under the public default key: who reads user.erasures can tell who left",
+        "set it to a secret before the first erasure; those of another key are not known any more",
+    )
+    for public, subject, finding, remedy in (hashes, erasures):
+        if public:
+            yield Finding("keys", "warning", subject, finding, remedy)
 
 
 def _existing(folder: Path) -> Path:

@@ -52,6 +52,8 @@ def checks(settings: Settings, data_dir: Path, *, embedded: bool) -> dict[str, t
             lambda: doctor.disks(settings, data_dir if embedded else None),
             "may this process read the folders that the settings name?",
         ),
+        # An embedded stack is for trying: nobody's shoppers are in it.
+        "keys": (lambda: [] if embedded else doctor.public_keys(settings), "read docs/personal-data.md"),
     }
 
 

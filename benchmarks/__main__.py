@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import faulthandler
 import importlib
 import os
 import signal
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,9 +47,19 @@ from benchmarks.harness import (
 )
 
 DEFAULT_DATA = ROOT.parent / "shared" / "data"
-TIMEOUT_SECONDS = {"small": 1200.0, "full": 5400.0}
+TIMEOUT_SECONDS = {"small": 400.0, "full": 5400.0}
 #: Exit code of a child that raised Skipped; its reason is in the report file.
 SKIPPED = 77
+#: Where a failed child says why, or where it stood shortly before its time was up: beside its report file.
+TRACE = "trace.txt"
+TRACE_LINES = 40
+
+
+class Failed(NamedTuple):
+    """A benchmark without a report; `waited_in_vain` if all that failed was that something took too long."""
+
+    trace: str
+    waited_in_vain: bool
 
 
 class Benchmark(NamedTuple):
@@ -71,23 +83,36 @@ def discover(folder: Path = ROOT / "benchmarks") -> dict[str, Benchmark]:
     return found
 
 
-def run_here(module: str, *, small: bool, data: Path | None, report_file: Path) -> int:
-    """The child's part: import one benchmark, run it, leave its report (or its reason) in `report_file`."""
-    try:
-        report: Report = importlib.import_module(module).run(small=small, data=data)
-    except Skipped as reason:
-        report_file.write_text(str(reason))
-        return SKIPPED
+def run_here(
+    module: str, *, small: bool, data: Path | None, report_file: Path, timeout_seconds: float
+) -> int:
+    """The child's part: import one benchmark, run it, leave its report (or its reason) in `report_file`.
+
+    Whatever it raises, or where every thread stands shortly before its time is up, is left in `TRACE`.
+    """
+    with (report_file.parent / TRACE).open("w") as trace:
+        faulthandler.dump_traceback_later(timeout_seconds * 0.97, file=trace)
+        try:
+            report: Report = importlib.import_module(module).run(small=small, data=data)
+        except Skipped as reason:
+            report_file.write_text(str(reason))
+            return SKIPPED
+        except BaseException:
+            traceback.print_exc(file=trace)
+            raise
+        finally:
+            faulthandler.cancel_dump_traceback_later()
     report_file.write_bytes(report_json.dump_json(report))
     return 0
 
 
-def run_apart(name: str, *, small: bool, data: Path | None, timeout_seconds: float) -> Report | str | None:
-    """Run one benchmark in its own process: its report, the reason it was skipped, or None if it failed."""
+def run_apart(name: str, *, small: bool, data: Path | None, timeout_seconds: float) -> Report | str | Failed:
+    """Run one benchmark in its own process: its report, the reason it was skipped, or why it failed."""
     with tempfile.TemporaryDirectory(prefix="simstream-bench-") as folder:
         report_file = Path(folder) / "report.json"
         command = [sys.executable, "-m", "benchmarks", "--small" if small else "--full", name]
-        command += ["--report", str(report_file)] + (["--data", str(data)] if data else [])
+        command += ["--report", str(report_file), "--timeout", str(timeout_seconds)]
+        command += ["--data", str(data)] if data else []
         # The package lies in the tree, not among the installed ones. The data folder is an argument here:
         # SIMSTREAM_DATA is no setting of the product that the benchmarks start.
         env = {key: value for key, value in os.environ.items() if key != "SIMSTREAM_DATA"}
@@ -95,14 +120,24 @@ def run_apart(name: str, *, small: bool, data: Path | None, timeout_seconds: flo
         try:
             code = child.wait(timeout_seconds)
         except subprocess.TimeoutExpired:
+            _kill_group(child)
             print(f"{name}: still running after {timeout_seconds:g} s, stopped", flush=True)
-            return None
+            return Failed(_trace(report_file), waited_in_vain=True)
         finally:
             # Whatever it started goes with it, also when it crashed or was interrupted.
             _kill_group(child)
         if code == SKIPPED:
             return report_file.read_text()
-        return report_json.validate_json(report_file.read_bytes()) if code == 0 else None
+        if code == 0:
+            return report_json.validate_json(report_file.read_bytes())
+        said = _trace(report_file)
+        # Its last line names what was raised: TimeoutError here, in playwright's words too.
+        return Failed(said, waited_in_vain="TimeoutError" in said.rpartition("\nTraceback")[2])
+
+
+def _trace(report_file: Path) -> str:
+    trace = report_file.parent / TRACE
+    return "\n".join(trace.read_text().splitlines()[-TRACE_LINES:]) if trace.exists() else "no trace"
 
 
 def _kill_group(child: subprocess.Popen[bytes]) -> None:
@@ -191,7 +226,11 @@ def main() -> int:
     if options.report:
         (name,) = options.names
         return run_here(
-            benchmarks[name].module, small=options.small, data=options.data, report_file=options.report
+            benchmarks[name].module,
+            small=options.small,
+            data=options.data,
+            report_file=options.report,
+            timeout_seconds=options.timeout,
         )
     _end_on_sigterm()
     data = data_folder(options.data)
@@ -205,14 +244,20 @@ def main() -> int:
         console.print(f"[yellow]left out[/] {name}: {benchmark.covered_by} runs the same")
     names = options.names or [name for name in benchmarks if name not in left_out]
     failures: list[str] = []
+    traces: dict[str, str] = {}
     for name in names:
         console.rule(name)
         for remaining in reversed(range(SMALL_RUNS if options.small else 1)):
             started = time.monotonic()
             outcome = run_apart(name, small=options.small, data=data, timeout_seconds=timeout)
             seconds = time.monotonic() - started
-            if outcome is None:
+            if isinstance(outcome, Failed):
+                if remaining and outcome.waited_in_vain:
+                    console.print(f"{name}: run again, for a busy machine keeps it waiting too")
+                    console.print(outcome.trace, markup=False, highlight=False)
+                    continue
                 failures.append(f"{name} failed")
+                traces[name] = outcome.trace
             elif isinstance(outcome, str):
                 console.print(f"[yellow]skipped[/] {name}: {outcome}")
             else:
@@ -225,6 +270,10 @@ def main() -> int:
                 if options.full:
                     console.print(f"kept in {keep(outcome, seconds=seconds).relative_to(ROOT)}")
             break
+    # Once more at the end, where somebody looks who has only the last lines of a long log.
+    for name, trace in traces.items():
+        console.rule(f"{name} failed")
+        console.print(trace, markup=False, highlight=False)
     for failure in failures:
         console.print(f"[bold red]{failure}[/]")
     console.print(f"{len(names)} benchmarks, {len(failures)} failures")

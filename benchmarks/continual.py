@@ -36,6 +36,7 @@ from model.recipe import Recipe
 from model.settings import ModelSettings
 
 NAME = "continual"
+COVERED_BY = "tests/test_continual.py"
 SEEDS: Mapping[str, Sequence[int]] = {"weeks": (1, 2, 3), "drift": (1,)}
 WORK = ROOT / "var" / "benchmarks" / "continual"
 #: Pairs of an update; 2,500 would take half a day on two cores without bf16.

@@ -33,8 +33,8 @@ WARM_UP = 100
 
 
 def run(*, small: bool, data: Path | None) -> Report:
-    """4,000 items; 700 in small."""
-    items = 700 if small else 4_000
+    """4,000 items; 400 in small."""
+    items = 400 if small else 4_000
     products = list(Shop(SEED, products=items + WARM_UP).products())
     before = _alone(products[WARM_UP:])
     with embedded_stack() as stack:

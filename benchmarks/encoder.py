@@ -32,7 +32,7 @@ LEAST_COSINE = 0.999
 
 
 def run(*, small: bool, data: Path | None) -> Report:
-    """Five alternating rounds over all texts; in small, three over every eighth."""
+    """Five alternating rounds over all texts; in small, three over every sixteenth."""
     if data is None:
         raise Skipped("needs the data folder with abt-buy and amazon-google: --data or SIMSTREAM_DATA")
     import torch
@@ -44,7 +44,7 @@ def run(*, small: bool, data: Path | None) -> Report:
     products = [product for name in SETS for side in "ab" for product in read_products(data, name, side)]
     texts = [recipe.content(product) for product in products]
     if small:
-        texts = texts[::8]
+        texts = texts[::16]
     rounds = 3 if small else 5
 
     settings = ModelSettings()

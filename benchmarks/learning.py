@@ -61,6 +61,7 @@ from model.recipe import Recipe
 from model.settings import ModelSettings, base_folder
 
 NAME = "learning"
+COVERED_BY = "tests/test_learning_benchmarks.py"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -72,8 +72,8 @@ class OneRelease:
 
 
 def run(*, small: bool, data: Path | None) -> Report:
-    """20,000 items and a minute of 50 queries/s; in small 3,000 items and ten seconds."""
-    items, seconds = (3_000, 10.0) if small else (20_000, 60.0)
+    """20,000 items and a minute of 50 queries/s; in small 1,000 items and ten seconds."""
+    items, seconds = (1_000, 10.0) if small else (20_000, 60.0)
     rate = QUERIES_PER_SECOND
     draw = Random(SEED)
     with tempfile.TemporaryDirectory(prefix="simstream-bench-") as scratch:

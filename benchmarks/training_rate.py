@@ -37,8 +37,8 @@ RECIPE = Recipe(seed=SEED, distil=0, replay=0, batch_pairs=32, evaluations=1, tr
 
 
 def run(*, small: bool, data: Path | None) -> Report:
-    """Five rounds of 128 pairs; in small three of 64."""
-    pairs, rounds = (64, 3) if small else (128, 5)
+    """Five rounds of 128 pairs; in small two of 64."""
+    pairs, rounds = (64, 2) if small else (128, 5)
     return measure(base_folder(ModelSettings()), shop_pairs(pairs), rounds, small=small)
 
 

@@ -256,7 +256,10 @@ def test_every_benchmark_of_the_house_is_found_under_its_files_name() -> None:
         "api": "tests/service",
         "compress": "tests/test_compress.py",
         "chaos": "tests/chaos",
+        "continual": "tests/test_continual.py",
+        "learning": "tests/test_learning_benchmarks.py",
         "methods": "tests/test_learning_benchmarks.py",
+        "rolling": "tests/chaos/test_rolling.py",
         "scale": "tests/chaos/test_scale.py",
     }
     for named in covered.values():

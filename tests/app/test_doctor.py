@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from adapters.index_edge import EdgeIndex
 from adapters.kafka import Publisher
@@ -25,7 +26,7 @@ from adapters.redis_nodes import RedisNodes, Vitals
 from adapters.redis_rollouts import ROLLOUT_LEASE
 from adapters.releases import ReleaseSettings, ReleaseStore
 from app import doctor_releases, doctor_stores
-from app.doctor import Finding, Report, clock, disks, examine, service
+from app.doctor import Finding, Report, clock, disks, examine, public_keys, service
 from app.local import LocalRedis
 from app.settings import Settings, load_settings
 from app.wiring import (
@@ -118,13 +119,13 @@ def test_a_broker_and_a_redis_that_are_away_do_not_hide_the_rest(
     settings = settings.model_copy(update={"kafka": nowhere})
     report = examine(doctor_stores.checks(settings, tmp_path, embedded=False), patience_seconds=0.0)
     found = {one.check: one.remedy for one in report.findings}
-    assert set(found) == {"topics", "groups", "service"}
+    assert set(found) == {"topics", "groups", "service", "keys"}
     assert "SIMSTREAM_KAFKA__BOOTSTRAP_SERVERS" in found["topics"]
     gone = settings.redis.model_copy(update={"url": "redis://127.0.0.1:1/0"})
     settings = settings.model_copy(update={"redis": gone})
     report = examine(doctor_stores.checks(settings, tmp_path, embedded=False), patience_seconds=0.0)
     assert {one.check for one in report.findings} == {*found, "redis", "state", "rollouts"}
-    assert len(report.checked) == 9
+    assert len(report.checked) == 10
     assert report.exit_code == 1
 
 
@@ -171,6 +172,24 @@ def test_a_disk_that_is_nearly_full_is_found_once(
     assert {one.severity for one in found} == ({severity} if severity else set())
     # The folders of this test lie on one or two disks, whatever there are of them.
     assert len(found) <= 2
+
+
+def test_keys_that_anybody_knows_are_found_and_own_ones_are_not(settings: Settings, tmp_path: Path) -> None:
+    sketch = settings.behaviour.sketch.model_copy(update={"hash_key": SecretStr("simstream")})
+    public = settings.model_copy(
+        update={"behaviour": settings.behaviour.model_copy(update={"sketch": sketch})}
+    )
+    subjects = [one.subject for one in public_keys(public)]
+    assert subjects == ["SIMSTREAM_BEHAVIOUR__SKETCH__HASH_KEY", "SIMSTREAM_ERASURES__KEY"]
+    assert list(doctor_stores.checks(public, tmp_path, embedded=True)["keys"][0]()) == []
+    sketch = sketch.model_copy(update={"hash_key": SecretStr("our own")})
+    own = settings.model_copy(
+        update={
+            "behaviour": settings.behaviour.model_copy(update={"sketch": sketch}),
+            "erasures": settings.erasures.model_copy(update={"key": SecretStr("another")}),
+        }
+    )
+    assert list(public_keys(own)) == []
 
 
 # --- Redis -------------------------------------------------------------------------------------------

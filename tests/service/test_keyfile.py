@@ -83,6 +83,7 @@ def test_a_running_service_takes_new_keys_and_lets_the_old_ones_go(shop: Shop, t
         (f"{KEPT_OLD.entry()}\n{KEPT_OLD.entry()}", "listed twice"),
         ("\x00\ufffd", "entry 1: expected"),
     ],
+    ids=["empty", "blank", "key for digest", "short digest", "twice", "no text"],
 )
 def test_a_wrong_file_keeps_the_keys_and_is_told_once_without_its_content(
     text: str, said: str, tmp_path: Path, caplog: pytest.LogCaptureFixture

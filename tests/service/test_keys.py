@@ -89,6 +89,8 @@ def test_no_path_answers_without_a_key_but_health(locked: TestClient, shop: Shop
         "Bearer ü",
         f"Bearer {GONE}",
     ],
+    # Keys are new in each process, and names of tests must not be.
+    ids=["nonsense", "empty", "alone", "basic", "bare", "longer", "shorter", "digest", "latin", "expired"],
 )
 def test_a_key_that_is_none_or_no_longer_one_is_refused(locked: TestClient, header: str) -> None:
     response = locked.get("/v1/items/s1", headers={b"Authorization": header.encode("latin-1")})
@@ -197,6 +199,7 @@ def test_an_entry_comes_back_as_it_was_written() -> None:
         f"sh op:read:{'0' * 64}",
         f"shop:read:{'0' * 64}:soon",
     ],
+    ids=["key", "key for digest", "scope", "no scope", "short digest", "name", "date"],
 )
 def test_an_entry_that_is_none_is_refused_without_being_repeated(entry: str) -> None:
     with pytest.raises(ValueError, match=r"expected|scopes|no date") as caught:
