@@ -20,6 +20,7 @@ from typing import Any, cast
 
 from adapters.redis_client import item_key
 from adapters.redis_nodes import RedisNodes
+from adapters.redis_walk import item_ids
 from schemas.opinions import ItemOpinions, KnownOpinions, Opinion, Tendency, opinion_terms, tendencies
 
 #: The field with what reviewers come to, one term a line: read with the rest of an item's state.
@@ -120,10 +121,19 @@ class OpinionStore:
             self._nodes.of(key).hset(key, mapping=cast("Any", values))
 
     def drop(self, product_id: str) -> None:
-        """Forget an item."""
+        """Forget what was heard of an item."""
         key = opinions_key(self._namespace, product_id)
         with self._nodes.calling("removing opinions"):
             self._nodes.of(key).delete(key)
+
+    def drop_all(self) -> int:
+        """Forget what was heard of every item; of how many."""
+        dropped = 0
+        for ids in item_ids(self._nodes, f"{self._namespace}opinions-", "heard"):
+            for product_id in ids:
+                self.drop(product_id)
+                dropped += 1
+        return dropped
 
     # --- what was published -------------------------------------------------------------------------
 

@@ -159,7 +159,6 @@ class OpinionsHandler:
                 before=told.get(aspect),
                 sentiment=found.sentiment if (found := by_aspect.get(aspect)) is not None else None,
                 count=found.count if found is not None else 0,
-                evidence=[quote.text for quote in found.evidence] if found is not None else [],
             )
             for aspect in sorted({*now, *told})
             if now.get(aspect) != told.get(aspect)

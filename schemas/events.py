@@ -288,14 +288,16 @@ class PriceInsight(Frozen):
 
 
 class AspectShift(Frozen):
-    """What reviewers now come to about one aspect, and what they did before; null: too few speak of it."""
+    """What reviewers now come to about one aspect, and what they did before; null: too few speak of it.
+
+    Nobody's words: a topic cannot take them back when a review is.
+    """
 
     aspect: str
     tendency: Literal["good", "mixed", "bad"] | None = None
     before: Literal["good", "mixed", "bad"] | None = None
     sentiment: float | None = None
     count: int = 0
-    evidence: list[str] = []
 
 
 class OpinionInsight(Frozen):

@@ -45,9 +45,10 @@ def use(
 
 @opinions.command("stop")
 def stop(data_dir: DataDir = Path("var")) -> None:
-    """Let no head listen: what was heard stays as it is."""
-    open_opinions(_settings(data_dir)).set_head(None)
-    _say("nobody listens any more")
+    """Let no head listen, and forget what was heard: nobody would take it back when a review is."""
+    store = open_opinions(_settings(data_dir))
+    store.set_head(None)
+    _say(f"nobody listens any more; what was heard of {store.drop_all()} items is forgotten")
 
 
 @opinions.command("show")

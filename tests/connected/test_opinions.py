@@ -1,4 +1,4 @@
-"""From stars on catalog.reviews to a head, to opinions, to insights.opinions and to what queries filter on."""
+"""From stars on catalog.reviews to a head, to opinions, to insights.opinions and to what queries ask for."""
 
 from __future__ import annotations
 
@@ -59,6 +59,7 @@ def wait_until_said(pipeline: Pipeline, running: RunnerThread, expected: dict[st
         time.sleep(0.2)
 
 
+@pytest.mark.parametrize("broker", ["tansu"], indirect=True)
 def test_a_head_that_is_trained_hears_what_was_there_and_what_comes(
     pipeline: Pipeline, redis_server: LocalRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
