@@ -183,7 +183,7 @@ def test_a_review_counts_once_for_an_aspect_and_is_heard_once_whatever_is_redeli
 
 
 def test_opinions_are_the_same_in_every_order_of_the_same_events(world: World) -> None:
-    events = [
+    events: list[ReviewPosted | ReviewRemoved] = [
         posted(1, "Quiet", votes=3),
         posted(2, "Loud and sturdy"),
         posted(2, "Quiet and flimsy", revision=2),
