@@ -113,6 +113,20 @@ def test_a_neighbour_is_explained(page: Page, stage: Stage) -> None:
     assert sum(shares) == pytest.approx(100, abs=2)
 
 
+def test_a_neighbour_is_reported_for_people_to_review(page: Page, stage: Stage) -> None:
+    opened(page, stage)
+    neighbour = ids(page)[1]
+    page.goto(f"{stage.address}/?seed={quote(stage.seed.product_id)}&why={quote(neighbour)}&panel=why")
+    why = page.get_by_role("region", name="Why this neighbour")
+    why.get_by_role("button", name="Not similar").click()
+    expect(why.get_by_role("status")).to_have_text("Reported (1); waits for review")
+    why.get_by_role("button", name="Not similar").click()
+    expect(why.get_by_role("status")).to_have_text("Reported (2); waits for review")
+    # Of another neighbour nothing has been said.
+    page.goto(f"{stage.address}/?seed={quote(stage.seed.product_id)}&why={quote(ids(page)[0])}&panel=why")
+    expect(why.get_by_role("status")).to_contain_text("nothing changes before that")
+
+
 def test_seeds_are_pinned_for_and_against(page: Page, stage: Stage) -> None:
     opened(page, stage)
     first, second = ids(page)[:2]

@@ -18,6 +18,8 @@ export type RecentView = Schemas["RecentView"];
 export type Updates = Schemas["UpdatesView"];
 export type MapView = Schemas["MapView"];
 export type Update = Schemas["UpdateView"];
+export type Reason = Schemas["ReportRequest"]["reason"];
+export type Reported = Schemas["Reported"];
 export type Window = "1h" | "24h" | "7d" | "30d";
 
 /** A refusal, or no answer at all (status 0). */
@@ -101,6 +103,8 @@ export const api = {
   recommended: (user: string, limit: number) =>
     get<Answer>(`/v1/users/${id(user)}/recommendations?explain=true&limit=${limit}`),
   map: (ids: string[]) => post<MapView>("/v1/map", { item_ids: ids }),
+  report: (item: string, reason: Reason, seed: string | null) =>
+    post<Reported>("/v1/reports", { item_id: item, reason, ...(seed === null ? {} : { seed }) }),
   release: () => get<ReleaseView>("/v1/release"),
   releases: () => get<ReleasesView>("/v1/releases"),
   pipeline: () => get<PipelineView>("/v1/pipeline"),

@@ -4,10 +4,11 @@ import { useAsked, useNow, useShell } from "./hooks";
 import { Icon } from "./icons";
 import { Dot, Facts, Notice } from "./parts";
 import { Picture } from "./picture";
+import { Report } from "./report";
 import { DIMENSIONS, type Dimension, type Preset } from "./state";
 
 export function Why({ hit, id, close }: { hit: Hit | null; id: string; close: () => void }) {
-  const { t, known, pulse } = useShell();
+  const { t, known, pulse, state } = useShell();
   const now = useNow(5);
   const item = useAsked(hit ? id : null, hit ? () => api.item(id) : null, pulse);
   if (!id) return <Notice title={t("why_title")}><p>{t("why_none")}</p></Notice>;
@@ -22,6 +23,9 @@ export function Why({ hit, id, close }: { hit: Hit | null; id: string; close: ()
   if (rules?.diversity) applied.push(t("rule_diversity", { n: rules.diversity }));
   if (rules?.brand_cap) applied.push(t("rule_brand_cap", { n: rules.brand_cap }));
   if (rules?.group) applied.push(t("rule_group", { n: rules.group }));
+  // What it was shown for: of several seeds the heaviest.
+  const heaviest = [...state.seeds].sort((a, b) => b.weight - a.weight)[0];
+  const seed = heaviest && heaviest.weight > 0 && heaviest.id !== id ? heaviest.id : null;
   const ages = item.data?.item_id === id ? item.data.dimensions : undefined;
   return (
     <section class="why" aria-label={t("why_title")}>
@@ -92,6 +96,7 @@ export function Why({ hit, id, close }: { hit: Hit | null; id: string; close: ()
           </>
         )}
       </dl>
+      <Report key={`${seed} ${id}`} seed={seed} item={id} />
     </section>
   );
 }
