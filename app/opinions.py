@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _ACK_SECONDS = 30.0
+_BATCH = 32
 
 
 def heads(settings: Settings) -> ReleaseStore:
@@ -125,7 +126,8 @@ def opinions_runner(
         ),
         handler=handler,
         dead_letters=DeadLetters(publisher=publisher),
-        settings=settings.loop,
+        # An item may take seconds to be heard: whoever stops waits for the batch in hand.
+        settings=settings.loop.model_copy(update={"batch_records": min(_BATCH, settings.loop.batch_records)}),
         accept_poison=accept_poison,
     )
 
