@@ -52,6 +52,8 @@ from schemas.events import ReviewPosted
 from schemas.opinions import AspectOpinion
 
 NAME = "opinions"
+#: With words for an encoder: training, files, hearing, and what is learned of shuffled stars.
+COVERED_BY = "tests/model/test_opinions.py"
 SEEDS = (601, 602)
 NOISES = (0.5, 1.0, 2.0)
 LEARNED_ITEMS, ASKED_ITEMS = 200, 150

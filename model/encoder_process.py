@@ -89,7 +89,7 @@ class EncoderProcess:
             ) from error
         except BaseException:
             connection.close()
-            process.wait(STOP_SECONDS)
+            ended(process, STOP_SECONDS)
             raise
 
     @property
@@ -183,7 +183,9 @@ def _how(process: subprocess.Popen[bytes]) -> str:
     try:
         code = process.wait(STOP_SECONDS)
     except subprocess.TimeoutExpired:
-        return "it still runs, without answering"
+        process.kill()
+        process.wait()
+        return "it did not answer, and was killed"
     return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 

@@ -264,7 +264,7 @@ def test_the_doctor_finds_nothing_in_a_stack_that_is_well(stack: RunningStack) -
     code, report = doctor(stack)
     assert report["findings"] == []
     assert code == 0
-    assert len(report["checked"]) == 9
+    assert len(report["checked"]) == 10
 
 
 def test_the_doctor_finds_what_was_planted_in_a_running_stack_and_makes_topics_when_told(

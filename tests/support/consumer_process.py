@@ -53,8 +53,9 @@ CRASH = "crash-before-announce:"
 COMMIT_FIRST = "commit-before-write"
 NO_TICKET = "no-ticket"
 GIVE_UP = "dead-letter-on-transient"
-#: How long commit-before-write leaves between the commit and the write.
-FAULT_PAUSE_SECONDS = 0.3
+#: How long commit-before-write leaves between the commit and the write: on a busy machine a look at commits
+#: takes a second.
+FAULT_PAUSE_SECONDS = 2.0
 
 
 class SlowEncoder(FakeEncoder):
