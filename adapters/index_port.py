@@ -52,6 +52,7 @@ PAYLOAD_INDEXES: Mapping[str, str] = {
     "price": "float",
     "group_id": "keyword",
     "attributes": "keyword",
+    "opinions": "keyword",
 }
 
 

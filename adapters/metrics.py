@@ -363,3 +363,15 @@ PRICE_INSIGHTS_TOTAL = _counter(
     "Prices announced on insights.prices, by what they became: outlier, usual.",
     "became",
 )
+OPINION_INSIGHTS_TOTAL = _counter(
+    "Uses",
+    "simstream_opinion_insights_total",
+    "Aspects announced on insights.opinions, by what reviewers come to: good, mixed, bad, none.",
+    "became",
+)
+OPINION_REVIEWS_TOTAL = _counter(
+    "Uses",
+    "simstream_opinion_reviews_total",
+    "Reviews looked at for opinions, by whether their clauses had to be encoded: heard, known.",
+    "how",
+)

@@ -23,6 +23,7 @@ from adapters.behaviour_scripts import HEADER_BYTES
 from adapters.behaviour_state import header_of
 from adapters.redis_client import Client, Outcome, item_key
 from adapters.redis_nodes import RedisNodes
+from adapters.redis_opinions import TERMS, opinions_key
 from adapters.redis_reviews import SUMMARY, SUMMARY_FIELDS, review_state
 from adapters.redis_walk import item_ids
 from adapters.state_generation import FIRST, state_prefix
@@ -159,6 +160,8 @@ class ItemStore:
         #: Which state of several this is.
         self.generation = generation
         self._namespace = state_prefix(namespace, generation)
+        #: What is heard of reviews belongs to no generation.
+        self._heard_namespace = namespace
         self._behaviour_mark = behaviour_mark
         # One for all generations: whoever holds a later ticket has read later, whichever of them.
         self._ticket_key = f"{namespace}ticket"
@@ -231,10 +234,11 @@ class ItemStore:
                     pipe.hmget(self.key(product_ids[position]), ["live", "rev", "at", "doc"])
                     pipe.hmget(self._key(product_ids[position], SUMMARY), SUMMARY_FIELDS)
                     pipe.getrange(self._key(product_ids[position], "behaviour"), 0, HEADER_BYTES - 1)
+                    pipe.hget(opinions_key(self._heard_namespace, product_ids[position]), TERMS)
                 rows = pipe.execute()
                 for place, position in enumerate(positions):
-                    product, reviews, behaviour = rows[3 * place : 3 * place + 3]
-                    state = self._state(product_ids[position], product, reviews, behaviour)
+                    product, reviews, behaviour, terms = rows[4 * place : 4 * place + 4]
+                    state = self._state(product_ids[position], product, reviews, behaviour, terms)
                     if state is not None:
                         states[state.product_id] = state
         return states
@@ -245,6 +249,7 @@ class ItemStore:
         row: Sequence[bytes | None],
         reviews: Sequence[bytes | None],
         behaviour: bytes,
+        terms: bytes | None,
     ) -> ItemState | None:
         live, revision, occurred_at, document = row
         if live is None:
@@ -261,6 +266,7 @@ class ItemStore:
             behaviour=BehaviourState(f"{header.mark}.{self._behaviour_mark}", header.shoppers)
             if header is not None and header.members
             else None,
+            opinions=tuple(terms.decode().splitlines()) if terms else (),
         )
 
     def scan_ids(self, *, batch: int = 1000) -> Iterator[list[str]]:

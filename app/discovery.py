@@ -61,6 +61,9 @@ def stack_settings(settings: Settings, data_dir: Path) -> Settings:
         update["qdrant"] = settings.qdrant.model_copy(update={"url": f"edge:{data_dir / 'index'}"})
     if "url" not in settings.releases.model_fields_set:
         update["releases"] = settings.releases.model_copy(update={"url": str(data_dir / "releases")})
+    if "url" not in settings.opinion_heads.model_fields_set:
+        heads = settings.opinion_heads.model_copy(update={"url": str(data_dir / "opinions")})
+        update["opinion_heads"] = heads
     return settings.model_copy(update=update)
 
 

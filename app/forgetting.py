@@ -39,6 +39,7 @@ from app.wiring import (
     known_erasures,
     open_behaviour,
     open_generations,
+    open_opinions,
     open_publisher,
     open_readers,
     open_reviews,
@@ -107,6 +108,10 @@ def forget(
             about = _reviews(settings, publisher, user_id, generation, until_ms)
             if generation == generations.live():
                 touched, reviewed = set(members), set(about)
+        # What was heard quotes them; whoever listens hears the texts that are left, by the hints below.
+        heard = open_opinions(settings)
+        for product_id in reviewed:
+            heard.drop(product_id)
         say(f"{keys} keys, {len(touched)} sketches, reviews of {len(reviewed)} products")
         # 4. and 5.
         rows = _archive(settings, deadline, pending)

@@ -37,6 +37,7 @@ from consumers.baskets import RelationSettings
 from consumers.behaviour import BehaviourSettings
 from consumers.embeddings import EmbeddingsSettings
 from consumers.erasures import ErasureSettings
+from consumers.opinion_figures import OpinionSettings
 from consumers.pictures import ImageSettings
 from consumers.price_insights import InsightSettings
 from consumers.reviews import ReviewsSettings
@@ -44,6 +45,7 @@ from consumers.rollout import RolloutSettings
 from consumers.runner import RunnerSettings
 from consumers.shopper_vectors import VectorSettings
 from model.learning_settings import GateSettings, PairSettings, ScheduleSettings, TrainingSettings
+from model.opinion_settings import HeadSettings
 from model.settings import ModelSettings
 from schemas.events import Frozen
 from schemas.topics import Topics
@@ -81,6 +83,7 @@ class TopicNames(Frozen):
     erasures: str = "user.erasures"
     releases: str = "model.releases"
     insights_prices: str = "insights.prices"
+    insights_opinions: str = "insights.opinions"
 
 
 class Settings(Frozen):
@@ -102,6 +105,8 @@ class Settings(Frozen):
     prices: PriceSettings = PriceSettings()
     insights: InsightSettings = InsightSettings()
     relations: RelationSettings = RelationSettings()
+    opinions: OpinionSettings = OpinionSettings()
+    opinion_heads: HeadSettings = HeadSettings()
     loop: RunnerSettings = RunnerSettings()
     embeddings: EmbeddingsSettings = EmbeddingsSettings()
     reviews: ReviewsSettings = ReviewsSettings()

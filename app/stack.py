@@ -27,6 +27,7 @@ from app.discovery import Addresses, announce
 from app.insights import insights_runner
 from app.local import LocalRedis, TansuBroker
 from app.observability import export_metrics
+from app.opinions import LiveJudge, catch_up, opinions_runner
 from app.relations import ScheduledMiner
 from app.rollouts import make_rollouts, rolling
 from app.settings import Settings
@@ -39,6 +40,7 @@ from app.wiring import (
     live_state,
     make_topics,
     open_live,
+    open_opinions,
     open_publisher,
     open_relations,
     open_reports,
@@ -127,6 +129,9 @@ def embedded_servers(settings: Settings, data_dir: Path, say: Say) -> Iterator[S
                 "redis": settings.redis.model_copy(update={"url": redis.url}),
                 "qdrant": settings.qdrant.model_copy(update={"url": f"edge:{data_dir / 'index'}"}),
                 "releases": settings.releases.model_copy(update={"url": str(data_dir / "releases")}),
+                "opinion_heads": settings.opinion_heads.model_copy(
+                    update={"url": str(data_dir / "opinions")}
+                ),
             }
         )
 
@@ -232,6 +237,7 @@ def _start(
             rules=rules,
             prices=settings.prices,
             relations=open_relations(settings),
+            opinions=open_opinions(settings),
             reports=open_reports(settings),
             watched=looked_at,
             registry=registry,
@@ -245,6 +251,13 @@ def _start(
     if settings.insights.prices:
         insights = insights_runner(settings, publisher=publisher, index=index)
         _start_thread(opened, failures, insights.run, insights.stop)
+    if settings.opinions.consume:
+        judge = LiveJudge(settings, open_opinions(settings), releases)
+        opened.callback(judge.close)
+        listening = opinions_runner(settings, publisher=publisher, judge=judge)
+        _start_thread(opened, failures, listening.run, listening.stop)
+        if embedded:
+            say(f"opinions: {catch_up(settings, publisher)} items are heard anew")
     for runner in runners:
         while not runner.assigned.wait(0.1):
             failures.check()
@@ -296,6 +309,7 @@ def serve_alone(settings: Settings, *, port: int | None = None) -> None:
             rules=rules,
             prices=settings.prices,
             relations=open_relations(settings),
+            opinions=open_opinions(settings),
             reports=open_reports(settings),
             watched=looked_at,
         ),

@@ -28,6 +28,7 @@ from adapters.redis_behaviour import BehaviourStore
 from adapters.redis_client import connect
 from adapters.redis_items import ItemStore
 from adapters.redis_nodes import RedisNodes
+from adapters.redis_opinions import OpinionStore
 from adapters.redis_readers import ErasureReaders
 from adapters.redis_relations import RelationStore
 from adapters.redis_reports import ReportStore
@@ -145,6 +146,11 @@ def live_state(settings: Settings) -> LiveState:
 def open_relations(settings: Settings) -> RelationStore:
     """What is bought and looked at together, in Redis."""
     return RelationStore(nodes=RedisNodes(connect(settings.redis)), namespace=settings.namespace)
+
+
+def open_opinions(settings: Settings) -> OpinionStore:
+    """What reviewers say about items, in Redis."""
+    return OpinionStore(nodes=RedisNodes(connect(settings.redis)), namespace=settings.namespace)
 
 
 def open_reports(settings: Settings) -> ReportStore:

@@ -234,7 +234,8 @@ class _Draft:
             self._keep(IMAGE)
 
     def context(self, state: ItemState, product: ProductUpserted) -> None:
-        mark = context_fingerprint(product, state.reviews.rating if state.reviews is not None else None)
+        rating = state.reviews.rating if state.reviews is not None else None
+        mark = context_fingerprint(product, rating, state.opinions)
         self.marks[CONTEXT] = mark
         if self.stored.get(CONTEXT) != mark:
             self.moved.append(CONTEXT)

@@ -354,6 +354,15 @@ def review_text(draw: Random, stars: int, aspects: Sequence[str], strengths: Seq
     bad = [place for place in reversed(noisy) if place not in good][: max(0, mentioned - pleased)]
     opinions = [draw.choice(ASPECTS[aspects[place]][0].split("|")) for place in good]
     opinions += [draw.choice(ASPECTS[aspects[place]][1].split("|")) for place in bad]
+    return _around(draw, stars, opinions)
+
+
+def review_around(draw: Random, stars: int, opinions: Sequence[str]) -> tuple[str, str]:
+    """Title and text of a review that says just these opinions, in the tone of its stars."""
+    return review_title(draw, stars), _around(draw, stars, opinions)
+
+
+def _around(draw: Random, stars: int, opinions: Sequence[str]) -> str:
     parts = []
     if draw.random() < 0.7:
         parts.append(draw.choice(_OPENINGS[stars].split("|")))

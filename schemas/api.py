@@ -17,6 +17,10 @@ Factor = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 #: Named sets of weights and options: service/presets.py.
 PresetName = Literal["substitutes", "complements", "discovery", "same_product"]
+#: `aspect: tendency`, or `not aspect: tendency` for items of which reviewers do not say so.
+OpinionTerm = Annotated[
+    str, StringConstraints(pattern=r"^(not )?[a-z][a-z0-9 _-]{0,63}: (good|mixed|bad)$", max_length=80)
+]
 MAX_LIMIT = 200
 MAX_SEEDS = 50
 
@@ -55,6 +59,8 @@ class Filter(Strict):
     #: Variants of one product (`group_id`): the nearest stands for all, or each for itself.
     group: Literal["collapse", "any"] = "collapse"
     attributes: Annotated[dict[Name, Annotated[list[Name], Field(max_length=100)]], Field(max_length=50)] = {}
+    #: What reviewers come to: `noise: good`, or `not fit: bad`; all of them.
+    opinions: Annotated[list[OpinionTerm], Field(max_length=50)] = []
     min_score: Annotated[float, Field(allow_inf_nan=False)] | None = None
 
 

@@ -287,6 +287,34 @@ class PriceInsight(Frozen):
     found_at: Moment
 
 
+class AspectShift(Frozen):
+    """What reviewers now come to about one aspect, and what they did before; null: too few speak of it.
+
+    Nobody's words: a topic cannot take them back when a review is.
+    """
+
+    aspect: str
+    tendency: Literal["good", "mixed", "bad"] | None = None
+    before: Literal["good", "mixed", "bad"] | None = None
+    sentiment: float | None = None
+    count: int = 0
+
+
+class OpinionInsight(Frozen):
+    """What reviewers say about an item has shifted: `shifts` names each aspect whose tendency is another now.
+
+    `tendencies` is what stands for all aspects that enough reviewers speak of. The topic is compacted: the
+    last record of an item is what stands. `head` names the head that heard it.
+    """
+
+    kind: Literal["opinion_insight"] = "opinion_insight"
+    product_id: Id
+    shifts: list[AspectShift]
+    tendencies: dict[str, Literal["good", "mixed", "bad"]] = {}
+    head: str | None = None
+    found_at: Moment
+
+
 ProductEvent = ProductUpserted | ProductDeleted
 ReviewEvent = ReviewPosted | ReviewRemoved
 
@@ -300,6 +328,7 @@ EVENT_MODELS: tuple[type[Frozen], ...] = (
     ItemChanged,
     ItemUpdated,
     PriceInsight,
+    OpinionInsight,
 )
 
 Event = TypeVar("Event", bound=Frozen)

@@ -92,6 +92,8 @@ class ItemState:
     product: ProductUpserted | None
     reviews: ReviewState | None = None
     behaviour: BehaviourState | None = None
+    #: What reviewers come to, `noise: good`; nothing where nobody listens (schemas/opinions.py).
+    opinions: tuple[str, ...] = ()
 
     @property
     def deleted(self) -> bool:
@@ -118,9 +120,15 @@ def attribute_terms(attributes: Mapping[str, str | list[str]]) -> list[str]:
     return terms
 
 
-def context_fields(product: Product, rating: Rating | None = None) -> dict[str, Any]:
-    """The filterable and shown fields of the payload that do not come from the encoder's text alone."""
+def context_fields(
+    product: Product, rating: Rating | None = None, opinions: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The filterable and shown fields of the payload that do not come from the encoder's text alone.
+
+    Without opinions there is no such field: points of a shop that does not listen stay as they are.
+    """
     return {
+        **({"opinions": list(opinions)} if opinions else {}),
         "rating_mean": round(rating.mean, 4) if rating is not None else None,
         "rating_count": rating.count if rating is not None else 0,
         "brand": product.brand.casefold() if product.brand else None,
@@ -147,9 +155,9 @@ def digest(*parts: object) -> str:
     return hashlib.blake2b(body, digest_size=8).hexdigest()
 
 
-def context_fingerprint(product: Product, rating: Rating | None = None) -> str:
+def context_fingerprint(product: Product, rating: Rating | None = None, opinions: Sequence[str] = ()) -> str:
     """Names everything `context_fields` is made from."""
-    return digest(PAYLOAD_VERSION, context_fields(product, rating))
+    return digest(PAYLOAD_VERSION, context_fields(product, rating, opinions))
 
 
 def live_payload(
@@ -168,7 +176,9 @@ def live_payload(
         "revision": state.revision,
         "occurred_at": state.occurred_at.isoformat(),
         "title": product.title,
-        **context_fields(product, state.reviews.rating if state.reviews is not None else None),
+        **context_fields(
+            product, state.reviews.rating if state.reviews is not None else None, state.opinions
+        ),
         "shoppers": shoppers,
         "fingerprints": dict(fingerprints),
         "updated_at": dict(updated_at),

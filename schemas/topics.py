@@ -63,6 +63,7 @@ class Topics:
     erasures: Topic
     releases: Topic
     insights_prices: Topic
+    insights_opinions: Topic
 
     @classmethod
     def named(
@@ -78,6 +79,7 @@ class Topics:
         erasures: str = "user.erasures",
         releases: str = "model.releases",
         insights_prices: str = "insights.prices",
+        insights_opinions: str = "insights.opinions",
     ) -> Topics:
         """Build the set with the given names, each prefixed by `namespace` (for example `shop1.`)."""
         return cls(
@@ -145,6 +147,12 @@ class Topics:
                 carries=("PriceInsight",),
                 cleanup="compact",
             ),
+            insights_opinions=Topic(
+                name=namespace + insights_opinions,
+                key="product_id",
+                carries=("OpinionInsight",),
+                cleanup="compact",
+            ),
         )
 
     def declared(self) -> Iterator[Topic]:
@@ -159,6 +167,7 @@ class Topics:
             self.erasures,
             self.releases,
             self.insights_prices,
+            self.insights_opinions,
         ):
             yield topic
             if topic.has_dead_letters:

@@ -18,6 +18,7 @@ from adapters import tracing
 from adapters.index_port import LIVE_ALIAS, VectorIndex
 from schemas.behaviour import BehaviourReader
 from schemas.items import Items
+from schemas.opinions import OpinionReader
 from schemas.relations import RelationReader
 from schemas.reports import ReportBox
 from schemas.topics import Topics
@@ -27,6 +28,7 @@ from service.catalogue import Catalogue
 from service.docs_page import document
 from service.middleware import ALWAYS, Admission, Bodies, Measured
 from service.openapi import describe
+from service.opinions import Opinions
 from service.page import Page, explorer
 from service.presets import PRESETS
 from service.prices import Prices, PriceSettings
@@ -76,6 +78,7 @@ def create_app(
     rules: RuleBook | None = None,
     prices: PriceSettings | None = None,
     relations: RelationReader | None = None,
+    opinions: OpinionReader | None = None,
     reports: ReportBox | None = None,
     watched: Watched | None = None,
     notes: Callable[[], Mapping[str, str | None]] = dict,
@@ -84,9 +87,9 @@ def create_app(
 
     `alias` names the live collection (namespace included). Requests beyond `settings.threads` at a time wait.
     With a `keyring` that is not empty nothing but health and the explorer's files answers without a key.
-    Without `behaviour`, `relations`, `reports` or a `sink` the routes that need it answer 503, and without
-    `behaviour` items show no counters. `watched` is what can be seen beyond the index, `notes` what else
-    readiness should mention.
+    Without `behaviour`, `relations`, `opinions`, `reports` or a `sink` the routes that need it answer 503,
+    and without `behaviour` items show no counters. `watched` is what can be seen beyond the index, `notes`
+    what else readiness should mention.
     """
     catalogue = Catalogue(
         index=index,
@@ -136,6 +139,8 @@ def create_app(
     standing = Standing(lambda: store.ping())
     related = Relations(catalogue=catalogue, reader=relations, alike=settings.alike, rules=lambda: book.rules)
     app.include_router(insight_routes.relations(related, catalogue, workers, locked))
+    heard = Opinions(catalogue=catalogue, reader=opinions)
+    app.include_router(insight_routes.opinions(heard, catalogue, workers, locked))
     app.include_router(insight_routes.reporting(reports, catalogue, workers, locked))
     app.include_router(routes.ranking(engine, catalogue, workers, standing, judge, locked))
     app.include_router(routes.shoppers(recommender, workers, locked))

@@ -149,6 +149,27 @@ RELATIONS: dict[str, Any] = {
     "release_id": "all-minilm-l6-v2-1a2b3c",
     "took_ms": 3.2,
 }
+OPINIONS: dict[str, Any] = {
+    "item_id": "B00X",
+    "head": "opinions-5c1d9e0b7a64f283",
+    "reviews": 37,
+    "aspects": [
+        {
+            "aspect": "noise",
+            "sentiment": 0.61,
+            "count": 14,
+            "positive": 12,
+            "negative": 2,
+            "tendency": "good",
+            "evidence": [
+                {"review_id": "r1", "text": "So quiet that I checked whether it was on.", "sentiment": 0.84}
+            ],
+        }
+    ],
+    "evidence": "1 aspects in 37 reviews",
+    "release_id": "all-minilm-l6-v2-1a2b3c",
+    "took_ms": 2.1,
+}
 REPORT: dict[str, Any] = {"seed": "B00X", "item_id": "B00Y", "reason": "not_similar", "note": "a toy of it"}
 REPORTED: dict[str, Any] = {"report_id": "7a1f0c53b2d94e68", "status": "pending", "reports": 1}
 RELEASE: dict[str, Any] = {

@@ -60,6 +60,9 @@ def conditions(
     for name, values in wanted.attributes.items():
         if values:
             must.append(AnyOf("attributes", tuple(f"{name}={value}".casefold() for value in values)))
+    for term in wanted.opinions:
+        side = must_not if term.startswith("not ") else must
+        side.append(AnyOf("opinions", (term.removeprefix("not "),)))
     excluded = tuple(dict.fromkeys([*seeds, *wanted.exclude]))
     if excluded:
         must_not.append(Ids(excluded))

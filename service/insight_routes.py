@@ -1,6 +1,6 @@
-"""Routes of what is found out about items, and of what people say about answers: relations, reports.
+"""Routes of what is found out about items, and of what people say: relations, opinions, reports.
 
-Reads   what service/relations.py reads
+Reads   what service/relations.py and service/opinions.py read
 Writes  reports, into the box that is handed in
 Never   blocks the event loop: every call to a store runs in a worker thread
 """
@@ -14,12 +14,14 @@ from fastapi import APIRouter, Body, Query, Request
 from starlette.responses import Response
 
 from schemas.insights import RelationsView
+from schemas.opinions import OpinionsView
 from schemas.reports import ReportBox, Reported, ReportRequest
 from service import examples
 from service.access import caller
 from service.catalogue import Catalogue
 from service.errors import Busy, Unavailable
 from service.openapi import example, problems_of
+from service.opinions import Opinions
 from service.parameters import Limit
 from service.relations import Relations
 from service.routes import ItemId
@@ -28,6 +30,7 @@ from service.timing import ITEMS, Timings
 from service.workers import Workers
 
 RELATIONS_SUFFIX = "/relations"
+OPINIONS_SUFFIX = "/opinions"
 
 
 def relations(related: Relations, catalogue: Catalogue, workers: Workers, dependencies: Any) -> APIRouter:
@@ -49,6 +52,27 @@ def relations(related: Relations, catalogue: Catalogue, workers: Workers, depend
                 request, lambda timings: catalogue.item(item_id + RELATIONS_SUFFIX, timings)
             )
         return await workers.run_tagged(request, lambda timings: related.relations(item_id, limit, timings))
+
+    return router
+
+
+def opinions(heard: Opinions, catalogue: Catalogue, workers: Workers, dependencies: Any) -> APIRouter:
+    """What reviewers say about an item. To be included before the route of items, which takes every path."""
+    router = APIRouter(prefix="/v1", route_class=StrictJsonRoute, tags=["items"], dependencies=dependencies)
+
+    @router.get(
+        "/items/{item_id:path}/opinions",
+        response_model=OpinionsView,
+        summary="What reviewers say about an item, aspect by aspect",
+        responses={**problems_of(404, 409, 410), **example(examples.OPINIONS, tagged=True)},
+    )
+    async def opinions_of_item(request: Request, item_id: ItemId) -> Response:
+        # As for relations: an id may itself end so, percent-encoded.
+        if not request.scope.get("raw_path", b"").endswith(OPINIONS_SUFFIX.encode()):
+            return await workers.run_tagged(
+                request, lambda timings: catalogue.item(item_id + OPINIONS_SUFFIX, timings)
+            )
+        return await workers.run_tagged(request, lambda timings: heard.opinions(item_id, timings))
 
     return router
 

@@ -259,6 +259,7 @@ def test_every_benchmark_of_the_house_is_found_under_its_files_name() -> None:
         "continual": "tests/test_continual.py",
         "learning": "tests/test_learning_benchmarks.py",
         "methods": "tests/test_learning_benchmarks.py",
+        "opinions": "tests/model/test_opinions.py",
         "rolling": "tests/chaos/test_rolling.py",
         "scale": "tests/chaos/test_scale.py",
     }

@@ -332,7 +332,10 @@ def scaled_objects() -> list[tuple[Manifest, int]]:
 
 
 def test_consumers_are_scaled_on_their_own_lag_up_to_the_partitions() -> None:
-    assert {one["metadata"]["name"] for one, _ in scaled_objects()} == set(Consumer) - {Consumer.INSIGHTS}
+    assert {one["metadata"]["name"] for one, _ in scaled_objects()} == set(Consumer) - {
+        Consumer.INSIGHTS,
+        Consumer.OPINIONS,
+    }
     for scaled, partitions in scaled_objects():
         assert list(faults(scaled, partitions)) == [], scaled["metadata"]["name"]
 

@@ -14,6 +14,7 @@ import typer
 from adapters.child import calm_collector
 from app.insights import insights_runner
 from app.observability import configure_logging, export_metrics, start_tracing
+from app.opinions import LiveJudge, opinions_runner
 from app.rollouts import make_rollouts, rolling
 from app.settings import load_settings
 from app.stack import running, serve_alone
@@ -22,6 +23,7 @@ from app.wiring import (
     make_topics,
     open_live,
     open_live_index,
+    open_opinions,
     open_publisher,
     open_store,
     patiently,
@@ -38,6 +40,7 @@ class Consumer(StrEnum):
     BEHAVIOUR = "behaviour"
     EMBEDDINGS = "embeddings"
     INSIGHTS = "insights"
+    OPINIONS = "opinions"
 
 
 DataDir = Annotated[Path, typer.Option("--data-dir", help="Where the embedded stack keeps its data.")]
@@ -88,6 +91,11 @@ def consume(
         opened.callback(index.close)
         found = insights_runner(settings, publisher=publisher, index=index, accept_poison=accept_poison)
         run, stop = found.run, found.stop
+    elif consumer is Consumer.OPINIONS:
+        judge = LiveJudge(settings, open_opinions(settings), None)
+        opened.callback(judge.close)
+        heard = opinions_runner(settings, publisher=publisher, judge=judge, accept_poison=accept_poison)
+        run, stop = heard.run, heard.stop
     elif consumer is not Consumer.EMBEDDINGS:
         runner = state_runner(consumer.value, settings, publisher=publisher, accept_poison=accept_poison)
         run, stop = runner.run, runner.stop

@@ -10,8 +10,10 @@ from jsonschema import Draft202012Validator
 from producers.shop import Mix, Shop
 from schemas.events import (
     EVENT_MODELS,
+    AspectShift,
     ItemChanged,
     ItemUpdated,
+    OpinionInsight,
     PriceInsight,
     ReviewRemoved,
     StageTimes,
@@ -44,6 +46,7 @@ def shop_events() -> list[Any]:
             stages=StageTimes(occurred_at=when, searchable_at=when),
         ),
         PriceInsight(product_id="p", outlier=True, price="9.90", evidence="dear", found_at=when),
+        OpinionInsight(product_id="p", shifts=[AspectShift(aspect="fit", tendency="bad")], found_at=when),
     ]
 
 

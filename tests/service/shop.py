@@ -19,6 +19,7 @@ from model.text import ProductText
 from schemas.behaviour import BehaviourReader
 from schemas.events import Product, ProductUpserted
 from schemas.items import ItemState, context_fingerprint, live_payload, tombstone_payload
+from schemas.opinions import OpinionReader
 from schemas.relations import RelationReader
 from schemas.releases import EncoderConfig, FileEntry, Manifest
 from schemas.reports import ReportBox
@@ -194,6 +195,11 @@ class Shop:
         self.ticket += 1
         self.index.upsert(collection, points, ticket=self.ticket)
 
+    def say(self, product_id: str, opinions: Sequence[str]) -> None:
+        """What reviewers come to about a product, in its point."""
+        standing = self.index.fetch(COLLECTION, [product_id], vectors=True)[product_id]
+        self.upsert([Point(product_id, standing.vectors, {**standing.payload, "opinions": list(opinions)})])
+
     def point(
         self,
         event: ProductUpserted,
@@ -261,6 +267,7 @@ class Shop:
         rules: RuleBook | None = None,
         prices: PriceSettings | None = None,
         relations: RelationReader | None = NOTHING_MINED,
+        opinions: OpinionReader | None = None,
         reports: ReportBox | None = OPEN_BOX,
         watched: Watched | None = None,
         notes: Callable[[], Mapping[str, str | None]] = dict,
@@ -277,6 +284,7 @@ class Shop:
             rules=rules,
             prices=prices,
             relations=relations,
+            opinions=opinions,
             reports=reports,
             watched=watched,
             notes=notes,

@@ -198,6 +198,7 @@ def test_every_route_of_the_design_is_there_with_examples_and_problems(client: T
     assert set(paths) == {
         "/v1/items/{item_id}",
         "/v1/items/{item_id}/price",
+        "/v1/items/{item_id}/opinions",
         "/v1/items/{item_id}/relations",
         "/v1/items/{item_id}/similar",
         "/v1/similar",

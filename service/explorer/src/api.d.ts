@@ -92,6 +92,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/items/{item_id}/opinions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What reviewers say about an item, aspect by aspect */
+        get: operations["opinions_of_item_v1_items__item_id__opinions_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/items/{item_id}/price": {
         parameters: {
             query?: never;
@@ -463,6 +480,32 @@ export interface components {
             rule: string;
         };
         /**
+         * AspectOpinion
+         * @description What reviewers say about one aspect. A review counts once, by the mean of its clauses about it.
+         *
+         *     `sentiment` is the mean over reviews, from -1 to 1; `count` is how many speak of it, `positive` and
+         *     `negative` how many of these lie above and below 0. `tendency` is null where too few speak of it.
+         */
+        AspectOpinion: {
+            /** Aspect */
+            aspect: string;
+            /** Count */
+            count: number;
+            /**
+             * Evidence
+             * @default []
+             */
+            evidence: components["schemas"]["Quote"][];
+            /** Negative */
+            negative: number;
+            /** Positive */
+            positive: number;
+            /** Sentiment */
+            sentiment: number;
+            /** Tendency */
+            tendency?: ("good" | "mixed" | "bad") | null;
+        };
+        /**
          * BatchAnswer
          * @description One entry for each query, in their order. A missing store fails the whole batch (503) instead.
          */
@@ -653,6 +696,11 @@ export interface components {
             in_stock?: boolean | null;
             /** Min Score */
             min_score?: number | null;
+            /**
+             * Opinions
+             * @default []
+             */
+            opinions: string[];
             price?: components["schemas"]["PriceFilter"] | null;
             price_ratio?: components["schemas"]["PriceRatioFilter"] | null;
         };
@@ -876,6 +924,32 @@ export interface components {
             release_id: string;
             /** Shown */
             shown: number;
+            /** Took Ms */
+            took_ms: number;
+        };
+        /**
+         * OpinionsView
+         * @description GET /v1/items/{item_id}/opinions. `head` is null as long as none has been trained.
+         */
+        OpinionsView: {
+            /**
+             * Aspects
+             * @default []
+             */
+            aspects: components["schemas"]["AspectOpinion"][];
+            /** Evidence */
+            evidence: string;
+            /** Head */
+            head?: string | null;
+            /** Item Id */
+            item_id: string;
+            /** Release Id */
+            release_id: string;
+            /**
+             * Reviews
+             * @default 0
+             */
+            reviews: number;
             /** Took Ms */
             took_ms: number;
         };
@@ -1174,6 +1248,18 @@ export interface components {
         Published: {
             /** Acknowledged */
             acknowledged: number;
+        };
+        /**
+         * Quote
+         * @description A clause as somebody wrote it, contact data masked.
+         */
+        Quote: {
+            /** Review Id */
+            review_id: string;
+            /** Sentiment */
+            sentiment: number;
+            /** Text */
+            text: string;
         };
         /**
          * RecentItem
@@ -1482,7 +1568,8 @@ export interface components {
              * @default {
              *       "attributes": {},
              *       "exclude": [],
-             *       "group": "collapse"
+             *       "group": "collapse",
+             *       "opinions": []
              *     }
              */
             filter: components["schemas"]["Filter"];
@@ -1642,7 +1729,8 @@ export interface components {
              * @default {
              *       "attributes": {},
              *       "exclude": [],
-             *       "group": "collapse"
+             *       "group": "collapse",
+             *       "opinions": []
              *     }
              */
             filter: components["schemas"]["Filter"];
@@ -2250,6 +2338,229 @@ export interface operations {
                      *       "errors": [],
                      *       "status": 404,
                      *       "title": "Unknown item",
+                     *       "type": "about:blank"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The item has left the catalogue */
+            410: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "item 'B00X' has left the catalogue",
+                     *       "errors": [],
+                     *       "status": 410,
+                     *       "title": "Deleted item",
+                     *       "type": "about:blank"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A field is wrong; `errors` names it */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "limit: Input should be less than or equal to 200",
+                     *       "errors": [
+                     *         {
+                     *           "field": "limit",
+                     *           "message": "Input should be less than or equal to 200"
+                     *         }
+                     *       ],
+                     *       "status": 422,
+                     *       "title": "Invalid request",
+                     *       "type": "about:blank"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key is over its rate; see Retry-After */
+            429: {
+                headers: {
+                    /** @description Seconds to wait. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "key 'shop' is over its rate",
+                     *       "errors": [],
+                     *       "status": 429,
+                     *       "title": "Too many requests",
+                     *       "type": "about:blank"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A store, the broker or the encoder is missing and `errors` names it, or there is too much to do; see Retry-After */
+            503: {
+                headers: {
+                    /** @description Seconds to wait. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "the vector index cannot answer now: it did not answer within 10 s",
+                     *       "errors": [
+                     *         {
+                     *           "message": "the vector index cannot answer now: it did not answer within 10 s",
+                     *           "store": "index"
+                     *         }
+                     *       ],
+                     *       "status": 503,
+                     *       "title": "Temporarily unavailable",
+                     *       "type": "about:blank"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    opinions_of_item_v1_items__item_id__opinions_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                item_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    /** @description Names this very answer. */
+                    ETag?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "aspects": [
+                     *         {
+                     *           "aspect": "noise",
+                     *           "count": 14,
+                     *           "evidence": [
+                     *             {
+                     *               "review_id": "r1",
+                     *               "sentiment": 0.84,
+                     *               "text": "So quiet that I checked whether it was on."
+                     *             }
+                     *           ],
+                     *           "negative": 2,
+                     *           "positive": 12,
+                     *           "sentiment": 0.61,
+                     *           "tendency": "good"
+                     *         }
+                     *       ],
+                     *       "evidence": "1 aspects in 37 reviews",
+                     *       "head": "opinions-5c1d9e0b7a64f283",
+                     *       "item_id": "B00X",
+                     *       "release_id": "all-minilm-l6-v2-1a2b3c",
+                     *       "reviews": 37,
+                     *       "took_ms": 2.1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["OpinionsView"];
+                };
+            };
+            /** @description The client has this very answer (If-None-Match) */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No key, or none that is known; see WWW-Authenticate */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "no such key",
+                     *       "errors": [],
+                     *       "status": 401,
+                     *       "title": "Unauthorized",
+                     *       "type": "about:blank"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key does not have the scope that `errors` names */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "this route needs a key with the scope 'read'",
+                     *       "errors": [
+                     *         {
+                     *           "message": "this route needs a key with the scope 'read'",
+                     *           "scope": "read"
+                     *         }
+                     *       ],
+                     *       "status": 403,
+                     *       "title": "Forbidden",
+                     *       "type": "about:blank"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unknown item or release */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "no item 'B00X' in the catalogue",
+                     *       "errors": [],
+                     *       "status": 404,
+                     *       "title": "Unknown item",
+                     *       "type": "about:blank"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The item waits for its first vectors; see Retry-After */
+            409: {
+                headers: {
+                    /** @description Seconds to wait. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "detail": "item 'B00X' waits for its first vectors: repeat in a second",
+                     *       "errors": [],
+                     *       "status": 409,
+                     *       "title": "Item not searchable yet",
                      *       "type": "about:blank"
                      *     }
                      */

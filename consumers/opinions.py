@@ -1,0 +1,241 @@
+"""What reviewers say about an item is heard again when its reviews change; what shifts is announced.
+
+Reads   items.changed, items.changed.bulk; the texts that consumers/reviews.py keeps of an item's reviews
+Writes  opinions of items in Redis; insights.opinions; a hint, for queries filter on what reviewers come to
+Never   hears a review twice that has not changed, or announces twice what stands, however often a hint comes
+
+A hint says: look again. Texts whose mark is not that of the opinions, or that another head has heard, are
+heard: 1. texts with their mark, 2. the clauses of reviews that are new, 3. figures of the whole item, put
+down with the mark, 4. the mark once more, for whoever was slow must not have the last word. Figures are a
+function of the texts and the head, so redelivery and replay change nothing, and a review that was removed
+counts no more. A tendency that is another than was last published is published: 5. publish, 6. the broker's
+acknowledgement, 7. what was said is remembered, 8. settle. A crash before that says the same again, and the
+topic is compacted by item: its last record is what stands.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+
+from adapters.kafka import Publisher, Record
+from adapters.metrics import OPINION_INSIGHTS_TOTAL, OPINION_REVIEWS_TOTAL
+from adapters.redis_opinions import Heard, KeptOpinions, OpinionStore
+from adapters.redis_reviews import KeptTexts, ReviewStore
+from consumers.announcing import COMMIT_DELAY_SECONDS, Acknowledgements
+from consumers.opinion_figures import OpinionSettings, item_opinions
+from consumers.progress import Delivery
+from schemas.errors import PoisonMessage, Transient
+from schemas.events import AspectShift, InvalidEvent, ItemChanged, OpinionInsight, parse_event
+from schemas.opinions import ItemOpinions, OpinionJudge, Tendency, tendencies
+from schemas.topics import Topics
+from schemas.vectors import BEHAVIOUR, CONTENT, LEXICAL
+
+log = logging.getLogger(__name__)
+
+#: A hint that names nothing else moves no review.
+_NO_MATTER = frozenset({BEHAVIOUR, CONTENT, LEXICAL})
+#: Texts that move as often as this in a row have their next hint on the way already.
+_LOOKS = 5
+#: The mark of an item without texts.
+_NO_TEXTS = "0"
+
+
+class OpinionsHandler:
+    """Keeps opinions of items as their reviews change. `judge` answers None as long as there is no head."""
+
+    name = "opinions"
+    commit_delay_seconds = COMMIT_DELAY_SECONDS
+    in_order = False
+
+    def __init__(
+        self,
+        *,
+        reviews: Callable[[], ReviewStore],
+        store: OpinionStore,
+        judge: Callable[[], OpinionJudge | None],
+        publisher: Publisher,
+        topics: Topics,
+        settings: OpinionSettings,
+        ack_timeout_seconds: float = 30.0,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._reviews = reviews
+        self._store = store
+        self._judge = judge
+        self._publisher = publisher
+        self._topic = topics.insights_opinions.name
+        self._hints = topics.changed.name
+        self._settings = settings
+        self._ack_timeout_seconds = ack_timeout_seconds
+        self._now = now
+        self._silent = False
+        self.topics: Sequence[str] = (topics.changed.name, topics.changed_bulk.name)
+
+    def decode(self, record: Record) -> ItemChanged:
+        """Parse a hint. Raises PoisonMessage naming the field and what was expected."""
+        if record.value is None:
+            raise PoisonMessage("a hint must not be a null record: publish an ItemChanged")
+        try:
+            return parse_event(record.value, ItemChanged)
+        except InvalidEvent as error:
+            raise PoisonMessage(str(error)) from error
+
+    def handle(self, deliveries: Sequence[Delivery[ItemChanged]]) -> None:
+        """Hear each item once, announce what shifted, settle. Raises Transient with the rest unsettled."""
+        by_item: dict[str, list[Delivery[ItemChanged]]] = {}
+        for delivery in deliveries:
+            if delivery.event.dimensions and set(delivery.event.dimensions) <= _NO_MATTER:
+                delivery.settle()
+            else:
+                by_item.setdefault(delivery.event.product_id, []).append(delivery)
+        judge = self._judge() if by_item else None
+        if judge is None:
+            self._say_silent(bool(by_item))
+        else:
+            self._silent = False
+            self._listen(list(by_item), judge)
+        for parts in by_item.values():
+            for delivery in parts:
+                delivery.settle()
+
+    def _say_silent(self, asked: bool) -> None:
+        """Once: changes go by, and nobody can hear them. A head's training announces all items again."""
+        if asked and not self._silent:
+            log.warning("opinions_without_head hint=%s", "simstream opinions train makes one")
+            self._silent = True
+
+    def _listen(self, product_ids: Sequence[str], judge: OpinionJudge) -> None:
+        reviews = self._reviews()
+        marks = dict(zip(product_ids, reviews.marks(product_ids), strict=True))
+        made = self._store.made_from(product_ids)
+        said = self._store.said(product_ids)
+        for product_id, (mark, head), told in zip(product_ids, made, said, strict=True):
+            if mark is None and marks[product_id] == _NO_TEXTS and not told:
+                continue
+            if (mark, head) != (marks[product_id], judge.head):
+                item = self._hear(product_id, reviews, judge)
+            else:
+                kept = self._store.kept(product_id)
+                item = kept.item if kept is not None else None
+            self._tell(product_id, told, item, judge.head)
+
+    def _hear(self, product_id: str, reviews: ReviewStore, judge: OpinionJudge) -> ItemOpinions | None:
+        """The item's opinions as its texts are now; they are put down, or it is forgotten without any."""
+        item = None
+        for _ in range(_LOOKS):
+            texts = reviews.texts([product_id])[product_id]
+            if texts.reviews:
+                before = self._store.kept(product_id)
+                known = before.heard if before is not None and before.head == judge.head else {}
+                heard = _heard(texts, known, judge)
+                item = item_opinions(
+                    texts.reviews,
+                    {review: one.opinions for review, one in heard.items()},
+                    head=judge.head,
+                    settings=self._settings,
+                )
+                self._store.keep(product_id, KeptOpinions(texts.mark, judge.head, item, heard))
+            else:
+                item = None
+                self._store.drop(product_id)
+            if reviews.marks([product_id]) == [texts.mark]:
+                break
+        return item
+
+    def _tell(
+        self, product_id: str, told: Mapping[str, Tendency], item: ItemOpinions | None, head: str
+    ) -> None:
+        now = tendencies(item)
+        if now == told:
+            return
+        by_aspect = {one.aspect: one for one in (item.aspects if item is not None else ())}
+        shifts = [
+            AspectShift(
+                aspect=aspect,
+                tendency=now.get(aspect),
+                before=told.get(aspect),
+                sentiment=found.sentiment if (found := by_aspect.get(aspect)) is not None else None,
+                count=found.count if found is not None else 0,
+            )
+            for aspect in sorted({*now, *told})
+            if now.get(aspect) != told.get(aspect)
+        ]
+        self._announce(
+            OpinionInsight(
+                product_id=product_id, shifts=shifts, tendencies=now, head=head, found_at=self._now()
+            )
+        )
+        self._store.remember(product_id, now)
+
+    def _announce(self, found: OpinionInsight) -> None:
+        """To whoever is curious, and to the writer of the index, where queries filter on it."""
+        hint = ItemChanged(
+            product_id=found.product_id,
+            dimensions=["context"],
+            occurred_at=found.found_at,
+            consumed_at=found.found_at,
+        )
+        acknowledged = Acknowledgements(2)
+        for topic, event in ((self._topic, found), (self._hints, hint)):
+            self._publisher.send(
+                topic,
+                key=found.product_id,
+                value=event.model_dump_json(exclude_none=True).encode(),
+                on_ack=acknowledged.count,
+            )
+        if not acknowledged.wait(self._ack_timeout_seconds):
+            raise Transient("the broker did not acknowledge an insight about opinions in time")
+        if acknowledged.failure is not None:
+            raise Transient(f"the broker refused an insight about opinions: {acknowledged.failure}")
+        for shift in found.shifts:
+            OPINION_INSIGHTS_TOTAL.labels(shift.tendency or "none").inc()
+
+    def store_epoch(self) -> str | None:
+        """Redis' run id: when it changes, what is younger than the commit may be gone."""
+        return self._store.run_id()
+
+    def adopt(self, epoch: str | None) -> None:
+        """What is kept is compared with what is true: whichever incarnation takes it."""
+
+    def fatal(self) -> BaseException | None:
+        """This handler has no thread of its own that could die."""
+        return None
+
+    def close(self) -> None:
+        """Nothing to release: collaborators belong to whoever made them."""
+
+
+def stale_items(reviews: ReviewStore, store: OpinionStore, head: str) -> Iterator[list[str]]:
+    """Items whose opinions are not what `head` hears in their texts as they are now, in pages."""
+    for ids in reviews.scan_ids():
+        unique = list(dict.fromkeys(ids))
+        rows = zip(unique, reviews.marks(unique), store.made_from(unique), strict=True)
+        yield [
+            one
+            for one, mark, made in rows
+            if made != (mark, head) and (mark != _NO_TEXTS or made[0] is not None)
+        ]
+
+
+def _heard(texts: KeptTexts, known: Mapping[str, Heard], judge: OpinionJudge) -> dict[str, Heard]:
+    """What is heard in each review; what is known of the same text is not heard again."""
+    found: dict[str, Heard] = {}
+    new: dict[str, tuple[str, str]] = {}
+    for review in texts.reviews:
+        text = review.text
+        mark = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+        before = known.get(review.review_id)
+        if before is not None and before.mark == mark:
+            found[review.review_id] = before
+        else:
+            new[review.review_id] = mark, text
+    OPINION_REVIEWS_TOTAL.labels("heard").inc(len(new))
+    OPINION_REVIEWS_TOTAL.labels("known").inc(len(found))
+    for (review_id, (mark, _)), opinions in zip(
+        new.items(), judge.hear([text for _, text in new.values()]) if new else [], strict=True
+    ):
+        found[review_id] = Heard(mark, opinions)
+    return found

@@ -1,0 +1,356 @@
+"""Opinions follow the texts of an item's reviews, whatever is redelivered, replayed, taken back or killed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from itertools import pairwise
+from random import Random
+from typing import Any, cast
+
+import pytest
+
+from adapters.kafka import Publisher, Record
+from adapters.redis_client import RedisSettings, connect
+from adapters.redis_items import ItemStore, LogPosition, ProductWrite
+from adapters.redis_nodes import RedisNodes
+from adapters.redis_opinions import OpinionStore
+from adapters.redis_reviews import ReviewStore
+from app.local import LocalRedis
+from consumers.opinion_figures import OpinionSettings, item_opinions
+from consumers.opinions import OpinionsHandler, stale_items
+from consumers.progress import Delivery, Progress
+from consumers.reviews import ReviewsHandler, ReviewsSettings
+from schemas.errors import PoisonMessage, Transient
+from schemas.events import ItemChanged, OpinionInsight, ProductUpserted, ReviewPosted, ReviewRemoved
+from schemas.opinions import ItemOpinions, Opinion
+from schemas.topics import Topics
+from tests.consumers.test_products import Publisher as Quiet
+
+NOW = datetime(2026, 11, 26, 8, tzinfo=UTC)
+TOPICS = Topics.named()
+WORDS = {
+    "quiet": ("noise", 0.8),
+    "loud": ("noise", -0.8),
+    "sturdy": ("build", 0.6),
+    "flimsy": ("build", -0.6),
+}
+
+
+class Judge:
+    """Hears words. Implements schemas.opinions.OpinionJudge."""
+
+    def __init__(self, head: str = "opinions-1") -> None:
+        self.head = head
+        self.heard: list[str] = []
+        #: Called before each answer.
+        self.before: Callable[[], None] = lambda: None
+
+    def hear(self, texts: Sequence[str]) -> list[list[Opinion]]:
+        self.heard += texts
+        self.before()
+        return [
+            [
+                Opinion(*WORDS[word], clause)
+                for clause in text.split(". ")
+                for word in WORDS
+                if word in clause.lower()
+            ]
+            for text in texts
+        ]
+
+
+class Sent:
+    """A publisher that remembers; refuses with `error`."""
+
+    def __init__(self) -> None:
+        self.insights: list[OpinionInsight] = []
+        self.hints: list[str] = []
+        self.error: Exception | None = None
+
+    def send(self, topic: str, *, key: str, value: bytes, on_ack: Callable[[Exception | None], None]) -> None:
+        if self.error is None and topic == TOPICS.changed.name:
+            self.hints.append(ItemChanged.model_validate_json(value).product_id)
+        elif self.error is None:
+            found = OpinionInsight.model_validate_json(value)
+            assert (topic, key) == (TOPICS.insights_opinions.name, found.product_id)
+            self.insights.append(found)
+        on_ack(self.error)
+
+    def said(self) -> list[dict[str, str]]:
+        return [dict(one.tendencies) for one in self.insights]
+
+
+class World:
+    """A handler, the reviews that it reads, and everything around it."""
+
+    def __init__(self, client: Any, namespace: str) -> None:
+        self.reviews = ReviewStore(client=client, namespace=namespace)
+        self.store = OpinionStore(nodes=RedisNodes(client), namespace=namespace)
+        self.judge: Judge | None = Judge()
+        self.sent = Sent()
+        self._writer = ReviewsHandler(
+            store=self.reviews,
+            publisher=cast(Publisher, Quiet()),
+            topics=TOPICS,
+            settings=ReviewsSettings(),
+            hash_key=b"k",
+            ack_timeout_seconds=0.05,
+        )
+        self.handler = OpinionsHandler(
+            reviews=lambda: self.reviews,
+            store=self.store,
+            judge=lambda: self.judge,
+            publisher=cast(Publisher, self.sent),
+            topics=TOPICS,
+            settings=OpinionSettings(least_reviews=2),
+            ack_timeout_seconds=0.05,
+            now=lambda: NOW,
+        )
+
+    def write(self, *events: ReviewPosted | ReviewRemoved) -> None:
+        changes = [
+            self._writer.decode(
+                Record(
+                    TOPICS.reviews.name,
+                    "t",
+                    0,
+                    number,
+                    int(NOW.timestamp() * 1000),
+                    event.product_id.encode(),
+                    event.model_dump_json().encode(),
+                    (),
+                )
+            )
+            for number, event in enumerate(events)
+        ]
+        self._writer.handle([Delivery(one, place, Progress(None)) for place, one in enumerate(changes)])
+
+    def hint(self, *items: str, dimensions: list[str] | None = None) -> list[Delivery[ItemChanged]]:
+        hints = [ItemChanged(product_id=one, occurred_at=NOW, dimensions=dimensions or []) for one in items]
+        deliveries = [Delivery(one, place, Progress(None)) for place, one in enumerate(hints)]
+        self.handler.handle(deliveries)
+        return deliveries
+
+    def item(self, product_id: str = "p") -> ItemOpinions | None:
+        return self.store.of(product_id).item
+
+    def sentiments(self, product_id: str = "p") -> dict[str, tuple[float, int]]:
+        item = self.item(product_id)
+        return {one.aspect: (one.sentiment, one.count) for one in (item.aspects if item else ())}
+
+
+@pytest.fixture
+def world(redis_server: LocalRedis, namespace: str) -> Iterator[World]:
+    with connect(RedisSettings(url=redis_server.url)) as client:
+        yield World(client, namespace)
+
+
+def posted(number: int, text: str, revision: int = 1, product_id: str = "p", votes: int = 0) -> ReviewPosted:
+    return ReviewPosted(
+        review_id=f"r{number}",
+        product_id=product_id,
+        revision=revision,
+        occurred_at=NOW,
+        rating=4,
+        text=text,
+        helpful_votes=votes,
+    )
+
+
+def removed(number: int, revision: int, product_id: str = "p") -> ReviewRemoved:
+    return ReviewRemoved(review_id=f"r{number}", product_id=product_id, revision=revision, occurred_at=NOW)
+
+
+def test_a_review_counts_once_for_an_aspect_and_is_heard_once_whatever_is_redelivered(world: World) -> None:
+    world.write(posted(1, "So quiet. Quiet at night too. Flimsy"), posted(2, "Loud"), posted(3, "Quiet"))
+    for _ in range(3):
+        world.hint("p", "p")
+    assert world.sentiments() == {"noise": (pytest.approx(0.8 / 3, abs=1e-3), 3), "build": (-0.6, 1)}
+    assert world.judge is not None
+    assert sorted(world.judge.heard) == ["Loud", "Quiet", "So quiet. Quiet at night too. Flimsy"]
+    # Two reviews for quiet, one against: mixed. One review says nothing of how it is built.
+    assert world.sent.said() == [{"noise": "mixed"}]
+    assert world.sent.hints == ["p"]
+    world.write(posted(4, "Quiet"), posted(5, "Very quiet"))
+    world.hint("p")
+    assert len(world.judge.heard) == 5
+    assert world.sent.said() == [{"noise": "mixed"}, {"noise": "good"}]
+    (shift,) = world.sent.insights[-1].shifts
+    assert (shift.aspect, shift.before, shift.tendency, shift.count) == ("noise", "mixed", "good", 5)
+    assert "quiet" not in world.sent.insights[-1].model_dump_json().lower()
+
+
+def test_opinions_are_the_same_in_every_order_of_the_same_events(world: World) -> None:
+    events: list[ReviewPosted | ReviewRemoved] = [
+        posted(1, "Quiet", votes=3),
+        posted(2, "Loud and sturdy"),
+        posted(2, "Quiet and flimsy", revision=2),
+        posted(3, "Loud"),
+        removed(3, 2),
+        posted(4, "Sturdy", votes=1),
+    ]
+    draw = Random(4)
+    kept = []
+    for number in range(6):
+        product = f"p{number}"
+        shuffled = [one.model_copy(update={"product_id": product}) for one in events * 2]
+        draw.shuffle(shuffled)
+        for one in shuffled:
+            world.write(one)
+            if draw.random() < 0.6:
+                world.hint(product)
+        world.hint(product)
+        kept.append(world.item(product))
+    assert kept[0] is not None
+    assert {one.aspect: one.count for one in kept[0].aspects} == {"noise": 2, "build": 2}
+    assert all(one == other for one, other in pairwise(kept))
+
+
+def test_a_review_that_is_taken_back_counts_no_more_and_the_last_one_leaves_nothing(world: World) -> None:
+    world.write(posted(1, "Loud"), posted(2, "Loud"), posted(3, "Quiet"))
+    world.hint("p")
+    assert world.sentiments()["noise"][1] == 3
+    world.write(removed(3, 2))
+    world.hint("p")
+    assert world.sentiments() == {"noise": (-0.8, 2)}
+    assert "Quiet" not in str(world.store.kept("p"))
+    world.write(removed(1, 2), removed(2, 2))
+    world.hint("p")
+    assert world.store.kept("p") is None
+    assert world.sent.said()[-1] == {}
+    (shift,) = world.sent.insights[-1].shifts
+    assert (shift.before, shift.tendency) == ("bad", None)
+    said = len(world.sent.insights)
+    world.hint("p")
+    assert len(world.sent.insights) == said
+
+
+def test_a_shift_that_the_broker_refuses_is_told_when_the_hint_comes_again(world: World) -> None:
+    world.write(posted(1, "Quiet"), posted(2, "Quiet"))
+    world.sent.error = RuntimeError("no")
+    with pytest.raises(Transient, match="refused"):
+        world.hint("p")
+    assert world.sentiments() == {"noise": (0.8, 2)}
+    world.sent.error = None
+    (delivery,) = world.hint("p")
+    assert delivery.settled
+    assert world.sent.said() == [{"noise": "good"}]
+
+
+def test_texts_that_change_while_they_are_heard_are_heard_again(world: World) -> None:
+    world.write(posted(1, "Quiet"), posted(2, "Quiet"))
+    judge = world.judge
+    assert judge is not None
+
+    def late() -> None:
+        judge.before = lambda: None
+        world.write(posted(3, "Loud"), posted(4, "Loud"), posted(5, "Loud"), posted(6, "Loud"))
+
+    judge.before = late
+    world.hint("p")
+    assert world.sentiments()["noise"][1] == 6
+    assert world.sent.said() == [{"noise": "bad"}]
+
+
+def test_without_a_head_nothing_is_heard_and_that_is_said_once(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    judge, world.judge = world.judge, None
+    world.write(posted(1, "Quiet"), posted(2, "Quiet"))
+    with caplog.at_level(logging.WARNING):
+        deliveries = world.hint("p") + world.hint("p")
+    assert all(one.settled for one in deliveries)
+    assert [one.message.split()[0] for one in caplog.records] == ["opinions_without_head"]
+    assert world.item() is None
+    # A head that comes later finds what was missed.
+    assert judge is not None
+    world.judge = judge
+    assert list(stale_items(world.reviews, world.store, judge.head)) == [["p"]]
+    world.hint("p")
+    assert world.sentiments() == {"noise": (0.8, 2)}
+    assert list(stale_items(world.reviews, world.store, judge.head)) == [[]]
+
+
+def test_another_head_hears_everything_anew(world: World) -> None:
+    world.write(posted(1, "Quiet"), posted(2, "Quiet"))
+    world.hint("p")
+    world.judge = other = Judge("opinions-2")
+    assert list(stale_items(world.reviews, world.store, other.head)) == [["p"]]
+    world.hint("p")
+    assert other.heard == ["Quiet", "Quiet"]
+    item = world.item()
+    assert item is not None
+    assert item.head == "opinions-2"
+
+
+def test_hints_that_move_no_review_ask_nothing_and_what_is_no_hint_is_poison(world: World) -> None:
+    world.write(posted(1, "Quiet"))
+    (delivery,) = world.hint("p", dimensions=["content", "lexical", "behaviour"])
+    assert delivery.settled
+    assert world.item() is None
+    world.hint("p", dimensions=["context"])
+    assert world.item() is not None
+    for value in (None, b"{}"):
+        with pytest.raises(PoisonMessage):
+            world.handler.decode(Record(TOPICS.changed.name, "t", 0, 0, 0, b"p", value, ()))
+
+
+def test_what_reviewers_come_to_is_part_of_the_items_state(
+    world: World, redis_server: LocalRedis, namespace: str
+) -> None:
+    world.write(posted(1, "Quiet and flimsy"), posted(2, "Quiet and flimsy"))
+    world.hint("p")
+    product = ProductUpserted(product_id="p", revision=1, occurred_at=NOW, title="A fan")
+    with connect(RedisSettings(url=redis_server.url)) as client:
+        items = ItemStore(client=client, namespace=namespace)
+        items.apply(
+            [
+                ProductWrite(
+                    product_id="p",
+                    revision=1,
+                    position=LogPosition("t", 0, 0, 0),
+                    body_hash="0",
+                    document=product.model_dump_json().encode(),
+                    occurred_at=NOW.isoformat(),
+                    text_hash="0",
+                )
+            ]
+        )
+        assert items.read(["p"])["p"].opinions == ("build: bad", "noise: good")
+
+
+def test_evidence_is_of_useful_reviews_and_shows_the_other_side_last() -> None:
+    class Text:
+        def __init__(self, number: int, votes: int) -> None:
+            self.review_id, self.votes, self.at, self.text = f"r{number}", votes, 0, ""
+
+    texts = [Text(number, votes=number) for number in range(6)]
+    heard = {one.review_id: [Opinion("noise", 0.5, f"quiet {one.review_id}")] for one in texts}
+    heard["r2"] = [Opinion("noise", -0.9, "loud"), Opinion("noise", -0.7, "so loud")]
+    found = item_opinions(texts, heard, head="h", settings=OpinionSettings(quotes=3))
+    (noise,) = found.aspects
+    assert [one.text for one in noise.evidence] == ["quiet r5", "quiet r4", "loud"]
+    assert (noise.positive, noise.negative, noise.tendency) == (5, 1, "good")
+    assert item_opinions(texts[::-1], heard, head="h", settings=OpinionSettings(quotes=3)) == found
+
+
+@pytest.mark.parametrize(
+    ("positive", "negative", "tendency"),
+    [(2, 0, None), (3, 0, "good"), (0, 3, "bad"), (2, 1, "mixed"), (3, 1, "good"), (5, 4, "mixed")],
+)
+def test_reviewers_come_to_something_only_by_a_clear_majority(
+    positive: int, negative: int, tendency: str | None
+) -> None:
+    class Text:
+        def __init__(self, number: int) -> None:
+            self.review_id, self.votes, self.at, self.text = f"r{number}", 0, 0, ""
+
+    texts = [Text(number) for number in range(positive + negative)]
+    heard = {
+        one.review_id: [Opinion("noise", 0.4 if number < positive else -0.4, "x")]
+        for number, one in enumerate(texts)
+    }
+    (noise,) = item_opinions(texts, heard, head="h", settings=OpinionSettings()).aspects
+    assert noise.tendency == tendency
