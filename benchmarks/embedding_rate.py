@@ -21,6 +21,7 @@ from adapters.kafka import Publisher
 from adapters.releases import ReleaseSettings, ReleaseStore
 from benchmarks.harness import Figure, Report
 from benchmarks.stack import BULK, Updates, embedded_stack, publish, stop
+from consumers.embeddings import EmbeddingsSettings
 from model.release import first_release, start_release
 from model.settings import ModelSettings
 from producers.shop import Shop
@@ -28,8 +29,8 @@ from schemas.events import ProductUpserted
 
 NAME = "embedding-rate"
 SEED = 17
-#: The first items are left out: the encoder's batches grow while it finds out how fast it is.
-WARM_UP = 100
+#: The first items are left out: those of the first batch come all at once, after as long as all of it took.
+WARM_UP = EmbeddingsSettings().bulk_batch_texts
 
 
 def run(*, small: bool, data: Path | None) -> Report:
@@ -56,8 +57,8 @@ def run(*, small: bool, data: Path | None) -> Report:
     after = _alone(products[WARM_UP:])
     alone = statistics.harmonic_mean([before, after])
     searchable_at.sort()
-    seconds = (searchable_at[-1] - searchable_at[WARM_UP - 1]).total_seconds()
-    rate = items / seconds
+    first = searchable_at[WARM_UP - 1]
+    rate = sum(at > first for at in searchable_at) / (searchable_at[-1] - first).total_seconds()
     return Report(
         benchmark=NAME,
         figures=[
