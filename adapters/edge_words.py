@@ -16,7 +16,7 @@ from qdrant_edge import SparseVector as EdgeSparse
 
 from adapters.index_port import PAYLOAD_INDEXES, point_id
 from adapters.index_words import check_clause, useful
-from schemas.vectors import AnyOf, Between, Clause, Ids, PayloadChange, Point, SparseVector, Vector, Where
+from schemas.vectors import AnyOf, Between, Clause, Ids, Point, SparseVector, Vector, Where
 
 BODY = "body"
 _NO_IDS = HasIdCondition(set())
@@ -90,13 +90,6 @@ def _condition(clause: Clause) -> Any:
             return FieldCondition(name, match=MatchAny(found))
         case Between(name, low, high):
             return FieldCondition(name, range=RangeFloat(gte=-1e308 if low is None else low, lte=high))
-
-
-def as_read(change: PayloadChange, ticket: int) -> Filter:
-    """As adapters/index_words.py says it, in one step: of a batch of prices each has a filter of its own."""
-    seen = int(change.before["ticket"])
-    ticks = RangeFloat(gte=seen, lte=min(seen, ticket))
-    return Filter(must=[HasIdCondition({point_id(change.product_id)}), FieldCondition("ticket", range=ticks)])
 
 
 def no_newer_than(ticket: int) -> Filter:

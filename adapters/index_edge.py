@@ -32,7 +32,6 @@ from qdrant_edge import SparseVector as EdgeSparse
 from adapters.edge_shards import EdgeShards, Opened, translated
 from adapters.edge_words import (
     BODY,
-    as_read,
     changed_payload,
     edge_filter,
     edge_point,
@@ -42,7 +41,7 @@ from adapters.edge_words import (
     read_payload,
 )
 from adapters.index_port import OVERSAMPLING, Quantisation, point_id
-from adapters.index_words import checked_ids, checked_points, not_taken, to_score, useful
+from adapters.index_words import as_read, checked_ids, checked_points, not_taken, to_score, useful
 from schemas.vectors import (
     Candidate,
     CollectionSpec,
@@ -134,7 +133,7 @@ class EdgeIndex:
 
     def _unchanged(self, change: PayloadChange, ticket: int) -> Filter:
         """The point as it was read. A test switches it off to see that the contract notices."""
-        return as_read(change, ticket)
+        return edge_filter(as_read(change, ticket))
 
     def fetch(
         self, collection: str, product_ids: Sequence[str], *, vectors: bool | Sequence[str]

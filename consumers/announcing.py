@@ -140,3 +140,10 @@ class Acknowledgements:
     def wait(self, timeout_seconds: float) -> bool:
         """Whether all have come in time."""
         return self._done.wait(timeout_seconds)
+
+    def require(self, timeout_seconds: float, what: str) -> None:
+        """Wait for all of them. Raises Transient, naming `what`, where some are late or refused."""
+        if not self.wait(timeout_seconds):
+            raise Transient(f"the broker did not acknowledge {what} in time")
+        if self.failure is not None:
+            raise Transient(f"the broker refused {what}: {self.failure}")

@@ -27,7 +27,7 @@ from adapters.redis_reviews import KeptTexts, ReviewStore
 from consumers.announcing import COMMIT_DELAY_SECONDS, Acknowledgements
 from consumers.opinion_figures import OpinionSettings, item_opinions
 from consumers.progress import Delivery
-from schemas.errors import PoisonMessage, Transient
+from schemas.errors import PoisonMessage
 from schemas.events import AspectShift, InvalidEvent, ItemChanged, OpinionInsight, parse_event
 from schemas.opinions import ItemOpinions, OpinionJudge, Tendency, tendencies
 from schemas.topics import Topics
@@ -186,10 +186,7 @@ class OpinionsHandler:
                 value=event.model_dump_json(exclude_none=True).encode(),
                 on_ack=acknowledged.count,
             )
-        if not acknowledged.wait(self._ack_timeout_seconds):
-            raise Transient("the broker did not acknowledge an insight about opinions in time")
-        if acknowledged.failure is not None:
-            raise Transient(f"the broker refused an insight about opinions: {acknowledged.failure}")
+        acknowledged.require(self._ack_timeout_seconds, "an insight about opinions")
         for shift in found.shifts:
             OPINION_INSIGHTS_TOTAL.labels(shift.tendency or "none").inc()
 

@@ -133,10 +133,7 @@ class PriceInsightsHandler:
             value=found.model_dump_json(exclude_none=True).encode(),
             on_ack=acknowledged.count,
         )
-        if not acknowledged.wait(self._ack_timeout_seconds):
-            raise Transient("the broker did not acknowledge a price insight in time")
-        if acknowledged.failure is not None:
-            raise Transient(f"the broker refused a price insight: {acknowledged.failure}")
+        acknowledged.require(self._ack_timeout_seconds, "a price insight")
         PRICE_INSIGHTS_TOTAL.labels("outlier" if found.outlier else "usual").inc()
 
     def store_epoch(self) -> str | None:

@@ -75,10 +75,6 @@ class Part(Child):
         self.name = name
         self._words = words
         self._environment = environment
-        self.generations = 0
-
-    def prepare(self) -> None:
-        self.generations += 1
 
     def command(self) -> list[str]:
         return [sys.executable, "-m", "app.cli", *self._words]
