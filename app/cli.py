@@ -15,6 +15,7 @@ import typer
 from adapters.child import GIL_SWITCH_SECONDS
 from app.commands import (
     backup,
+    capacity,
     demo,
     demo_learn,
     doctor,
@@ -51,6 +52,7 @@ for module in (
     demo,
     demo_learn,
     doctor,
+    capacity,
     publish,
     shop,
     query,

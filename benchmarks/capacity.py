@@ -1,0 +1,221 @@
+"""What an index and Redis take, and what the model behind `simstream capacity` said: both, side by side.
+
+Points and state are those that the consumers write, of a drawn catalogue (benchmarks/capacity_items.py);
+Qdrant's engine imports them and builds its graph in one process and is asked in another (capacity_index.py).
+Seconds of a processor stand beside seconds of the clock, because other work may run on the machine.
+
+    full    indexes of 100,000 and 300,000 items, each if it is done within `MOST_SECONDS`; of 20,000 quantised;
+            Redis of 40,000 and 100,000 items
+    small   1,000 items: too few for a graph
+
+Reads   nothing
+Writes  folders that go away
+Never   judges the model by sizes that its constants were fitted on: those were 10,000 and 20,000, unquantised
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from adapters.index_port import Quantisation
+from adapters.redis_client import RedisSettings, connect
+from app import capacity as model
+from app.local import LocalRedis
+from benchmarks.capacity_index import in_child, sizes
+from benchmarks.capacity_items import ITEMS_A_SHOPPER, REVIEWED_EVERY, REVIEWS_EACH, SEED, Drawn, fill_redis
+from benchmarks.harness import Figure, Report, shown
+
+NAME = "capacity"
+DIMENSIONS = 384
+#: How far the model may be off, of memory and disk.
+WITHIN = 0.2
+#: An import with its graph that takes longer is left out, and said so.
+MOST_SECONDS = 1_500.0
+IndexRun = tuple[int, Quantisation]
+FULL: tuple[IndexRun, ...] = ((100_000, "none"), (20_000, "int8"), (20_000, "binary"), (300_000, "none"))
+SMALL: tuple[IndexRun, ...] = ((1_000, "none"),)
+FULL_REDIS, SMALL_REDIS = (40_000, 100_000), (1_000,)
+
+
+def run(*, small: bool, data: Path | None) -> Report:
+    """Each size in processes of its own."""
+    figures: list[Figure] = []
+    skipped = []
+    for count in SMALL_REDIS if small else FULL_REDIS:
+        figures += _redis(count)
+    for count, quantisation in SMALL if small else FULL:
+        try:
+            figures += compared(count, quantisation, *measured(count, quantisation))
+        except subprocess.TimeoutExpired:
+            skipped.append(f"{count:,} items: not done within {MOST_SECONDS / 60:.0f} minutes")
+            print(skipped[-1], flush=True)
+    if not small:
+        skipped.append(_too_large(1_000_000))
+    return Report(
+        NAME,
+        figures,
+        {
+            "seed": SEED,
+            "dimensions": DIMENSIONS,
+            "index": "edge, graph built (of 1,000 none)",
+            "machine": "other work ran on it: hold seconds of a processor against each other",
+        },
+        f"drawn items: 4 reviews on each of every {REVIEWED_EVERY}rd, 40 shoppers on every 2nd, "
+        "about 200 grams of text, two dense vectors",
+        skipped,
+    )
+
+
+def shop_of(count: int, quantisation: Quantisation = "none") -> model.Shop:
+    """The drawn catalogue as the model sees it."""
+    return model.Shop(
+        items=count,
+        dimensions=DIMENSIONS,
+        quantisation=quantisation,
+        reviews_per_item=REVIEWS_EACH / REVIEWED_EVERY,
+        touched=0.5,
+        shoppers_kept=40,
+        shoppers=count // ITEMS_A_SHOPPER,
+    )
+
+
+def beside(
+    what: str,
+    measured: float,
+    predicted: float,
+    unit: str,
+    note: str,
+    *,
+    judged: bool = False,
+    per: float = 1.0,
+) -> list[Figure]:
+    """Measured and predicted, and by how much the model is off; held against `WITHIN` where `judged`."""
+    off = predicted / measured - 1 if measured else float("inf")
+    said = f"{shown(measured / per, unit)}, the model says {shown(predicted / per, unit)}"
+    print(f"{note}, {what}: {said} ({off:+.1%})", flush=True)
+    return [
+        Figure(what, measured / per, unit, note=note),
+        Figure(f"{what}, predicted", predicted / per, unit, note=note),
+        Figure(
+            f"{what}, off by",
+            round(100 * abs(off), 1),
+            "%",
+            100 * WITHIN if judged else None,
+            "at most",
+            kind="quality" if judged else "ratio",
+            note=note,
+        ),
+    ]
+
+
+def _redis(count: int) -> list[Figure]:
+    with (
+        tempfile.TemporaryDirectory(prefix="simstream-capacity-") as folder,
+        LocalRedis(Path(folder)) as server,
+    ):
+        client = connect(RedisSettings(url=server.url))
+        try:
+            found = fill_redis(Drawn.of(count, DIMENSIONS), client)
+        finally:
+            client.close()
+    said, note = model.redis_bytes(shop_of(count)), f"{count:,} items"
+    figures = beside(
+        "Redis, all state", sum(found.values()), sum(said.values()), "MB", note, judged=True, per=1e6
+    )
+    for name, taken in found.items():
+        figures += beside(f"Redis, {name}", taken, said[name], "MB", note, per=1e6)
+    return figures
+
+
+def measured(
+    count: int, quantisation: Quantisation
+) -> tuple[dict[str, float], dict[str, int], dict[str, float]]:
+    """What filling found, bytes on disk by kind, what asking found. Raises TimeoutExpired."""
+    with tempfile.TemporaryDirectory(prefix="simstream-capacity-") as scratch:
+        folder = Path(scratch)
+        filled = in_child("fill", folder, count, DIMENSIONS, quantisation, MOST_SECONDS)
+        kinds = sizes(folder)
+        asked = in_child("ask", folder, count, DIMENSIONS, quantisation, MOST_SECONDS)
+    print(json.dumps([count, quantisation, filled, kinds, asked]), flush=True)
+    return filled, kinds, asked
+
+
+def compared(
+    count: int,
+    quantisation: Quantisation,
+    filled: Mapping[str, float],
+    kinds: Mapping[str, int],
+    asked: Mapping[str, float],
+) -> list[Figure]:
+    """The figures of one index."""
+    shop = shop_of(count, quantisation)
+    note = f"{count:,} items" + ("" if quantisation == "none" else f", {quantisation}")
+    dense = kinds["vectors"] if quantisation == "none" else kinds["quantised"]
+    walked = dense + kinds["graph"] + kinds["sparse"]
+    own, said_own, said_walked = asked["own"], model.index_own_bytes(shop), model.index_walked_bytes(shop)
+    figures = [
+        *beside("index in memory", own + walked, said_own + said_walked, "MB", note, judged=True, per=1e6),
+        *beside("of it the process's own", own, said_own, "MB", note, per=1e6),
+        *beside("of it files that are walked through", walked, said_walked, "MB", note, per=1e6),
+        *beside(
+            "index on disk",
+            sum(kinds.values()),
+            model.index_disk_bytes(shop),
+            "MB",
+            note,
+            judged=True,
+            per=1e6,
+        ),
+        *beside(
+            "memory while importing", filled["own_filled"], model.import_own_bytes(shop), "MB", note, per=1e6
+        ),
+        *beside(
+            "an import's time of a processor",
+            filled["import_cpu_seconds"],
+            count * model.IMPORT_CPU_SECONDS_AN_ITEM,
+            "s",
+            note,
+        ),
+        *beside(
+            "start-up, time of a processor",
+            asked["start_cpu_seconds"],
+            model.index_start_seconds(shop),
+            "s",
+            note,
+        ),
+        Figure("start-up", asked["start_seconds"], "s", kind="latency", note=note),
+        Figure("imported", count / filled["import_seconds"], "items/s", kind="rate", note=note),
+        Figure("its peak, mapped files included", filled["peak"] / 1e6, "MB", note=note),
+        Figure("items found again", asked["counted"], "items", count, kind="count", note=note),
+    ]
+    if filled["graph_cpu_seconds"] > 1:
+        figures += beside(
+            "graph, time of a processor",
+            filled["graph_cpu_seconds"],
+            count * model.GRAPH_CPU_SECONDS_AN_ITEM,
+            "s",
+            note,
+        )
+        figures.append(Figure("graph", filled["graph_seconds"], "s", note=note))
+    query = 1_000 * model.index_query_seconds(shop)
+    return [
+        *figures,
+        *beside("a query, time of a processor", asked["cpu_ms"], query, "ms", note),
+        *beside("a query, p50", asked["p50_ms"], query, "ms", note),
+        *beside("a query, p99", asked["p99_ms"], query * model.QUERY_P99_OVER_P50, "ms", note),
+    ]
+
+
+def _too_large(count: int) -> str:
+    shop = shop_of(count)
+    return (
+        f"{count:,} items: not measured; by the model, importing them takes "
+        f"{model.import_own_bytes(shop) / 1e9:.1f} GB of memory before there is a graph, the graph "
+        f"{count * model.GRAPH_CPU_SECONDS_AN_ITEM / 3_600:.1f} core hours, and the index then "
+        f"{(model.index_own_bytes(shop) + model.index_walked_bytes(shop)) / 1e9:.1f} GB of memory and "
+        f"{model.index_disk_bytes(shop) / 1e9:.1f} GB of disk"
+    )
