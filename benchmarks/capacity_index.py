@@ -35,9 +35,10 @@ CANDIDATES, RESCORED = 100, 50
 
 
 def in_child(
-    what: str, folder: Path, count: int, dimensions: int, quantisation: Quantisation, timeout_seconds: float
+    what: str, folder: Path, count: int, dimensions: int, quantisation: Quantisation, until: float
 ) -> dict[str, Any]:
-    """Run one of the two parts; what it found. Raises RuntimeError with what it said if it failed."""
+    """Run one of the two parts; what it found. Raises RuntimeError with what it said if it failed, and
+    TimeoutExpired if it is not done at `until`, of the monotonic clock."""
     done = subprocess.run(
         [
             *(sys.executable, "-m", "benchmarks.capacity_index", what),
@@ -46,7 +47,7 @@ def in_child(
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=timeout_seconds,
+        timeout=max(0.0, until - time.monotonic()),
         check=False,
     )
     if done.returncode:
