@@ -174,7 +174,7 @@ def _reviews(drawn: Drawn, client: Client) -> None:
                     timestamp_ms=1_795_000_000_000,
                     body_hash=number.to_bytes(8, "big"),
                     at=1_795_000_000_000_000,
-                    rating=float(said.rating),
+                    rating=said.rating,
                     votes=place,
                     text=f"{said.title}\n{said.text}",
                     rank=place,

@@ -1,4 +1,4 @@
-"""`simstream capacity`: what a shop of some size needs, by the model of app/capacity.py.
+"""`simstream capacity`: what a shop of some size needs, by app/capacity.py and app/capacity_plan.py.
 
 Reads   arguments alone: neither settings nor a store
 Writes  standard output
@@ -16,7 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from adapters.index_port import Quantisation
-from app.capacity import Encoder, Nodes, Plan, Shop, plan, redis_bytes
+from app.capacity import Encoder, Shop, redis_bytes
+from app.capacity_plan import Nodes, Plan, plan
 
 _HOURS_A_MONTH = 730
 

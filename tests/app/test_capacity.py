@@ -12,7 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from app import capacity as model
-from app.capacity import Nodes, Part, Plan, Shop, plan
+from app.capacity import Shop
+from app.capacity_plan import FULL, Nodes, Part, Plan, plan
 from app.cli import app
 from benchmarks.capacity import beside
 from benchmarks.harness import RESULTS, result_json
@@ -49,7 +50,7 @@ def test_a_larger_index_is_spread_over_nodes_and_copies_are_whole() -> None:
     large = replace(SHOP, items=20_000_000)
     one, two = plan(large, Nodes()), plan(large, Nodes(copies=2))
     memory = model.index_own_bytes(large) + model.index_walked_bytes(large)
-    assert part(one, "index").nodes * 16 * 2**30 * model.FULL >= memory
+    assert part(one, "index").nodes * 16 * 2**30 * FULL >= memory
     assert part(one, "index").nodes > 1
     assert part(two, "index").nodes == 2 * part(one, "index").nodes
     assert part(two, "redis").memory_bytes == 2 * part(one, "redis").memory_bytes
