@@ -20,7 +20,6 @@ from app.capacity import (
     EVENTS_A_SECOND,
     EVENTS_REDIS_CORES,
     FILE_COPIES,
-    GRAPH_CPU_SECONDS_AN_ITEM,
     IMPORT_CPU_SECONDS_AN_ITEM,
     MEASURED_ITEMS,
     PARTITIONS,
@@ -28,6 +27,7 @@ from app.capacity import (
     TOKENS_A_SECOND,
     Shop,
     index_disk_bytes,
+    index_graph_seconds,
     index_own_bytes,
     index_query_seconds,
     index_walked_bytes,
@@ -39,8 +39,6 @@ from app.capacity import (
 BUSY = 0.5
 #: Memory is planned to be this full.
 FULL = 0.75
-#: Beyond so many more nodes do not help: each asks once for every query.
-MOST_NODES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +109,7 @@ def plan(shop: Shop, nodes: Nodes) -> Plan:
         worker_nodes=worker_nodes,
         gpus=gpus,
         fill_hours=shop.items / (encoders * encoded) / 3_600,
-        graph_core_hours=shop.items * GRAPH_CPU_SECONDS_AN_ITEM / 3_600,
+        graph_core_hours=index_graph_seconds(shop) / 3_600,
         cost_per_hour=_cost(plain, gpus, nodes),
         notes=_notes(shop, {one.name: one for one in (*stores, *workers)}),
     )
@@ -133,25 +131,24 @@ def _workers(name: str, processes: int, cores: int = 1) -> Part:
 
 
 def _index(shop: Shop, nodes: Nodes) -> Part:
+    """Shards until memory suffices, then copies until queries are answered.
+
+    Not more shards for queries: each is asked every time, and half the items take more than half the time.
+    """
     memory = index_own_bytes(shop) + index_walked_bytes(shop)
     changes = shop.changed_texts_per_second + shop.changed_prices_per_second
-    count = _nodes_for(memory, nodes)
-    while True:
-        # Each node searches its own share for every query: what does not depend on items comes once a node.
-        queries = shop.queries_per_second * index_query_seconds(shop, count) / nodes.copies
-        cores = queries + changes * IMPORT_CPU_SECONDS_AN_ITEM
-        more = max(count, math.ceil(cores / BUSY / nodes.cores))
-        if more == count or count > MOST_NODES:
-            break
-        count = more
-    copies = nodes.copies
+    writing = changes * IMPORT_CPU_SECONDS_AN_ITEM
+    busy = BUSY * nodes.cores
+    shards = max(_nodes_for(memory, nodes), math.floor(writing / busy) + 1)
+    asking = shop.queries_per_second * index_query_seconds(shop, shards)
+    copies = max(nodes.copies, math.ceil(asking / (shards * busy - writing)))
     return Part(
         "index",
-        count * copies,
-        count * copies,
+        shards * copies,
+        shards * copies,
         memory * copies,
         index_disk_bytes(shop) * copies,
-        cores * copies,
+        asking + writing * copies,
     )
 
 

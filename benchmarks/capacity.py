@@ -4,22 +4,22 @@ Points and state are those that the consumers write, of a drawn catalogue (bench
 Qdrant's engine imports them and builds its graph in one process and is asked in another (capacity_index.py).
 Seconds of a processor stand beside seconds of the clock, because other work may run on the machine.
 
-    full    indexes of 100,000 and 40,000 items, and of 20,000 quantised; Redis of 40,000 and 100,000 items;
-            then an index of 300,000, if it is done within `MOST_SECONDS` from the start
-    small   1,000 items: too few for a graph
+    full    indexes of 100,000 and 40,000 items, and of 20,000 quantised; Redis of 40,000 and 100,000 items.
+            What was measured is kept: a run that was cut off goes on, one without that folder begins
+    small   1,000 items: too few for a graph, and nothing is kept
 
-Reads   nothing
-Writes  folders that go away
+Reads   what an earlier run in full has kept
+Writes  folders that go away; in full `KEPT`
 Never   judges the model by sizes that its constants were fitted on: those were 10,000 and 20,000, unquantised
 """
 
 from __future__ import annotations
 
 import json
-import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from adapters.index_port import Quantisation
@@ -28,17 +28,19 @@ from app import capacity as model
 from app.local import LocalRedis
 from benchmarks.capacity_index import in_child, sizes
 from benchmarks.capacity_items import ITEMS_A_SHOPPER, REVIEWED_EVERY, REVIEWS_EACH, SEED, Drawn, fill_redis
-from benchmarks.harness import Figure, Report, shown
+from benchmarks.harness import ROOT, Figure, Report, shown
 
 NAME = "capacity"
 DIMENSIONS = 384
 #: How far the model may be off, of memory and disk.
 WITHIN = 0.2
-#: An index that is not done so long after the start is left out, and that is said.
-MOST_SECONDS = 2_700.0
+KEPT = ROOT / "var" / "benchmarks" / "capacity"
+#: An index that is not filled and asked by then hangs.
+MOST_SECONDS = 7_200.0
 IndexRun = tuple[int, Quantisation]
+#: Numbers by what was measured, then by name.
+Raw = dict[str, dict[str, float]]
 FULL: tuple[IndexRun, ...] = ((100_000, "none"), (40_000, "none"), (20_000, "int8"), (20_000, "binary"))
-LAST: IndexRun = (300_000, "none")
 SMALL: tuple[IndexRun, ...] = ((1_000, "none"),)
 FULL_REDIS, SMALL_REDIS = (40_000, 100_000), (1_000,)
 
@@ -46,23 +48,11 @@ FULL_REDIS, SMALL_REDIS = (40_000, 100_000), (1_000,)
 def run(*, small: bool, data: Path | None) -> Report:
     """Each size in processes of its own."""
     figures: list[Figure] = []
-    skipped = []
-    until = time.monotonic() + MOST_SECONDS
-
-    def index(count: int, quantisation: Quantisation) -> None:
-        try:
-            figures.extend(compared(count, quantisation, *measured(count, quantisation, until)))
-        except subprocess.TimeoutExpired:
-            skipped.append(f"{count:,} items, {quantisation}: not done in time, the machine being shared")
-            print(skipped[-1], flush=True)
-
-    for one in SMALL if small else FULL:
-        index(*one)
+    for count, quantisation in SMALL if small else FULL:
+        raw = kept(f"index-{count}-{quantisation}", partial(measured, count, quantisation), keep=not small)
+        figures += compared(count, quantisation, **raw)
     for count in SMALL_REDIS if small else FULL_REDIS:
-        figures += _redis(count)
-    if not small:
-        index(*LAST)
-        skipped.append(_too_large(1_000_000))
+        figures += _redis(count, kept(f"redis-{count}", partial(_redis_filled, count), keep=not small))
     return Report(
         NAME,
         figures,
@@ -74,8 +64,23 @@ def run(*, small: bool, data: Path | None) -> Report:
         },
         f"drawn items: 4 reviews on each of every {REVIEWED_EVERY}rd, 40 shoppers on every 2nd, "
         "about 200 grams of text, two dense vectors",
-        skipped,
+        [_too_large(1_000_000)],
     )
+
+
+def kept(name: str, measure: Callable[[], Raw], *, keep: bool) -> Raw:
+    """What is measured, or was by an earlier run if it is to be kept."""
+    file = KEPT / f"{name}.json"
+    if keep and file.exists():
+        print(f"{file} was measured before", flush=True)
+        found: Raw = json.loads(file.read_text())
+        return found
+    found = measure()
+    print(f"{name}: {json.dumps(found)}", flush=True)
+    if keep:
+        KEPT.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(found))
+    return found
 
 
 def shop_of(count: int, quantisation: Quantisation = "none") -> model.Shop:
@@ -120,16 +125,20 @@ def beside(
     ]
 
 
-def _redis(count: int) -> list[Figure]:
+def _redis_filled(count: int) -> Raw:
     with (
         tempfile.TemporaryDirectory(prefix="simstream-capacity-") as folder,
         LocalRedis(Path(folder)) as server,
     ):
         client = connect(RedisSettings(url=server.url))
         try:
-            found = fill_redis(Drawn.of(count, DIMENSIONS), client)
+            return {"found": fill_redis(Drawn.of(count, DIMENSIONS), client)}
         finally:
             client.close()
+
+
+def _redis(count: int, raw: Raw) -> list[Figure]:
+    found = raw["found"]
     said, note = model.redis_bytes(shop_of(count)), f"{count:,} items"
     figures = beside(
         "Redis, all state", sum(found.values()), sum(said.values()), "MB", note, judged=True, per=1e6
@@ -139,24 +148,25 @@ def _redis(count: int) -> list[Figure]:
     return figures
 
 
-def measured(
-    count: int, quantisation: Quantisation, until: float
-) -> tuple[dict[str, float], dict[str, int], dict[str, float]]:
-    """What filling found, bytes on disk by kind, what asking found. Raises TimeoutExpired."""
+def measured(count: int, quantisation: Quantisation) -> Raw:
+    """What filling found, bytes on disk by kind, what asking found."""
+    until = time.monotonic() + MOST_SECONDS
     with tempfile.TemporaryDirectory(prefix="simstream-capacity-") as scratch:
         folder = Path(scratch)
         filled = in_child("fill", folder, count, DIMENSIONS, quantisation, until)
         kinds = sizes(folder)
-        asked = in_child("ask", folder, count, DIMENSIONS, quantisation, until)
-    print(json.dumps([count, quantisation, filled, kinds, asked]), flush=True)
-    return filled, kinds, asked
+        return {
+            "filled": filled,
+            "kinds": kinds,
+            "asked": in_child("ask", folder, count, DIMENSIONS, quantisation, until),
+        }
 
 
 def compared(
     count: int,
     quantisation: Quantisation,
     filled: Mapping[str, float],
-    kinds: Mapping[str, int],
+    kinds: Mapping[str, float],
     asked: Mapping[str, float],
 ) -> list[Figure]:
     """The figures of one index."""
@@ -204,7 +214,7 @@ def compared(
         figures += beside(
             "graph, time of a processor",
             filled["graph_cpu_seconds"],
-            count * model.GRAPH_CPU_SECONDS_AN_ITEM,
+            model.index_graph_seconds(shop),
             "s",
             note,
         )
@@ -223,7 +233,7 @@ def _too_large(count: int) -> str:
     return (
         f"{count:,} items: not measured; by the model, importing them takes "
         f"{model.import_own_bytes(shop) / 1e9:.1f} GB of memory before there is a graph, the graph "
-        f"{count * model.GRAPH_CPU_SECONDS_AN_ITEM / 3_600:.1f} core hours, and the index then "
+        f"{model.index_graph_seconds(shop) / 3_600:.1f} core hours, and the index then "
         f"{(model.index_own_bytes(shop) + model.index_walked_bytes(shop)) / 1e9:.1f} GB of memory and "
         f"{model.index_disk_bytes(shop) / 1e9:.1f} GB of disk"
     )

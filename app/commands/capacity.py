@@ -107,7 +107,7 @@ def _show(shop: Shop, nodes: Nodes, found: Plan) -> None:
     console.print(f"A node: {nodes.cores} cores, {nodes.memory_gib:g} GiB.")
     console.print(
         f"All texts encoded anew: {found.fill_hours:,.1f} h by the processes above with nothing else to do; "
-        f"graph: {found.graph_core_hours:,.1f} core hours."
+        f"its graph built by one node: {found.graph_core_hours:,.1f} core hours."
     )
     if found.cost_per_hour is not None:
         month = found.cost_per_hour * _HOURS_A_MONTH

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from app import capacity as model
 from app.capacity import Shop
-from app.capacity_plan import FULL, Nodes, Part, Plan, plan
+from app.capacity_plan import BUSY, FULL, Nodes, Part, Plan, plan
 from app.cli import app
 from benchmarks.capacity import beside
 from benchmarks.harness import RESULTS, result_json
@@ -55,6 +55,15 @@ def test_a_larger_index_is_spread_over_nodes_and_copies_are_whole() -> None:
     assert part(two, "index").nodes == 2 * part(one, "index").nodes
     assert part(two, "redis").memory_bytes == 2 * part(one, "redis").memory_bytes
     assert any("several nodes" in note for note in one.notes)
+
+
+def test_queries_are_answered_by_copies_and_not_by_more_shards() -> None:
+    few = part(plan(replace(SHOP, queries_per_second=1), Nodes()), "index")
+    many = part(plan(replace(SHOP, queries_per_second=400), Nodes()), "index")
+    assert many.nodes > few.nodes == 1
+    assert many.memory_bytes == many.nodes * few.memory_bytes
+    assert many.cores <= many.nodes * 4 * BUSY
+    assert model.index_query_seconds(SHOP, 2) > model.index_query_seconds(SHOP)
 
 
 def test_rates_become_processes_that_are_half_busy() -> None:
