@@ -123,14 +123,20 @@ def vector_bytes(shop: Shop, quantisation: Quantisation) -> float:
 
 
 def index_own_bytes(shop: Shop) -> float:
-    """Anonymous memory of a process that has opened the index."""
-    return INDEX_OWN_BYTES + INDEX_OWN_BYTES_AN_ITEM * shop.items
+    """Anonymous memory of a process that has opened the index; quantised vectors are kept there."""
+    dense = 0.0 if shop.quantisation == "none" else DENSE_VECTORS * vector_bytes(shop, shop.quantisation)
+    return INDEX_OWN_BYTES + shop.items * (INDEX_OWN_BYTES_AN_ITEM + dense)
 
 
 def index_walked_bytes(shop: Shop) -> float:
     """Files that searches walk through: they should stay in the page cache."""
-    dense = DENSE_VECTORS * vector_bytes(shop, shop.quantisation)
+    dense = DENSE_VECTORS * vector_bytes(shop, "none") if shop.quantisation == "none" else 0.0
     return shop.items * (dense + GRAPH_BYTES + SPARSE_BYTES)
+
+
+def index_memory_bytes(shop: Shop) -> float:
+    """Both together."""
+    return index_own_bytes(shop) + index_walked_bytes(shop)
 
 
 def index_disk_bytes(shop: Shop) -> float:
@@ -155,7 +161,7 @@ def index_query_seconds(shop: Shop, nodes: int = 1) -> float:
 
 def index_graph_seconds(shop: Shop) -> float:
     """Seconds of a core until the graph of all items is built, on one node: less where they are several."""
-    return GRAPH_CPU_SECONDS * (shop.items / FITTED_ITEMS) ** GRAPH_GROWTH
+    return GRAPH_CPU_SECONDS * math.pow(shop.items / FITTED_ITEMS, GRAPH_GROWTH)
 
 
 def index_start_seconds(shop: Shop) -> float:

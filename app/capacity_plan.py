@@ -28,9 +28,8 @@ from app.capacity import (
     Shop,
     index_disk_bytes,
     index_graph_seconds,
-    index_own_bytes,
+    index_memory_bytes,
     index_query_seconds,
-    index_walked_bytes,
     redis_bytes,
 )
 
@@ -135,7 +134,7 @@ def _index(shop: Shop, nodes: Nodes) -> Part:
 
     Not more shards for queries: each is asked every time, and half the items take more than half the time.
     """
-    memory = index_own_bytes(shop) + index_walked_bytes(shop)
+    memory = index_memory_bytes(shop)
     changes = shop.changed_texts_per_second + shop.changed_prices_per_second
     writing = changes * IMPORT_CPU_SECONDS_AN_ITEM
     busy = BUSY * nodes.cores

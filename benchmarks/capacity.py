@@ -132,7 +132,7 @@ def _redis_filled(count: int) -> Raw:
     ):
         client = connect(RedisSettings(url=server.url))
         try:
-            return {"found": fill_redis(Drawn.of(count, DIMENSIONS), client)}
+            return {"found": {**fill_redis(Drawn.of(count, DIMENSIONS), client)}}
         finally:
             client.close()
 
@@ -154,7 +154,7 @@ def measured(count: int, quantisation: Quantisation) -> Raw:
     with tempfile.TemporaryDirectory(prefix="simstream-capacity-") as scratch:
         folder = Path(scratch)
         filled = in_child("fill", folder, count, DIMENSIONS, quantisation, until)
-        kinds = sizes(folder)
+        kinds: dict[str, float] = {**sizes(folder)}
         return {
             "filled": filled,
             "kinds": kinds,
@@ -172,8 +172,8 @@ def compared(
     """The figures of one index."""
     shop = shop_of(count, quantisation)
     note = f"{count:,} items" + ("" if quantisation == "none" else f", {quantisation}")
-    dense = kinds["vectors"] if quantisation == "none" else kinds["quantised"]
-    walked = dense + kinds["graph"] + kinds["sparse"]
+    # Quantised vectors were read into the process's own memory, and the originals stay on disk.
+    walked = kinds["graph"] + kinds["sparse"] + (kinds["vectors"] if quantisation == "none" else 0)
     own, said_own, said_walked = asked["own"], model.index_own_bytes(shop), model.index_walked_bytes(shop)
     figures = [
         *beside("index in memory", own + walked, said_own + said_walked, "MB", note, judged=True, per=1e6),
@@ -234,6 +234,6 @@ def _too_large(count: int) -> str:
         f"{count:,} items: not measured; by the model, importing them takes "
         f"{model.import_own_bytes(shop) / 1e9:.1f} GB of memory before there is a graph, the graph "
         f"{model.index_graph_seconds(shop) / 3_600:.1f} core hours, and the index then "
-        f"{(model.index_own_bytes(shop) + model.index_walked_bytes(shop)) / 1e9:.1f} GB of memory and "
+        f"{model.index_memory_bytes(shop) / 1e9:.1f} GB of memory and "
         f"{model.index_disk_bytes(shop) / 1e9:.1f} GB of disk"
     )

@@ -39,8 +39,8 @@ def test_quantised_vectors_take_less_memory_and_more_disk() -> None:
         replace(SHOP, quantisation="int8"),
         replace(SHOP, quantisation="binary"),
     )
-    walked, disk = model.index_walked_bytes, model.index_disk_bytes
-    assert walked(plain) > walked(int8) > walked(binary)
+    memory, disk = model.index_memory_bytes, model.index_disk_bytes
+    assert memory(plain) > memory(int8) > memory(binary)
     assert disk(int8) > disk(binary) > disk(plain)
     # The vectors alone: 1,536 bytes of 384 numbers; 388 and 48.
     assert [model.vector_bytes(one, one.quantisation) for one in (plain, int8, binary)] == [1_536, 388, 48]
@@ -49,8 +49,7 @@ def test_quantised_vectors_take_less_memory_and_more_disk() -> None:
 def test_a_larger_index_is_spread_over_nodes_and_copies_are_whole() -> None:
     large = replace(SHOP, items=20_000_000)
     one, two = plan(large, Nodes()), plan(large, Nodes(copies=2))
-    memory = model.index_own_bytes(large) + model.index_walked_bytes(large)
-    assert part(one, "index").nodes * 16 * 2**30 * FULL >= memory
+    assert part(one, "index").nodes * 16 * 2**30 * FULL >= model.index_memory_bytes(large)
     assert part(one, "index").nodes > 1
     assert part(two, "index").nodes == 2 * part(one, "index").nodes
     assert part(two, "redis").memory_bytes == 2 * part(one, "redis").memory_bytes
@@ -170,7 +169,7 @@ def test_the_command_says_it_as_a_table_and_as_json() -> None:
     found = json.loads(CliRunner().invoke(app, [*words, "--json"]).output)
     assert found["cost_per_hour"] == 2.0
     assert found["parts"]["index"]["memory_bytes"] == pytest.approx(
-        model.index_own_bytes(Shop(items=1_000)) + model.index_walked_bytes(Shop(items=1_000))
+        model.index_memory_bytes(Shop(items=1_000))
     )
     assert CliRunner().invoke(app, ["capacity"]).exit_code == 2
 
