@@ -48,6 +48,7 @@ FULL_REDIS, SMALL_REDIS = (40_000, 100_000), (1_000,)
 def run(*, small: bool, data: Path | None) -> Report:
     """Each size in processes of its own."""
     figures: list[Figure] = []
+    before = 0 if small else len(list(KEPT.glob("*.json")))
     for count, quantisation in SMALL if small else FULL:
         raw = kept(f"index-{count}-{quantisation}", partial(measured, count, quantisation), keep=not small)
         figures += compared(count, quantisation, **raw)
@@ -60,6 +61,7 @@ def run(*, small: bool, data: Path | None) -> Report:
             "seed": SEED,
             "dimensions": DIMENSIONS,
             "index": "edge, graph built (of 1,000 none)",
+            "parts measured by earlier runs": before,
             "machine": "other work ran on it: hold seconds of a processor against each other",
         },
         f"drawn items: 4 reviews on each of every {REVIEWED_EVERY}rd, 40 shoppers on every 2nd, "
