@@ -292,9 +292,10 @@ def test_hints_that_move_no_review_ask_nothing_and_what_is_no_hint_is_poison(wor
     assert world.item() is None
     world.hint("p", dimensions=["context"])
     assert world.item() is not None
-    for value in (None, b"{}"):
-        with pytest.raises(PoisonMessage):
+    for value, kind in ((None, "null"), (b"{}", "invalid")):
+        with pytest.raises(PoisonMessage) as caught:
             world.handler.decode(Record(TOPICS.changed.name, "t", 0, 0, 0, b"p", value, ()))
+        assert caught.value.kind == kind
 
 
 def test_what_reviewers_come_to_is_part_of_the_items_state(
