@@ -11,6 +11,7 @@ import typer
 
 from adapters.audit import Audit
 from adapters.kafka_admin import open_admin, topic_ids
+from app.commands.common import DataDir
 from app.discovery import kafka_settings
 from app.observability import configure_logging
 from app.settings import Settings, load_settings
@@ -23,7 +24,6 @@ TopicOption = Annotated[
     str | None,
     typer.Option("--topic", help="Only this input topic; without it, every one that has dead letters."),
 ]
-DataDir = Annotated[Path, typer.Option(help="The data folder of `simstream up --embedded`.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Annotated
 import typer
 
 from adapters.child import calm_collector
+from app.commands.common import say
 from app.insights import insights_runner
 from app.observability import configure_logging, export_metrics, start_tracing
 from app.opinions import LiveJudge, opinions_runner
@@ -60,10 +60,8 @@ def up(
     start_tracing(settings.tracing, process="stack")
     _stop_on_sigterm()
     port = settings.service.port if port is None else port
-    with running(settings, data_dir=data_dir, port=port, embedded=embedded, say=_say) as (where, _, failures):
-        _say(
-            f"ready: explorer and API {where.http} (documentation at {where.http}/docs), Kafka {where.kafka}"
-        )
+    with running(settings, data_dir=data_dir, port=port, embedded=embedded, say=say) as (where, _, failures):
+        say(f"ready: explorer and API {where.http} (documentation at {where.http}/docs), Kafka {where.kafka}")
         failures.stopped.wait()
         failures.check()
 
@@ -146,10 +144,6 @@ def register(app: typer.Typer) -> None:
     """Add these commands."""
     for command in (up, consume, serve, topics):
         app.command()(command)
-
-
-def _say(sentence: str) -> None:
-    print(sentence, file=sys.stderr, flush=True)
 
 
 def _stop_on_sigterm() -> None:
