@@ -105,6 +105,7 @@ def open_store(settings: Settings, generation: int | None = None) -> ItemStore:
         namespace=settings.namespace,
         generation=live_generation(settings) if generation is None else generation,
         behaviour_mark=settings.shopper_vectors.mark,
+        opinions=settings.opinions.consume,
     )
 
 

@@ -74,6 +74,10 @@ def consume(
 ) -> None:
     """Run one consumer, for one process or pod."""
     settings = load_settings()
+    if consumer is Consumer.OPINIONS and not settings.opinions.consume:
+        raise ValueError(
+            "nobody would read what is heard of reviews: set SIMSTREAM_OPINIONS__CONSUME=true everywhere"
+        )
     configure_logging(settings.log)
     export_metrics(settings.metrics, process=consumer.value)
     start_tracing(settings.tracing, process=consumer.value)

@@ -128,7 +128,9 @@ class Pipeline:
         self._redis = connect(RedisSettings(url=redis_url, cluster=redis_cluster))
         self._vectors = VectorSettings()
         self._behaviour = behaviour
-        self.store = ItemStore(client=self._redis, namespace=namespace, behaviour_mark=self._vectors.mark)
+        self.store = ItemStore(
+            client=self._redis, namespace=namespace, behaviour_mark=self._vectors.mark, opinions=True
+        )
         self.nodes = RedisNodes(self._redis)
         self.behaviour_store = BehaviourStore(
             nodes=self.nodes,
