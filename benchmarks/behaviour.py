@@ -38,7 +38,8 @@ from app.local import LocalRedis, TansuBroker
 from app.settings import Settings
 from app.wiring import open_behaviour, open_publisher, state_runner
 from benchmarks.harness import Figure, Report
-from schemas.events import UserEvent, parse_event
+from schemas.events import UserEvent
+from schemas.parsing import parse_event
 from tests.support.servers import ApacheKafka, LocalRedisCluster, missing
 
 NAME = "behaviour"

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping, Set
 from adapters.kafka import Record
 from consumers.progress import Delivery
 from schemas.errors import PoisonMessage
-from schemas.events import InvalidEvent, ItemChanged, parse_event
+from schemas.events import ItemChanged
+from schemas.parsing import InvalidEvent, parse_event
 
 
 def read_hint(record: Record) -> ItemChanged:

@@ -22,7 +22,8 @@ from app.wiring import collection_spec
 from consumers.pictures import ImageSettings, Marks
 from model.release import first_release
 from model.settings import ModelSettings, UnusableModel
-from schemas.events import ItemChanged, Product, parse_event
+from schemas.events import ItemChanged, Product
+from schemas.parsing import parse_event
 from schemas.vectors import CONTENT, IMAGE, Point
 from tests.support.pictures import IMAGE_DIMENSION, write_tiny_clip
 from tests.support.tiny_model import DIMENSION, write_tiny_model
