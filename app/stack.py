@@ -30,6 +30,7 @@ from app.observability import export_metrics
 from app.opinions import LiveJudge, catch_up, opinions_runner
 from app.relations import ScheduledMiner
 from app.rollouts import make_rollouts, rolling
+from app.runners import reconciler
 from app.settings import Settings
 from app.store_figures import looking
 from app.trainer_process import ScheduledTrainer
@@ -48,7 +49,6 @@ from app.wiring import (
     open_store,
     patiently,
     recipe_of,
-    reconciler,
 )
 from app.written_collections import Instance, WrittenCollections
 from service.access import Keyring

@@ -16,6 +16,7 @@ from app.insights import insights_runner
 from app.observability import configure_logging, export_metrics, start_tracing
 from app.opinions import LiveJudge, opinions_runner
 from app.rollouts import make_rollouts, rolling
+from app.runners import state_runner
 from app.settings import load_settings
 from app.stack import running, serve_alone
 from app.store_figures import looking
@@ -27,7 +28,6 @@ from app.wiring import (
     open_publisher,
     open_store,
     patiently,
-    state_runner,
 )
 from app.written_collections import WrittenCollections
 

@@ -19,8 +19,9 @@ import pytest
 from adapters.index import open_index
 from adapters.releases import ReleaseStore
 from app.local import LocalRedis
+from app.runners import state_runner
 from app.settings import Settings, load_settings
-from app.wiring import live_collection, make_topics, open_board, open_publisher, open_store, state_runner
+from app.wiring import live_collection, make_topics, open_board, open_publisher, open_store
 from consumers.release_requests import ask_back, ask_removal
 from model.release import first_release
 from schemas.rollouts import Rollout, RolloutState
