@@ -33,10 +33,11 @@ from consumers.behaviour import BehaviourHandler
 from consumers.dead_letters import DeadLetters
 from consumers.embeddings import EmbeddingsHandler
 from consumers.erasures import Erasures
+from consumers.handler import Handler
 from consumers.products import ProductsHandler
 from consumers.reconcile import Reconciler
 from consumers.reviews import ReviewsHandler
-from consumers.runner import Handler, Runner
+from consumers.runner import Runner
 from consumers.shopper_vectors import ShopperVectors
 from consumers.work import Hint
 from schemas.errors import Transient

@@ -29,11 +29,12 @@ from consumers.behaviour import BehaviourHandler, BehaviourSettings
 from consumers.dead_letters import DeadLetters
 from consumers.debounce import DebounceSettings
 from consumers.embeddings import EmbeddingsHandler, EmbeddingsSettings
+from consumers.handler import Handler
 from consumers.products import ProductsHandler
 from consumers.reconcile import Reconciler
 from consumers.redrive import DeadLetter, read_dead_letters
 from consumers.reviews import ReviewsHandler, ReviewsSettings
-from consumers.runner import Handler, Runner, RunnerSettings
+from consumers.runner import Runner, RunnerSettings
 from consumers.shopper_vectors import ShopperVectors, VectorSettings
 from model.text import ProductText
 from schemas.vectors import Encoder, Point, TextRecipe, item_vectors
