@@ -12,14 +12,9 @@ import typer
 
 from adapters.child import calm_collector
 from app.commands.common import say
-from app.insights import insights_runner
 from app.observability import configure_logging, export_metrics, start_tracing
-from app.opinions import LiveJudge, opinions_runner
-from app.rollouts import make_rollouts, rolling
 from app.runners import state_runner
 from app.settings import load_settings
-from app.stack import running, serve_alone
-from app.store_figures import looking
 from app.wiring import (
     make_topics,
     open_live,
@@ -29,7 +24,6 @@ from app.wiring import (
     open_store,
     patiently,
 )
-from app.written_collections import WrittenCollections
 
 
 class Consumer(StrEnum):
@@ -55,6 +49,8 @@ def up(
     port: Annotated[int | None, typer.Option(help="Port of the query API; 0 picks a free one.")] = None,
 ) -> None:
     """Run everything in one process: topics, consumers, query API; with --embedded the servers as well."""
+    from app.stack import running
+
     settings = load_settings()
     configure_logging(settings.log)
     start_tracing(settings.tracing, process="stack")
@@ -88,12 +84,17 @@ def consume(
     publisher = open_publisher(settings, consumer.value)
     opened = ExitStack()
     opened.callback(publisher.close)
+    # Imported where it is needed: all of it takes a processor three times as long as what products needs.
     if consumer is Consumer.INSIGHTS:
+        from app.insights import insights_runner
+
         index, _ = open_live_index(settings)
         opened.callback(index.close)
         found = insights_runner(settings, publisher=publisher, index=index, accept_poison=accept_poison)
         run, stop = found.run, found.stop
     elif consumer is Consumer.OPINIONS:
+        from app.opinions import LiveJudge, opinions_runner
+
         judge = LiveJudge(settings, open_opinions(settings), None)
         opened.callback(judge.close)
         heard = opinions_runner(settings, publisher=publisher, judge=judge, accept_poison=accept_poison)
@@ -102,6 +103,10 @@ def consume(
         runner = state_runner(consumer.value, settings, publisher=publisher, accept_poison=accept_poison)
         run, stop = runner.run, runner.stop
     else:
+        from app.rollouts import make_rollouts, rolling
+        from app.store_figures import looking
+        from app.written_collections import WrittenCollections
+
         index, _, releases = open_live(settings)
         opened.callback(releases.close)
         opened.callback(index.close)
@@ -130,6 +135,8 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port of the query API; 0 picks a free one.")] = None,
 ) -> None:
     """Run the query API alone."""
+    from app.stack import serve_alone
+
     settings = load_settings()
     configure_logging(settings.log)
     export_metrics(settings.metrics, process="service")
