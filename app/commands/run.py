@@ -135,7 +135,7 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port of the query API; 0 picks a free one.")] = None,
 ) -> None:
     """Run the query API alone."""
-    from app.stack import serve_alone
+    from app.serving import serve_alone
 
     settings = load_settings()
     configure_logging(settings.log)
