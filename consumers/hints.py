@@ -7,7 +7,7 @@ Never   takes more from a hint than which item it is about and what it says move
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping
 
 from adapters.kafka import Record
 from consumers.progress import Delivery
@@ -27,7 +27,7 @@ def read_hint(record: Record) -> ItemChanged:
 
 
 def by_item(
-    deliveries: Iterable[Delivery[ItemChanged]], *, no_matter: Set[str]
+    deliveries: Iterable[Delivery[ItemChanged]], *, no_matter: frozenset[str]
 ) -> Mapping[str, list[Delivery[ItemChanged]]]:
     """Deliveries by product, in order; those that name nothing but what does not matter are settled."""
     found: dict[str, list[Delivery[ItemChanged]]] = {}
