@@ -74,6 +74,7 @@ def flipped(path: Path) -> None:
     path.write_bytes(bytes(body))
 
 
+@pytest.mark.usefixtures("encoder_here")
 def test_an_unharmed_candidate_gets_past_the_check(settings: Settings) -> None:
     check(settings, published(settings, "good", nothing).release_id)
 
