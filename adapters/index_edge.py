@@ -75,6 +75,11 @@ class EdgeIndex:
         """See the port. Raises Halt naming the owner if another process holds the collection."""
         return self._shards.ensure(collection, spec, self._quantisation)
 
+    def spec_of(self, collection: str) -> CollectionSpec:
+        """See the port."""
+        with self._shards.using(collection) as opened:
+            return opened.spec
+
     def collections(self) -> list[str]:
         """See the port."""
         return self._shards.names()

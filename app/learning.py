@@ -38,8 +38,9 @@ from app.learning_inputs import (
     reported_pairs,
 )
 from app.rollouts import request
+from app.runners import known_erasures
 from app.settings import Settings
-from app.wiring import alias_of, known_erasures, open_board, open_reports, open_store, patiently
+from app.wiring import alias_of, open_board, open_reports, open_store, patiently
 from consumers.archive import DAY_MS, Archiver, Followed
 from schemas.errors import Halt, Transient
 

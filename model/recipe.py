@@ -18,7 +18,8 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
-from schemas.events import Frozen, explain
+from schemas.events import Frozen
+from schemas.parsing import explain
 
 #: Ways of training whose result is weights of the model's own shape, so that a release can be made of it.
 OWN_METHODS = ("full", "top")

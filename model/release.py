@@ -24,8 +24,8 @@ from model.encoder_process import EncoderProcess
 from model.sentence_config import read_encoder_config
 from model.settings import ModelSettings, UnusableModel, base_folder
 from model.text import ProductText, TextSettings
-from schemas.events import explain
 from schemas.items import digest
+from schemas.parsing import explain
 from schemas.releases import EncoderConfig, FileEntry, Manifest
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from app import capacity as model
 from app.capacity import Shop
 from app.capacity_plan import BUSY, FULL, Nodes, Part, Plan, plan
-from app.cli import app
+from app.cli import command_line
 from benchmarks.capacity import beside
 from benchmarks.harness import RESULTS, result_json
 
@@ -163,15 +163,15 @@ def test_a_model_that_is_off_by_more_than_a_fifth_is_missed() -> None:
 
 def test_the_command_says_it_as_a_table_and_as_json() -> None:
     words = ["capacity", "--items", "1000", "--queries-per-second", "5", "--price-per-node-hour", "0.5"]
-    said = CliRunner().invoke(app, words)
+    said = CliRunner().invoke(command_line(words), words)
     assert said.exit_code == 0
     assert "Cost: 2.00 an hour, 1,460 a month." in said.output
-    found = json.loads(CliRunner().invoke(app, [*words, "--json"]).output)
+    found = json.loads(CliRunner().invoke(command_line(words), [*words, "--json"]).output)
     assert found["cost_per_hour"] == 2.0
     assert found["parts"]["index"]["memory_bytes"] == pytest.approx(
         model.index_memory_bytes(Shop(items=1_000))
     )
-    assert CliRunner().invoke(app, ["capacity"]).exit_code == 2
+    assert CliRunner().invoke(command_line(["capacity"]), ["capacity"]).exit_code == 2
 
 
 def test_the_command_needs_no_torch_and_no_engine() -> None:
