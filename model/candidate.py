@@ -19,10 +19,13 @@ import json
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
+
+from pydantic import ValidationError
 
 from adapters.metrics import GATE_VERDICTS_TOTAL
 from adapters.releases import ReleaseStore, entry_of
@@ -66,11 +69,13 @@ def new_run(runs: Path, *, parent: str, recipe: Recipe, prepared: Prepared, crea
 
 def open_run(runs: Path, *, parent: str, recipe: Recipe) -> Path | None:
     """The newest run of this parent and recipe that has not ended; None without one."""
-    wanted = {"parent": parent, "recipe": recipe.model_dump(mode="json")}
     for folder in sorted(runs.glob("[!.]*"), reverse=True):
         if (folder / "run.json").is_file() and not (folder / "result.json").exists():
-            if json.loads((folder / "run.json").read_bytes()) == wanted:
-                return folder
+            told = json.loads((folder / "run.json").read_bytes())
+            # Fields that came later have their defaults in a run that was begun without them.
+            with suppress(ValidationError):
+                if told["parent"] == parent and Recipe.model_validate(told["recipe"]) == recipe:
+                    return folder
     return None
 
 
@@ -89,16 +94,24 @@ def finish(
     live = ReleaseVectors(parent_folder, parent, settings)
     try:
         training = _trained(run, recipe, parent, parent_folder, prepared, live, settings)
-        candidate = _assembled(run, parent, parent_folder)
-        reasons = refuse_broken(candidate, parent_folder)
+        candidate = _assembled(run, recipe, parent, parent_folder)
+        reasons = refuse_broken(candidate, parent_folder, layers=len(recipe.layers) or None)
         if reasons:
             return _broken(run, parent, training, reasons)
         slug = parent.release_id.rpartition("-")[0] or parent.release_id
         contents = {name: entry_of(candidate / name).sha256 for name in _names(candidate)}
         release_id = f"{slug[:40]}-{digest(contents, training.model_dump(mode='json'))}"
-        new = ReleaseVectors(candidate, parent, settings)
+        kin = _shaped(parent, recipe)
+        new = ReleaseVectors(candidate, kin, settings)
         try:
-            verdict = judge(prepared.sets, live=live, candidate=new, settings=gate, seed=recipe.seed)
+            verdict = judge(
+                prepared.sets,
+                live=live,
+                candidate=new,
+                settings=gate,
+                seed=recipe.seed,
+                dimension=kin.dimension,
+            )
             texts = [text for one in prepared.sets[:1] for text in one.texts]
             page = render(
                 run=run.name,
@@ -123,8 +136,8 @@ def finish(
         created_at=created_at,
         base_model=parent.base_model,
         parent=parent.release_id,
-        dimension=parent.dimension,
-        encoder=parent.encoder,
+        dimension=kin.dimension,
+        encoder=kin.encoder,
         text=parent.text,
         files=files,
         figures={
@@ -168,7 +181,8 @@ def _trained(
     report = run / "training.json"
     if report.is_file():
         return Training.model_validate_json(report.read_bytes())
-    from model.training import ANCHORS, Examples, train
+    from model.tasks import ANCHORS, Examples
+    from model.training import train
 
     pairs = prepared.pairs
     if recipe.hard_negatives and pairs.negatives is None:
@@ -177,13 +191,18 @@ def _trained(
         )
     tables: dict[str, Mapping[str, Sequence[object]]] = dict(prepared.tables)
     if recipe.distil:
-        # A quarter as many anchors as pairs holds, and costs a tenth of the run.
-        anchors = list(prepared.anchors[: max(1, len(pairs) // 4)])
+        # A quarter as many anchors as pairs holds, and costs a tenth of the run; a student needs all.
+        anchors = list(prepared.anchors if recipe.layers else prepared.anchors[: max(1, len(pairs) // 4)])
         tables[ANCHORS] = {"text": anchors, "label": live(anchors).tolist()}
     found = train(
         folder=parent_folder,
         config=parent.encoder,
-        examples=Examples(pairs=pairs, tables=tables, validation=prepared.validation),
+        examples=Examples(
+            pairs=pairs,
+            tables=tables,
+            validation=prepared.validation,
+            unlabelled=[*prepared.anchors, *pairs.texts],
+        ),
         recipe=recipe,
         run=run,
         device=settings.device,
@@ -203,7 +222,19 @@ def _trained(
     return training
 
 
-def _assembled(run: Path, parent: Manifest, parent_folder: Path) -> Path:
+def _shaped(parent: Manifest, recipe: Recipe) -> Manifest:
+    """The parent's manifest with the vectors that the recipe makes."""
+    if recipe.dimension is None:
+        return parent
+    return parent.model_copy(
+        update={
+            "dimension": recipe.dimension,
+            "encoder": parent.encoder.model_copy(update={"dimension": recipe.dimension}),
+        }
+    )
+
+
+def _assembled(run: Path, recipe: Recipe, parent: Manifest, parent_folder: Path) -> Path:
     """The parent's files with the run's weights in place of its own."""
     folder = run / "candidate"
     shutil.rmtree(folder, ignore_errors=True)
@@ -214,6 +245,10 @@ def _assembled(run: Path, parent: Manifest, parent_folder: Path) -> Path:
             shutil.copyfile(parent_folder / name, folder / name)
     for path in (run / "weights").glob("*.safetensors*"):
         shutil.copyfile(path, folder / path.name)
+    if recipe.layers:
+        config = json.loads((folder / "config.json").read_bytes())
+        config["num_hidden_layers"] = len(recipe.layers)
+        (folder / "config.json").write_text(json.dumps(config, indent=2))
     return folder
 
 

@@ -257,6 +257,7 @@ def test_every_benchmark_of_the_house_is_found_under_its_files_name() -> None:
         "compress": "tests/test_compress.py",
         "chaos": "tests/chaos",
         "continual": "tests/test_continual.py",
+        "craft": "tests/test_learning_benchmarks.py",
         "learning": "tests/test_learning_benchmarks.py",
         "methods": "tests/test_learning_benchmarks.py",
         "opinions": "tests/model/test_opinions.py",
