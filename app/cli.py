@@ -25,6 +25,7 @@ from app.commands import (
     metrics,
     operate,
     opinions,
+    pairs,
     publish,
     query,
     rebuild,
@@ -35,6 +36,7 @@ from app.commands import (
     run,
     schemas,
     shop,
+    tune,
 )
 from app.settings import InvalidSettings
 from schemas.errors import Halt, Transient
@@ -57,6 +59,8 @@ for module in (
     evaluate,
     keys,
     learn,
+    tune,
+    pairs,
     metrics,
     operate,
     forget,

@@ -73,10 +73,11 @@ def train(
     recipe: Recipe,
     run: Path,
     device: str = "auto",
+    callbacks: Sequence[Any] = (),
 ) -> Trained:
     """Train the release in `folder`; a run that was cut off goes on from its last whole checkpoint.
 
-    Raises InvalidRecipe, UnusableModel.
+    `callbacks` are the library trainer's own. Raises InvalidRecipe, UnusableModel.
     """
     from datasets import Dataset, DatasetDict, disable_progress_bars
     from transformers import EarlyStoppingCallback, PrinterCallback, set_seed
@@ -109,7 +110,7 @@ def train(
         train_dataset=DatasetDict(data),
         loss=losses,
         evaluator=evaluator,
-        callbacks=[EarlyStoppingCallback(recipe.patience)] if evaluator is not None else None,
+        callbacks=[*callbacks, *([EarlyStoppingCallback(recipe.patience)] if evaluator is not None else [])],
     )
     trainer.pull = (recipe.l2_sp, parent)
     trainer.remove_callback(PrinterCallback)
