@@ -1,11 +1,11 @@
 """What labels are worth when `simstream pairs suggest` chooses them, against as many drawn at random.
 
-Of two pairs of shops the labelled train pairs are the pool, their labels hidden. Labels are bought 25 at a time:
-chosen by what the classifier is least sure of (the first 25 laid out from alike to unlike), or drawn. A
+Of two pairs of shops the labelled train pairs are the pool, their labels hidden. Labels are bought 25 at a
+time: chosen by what the classifier is least sure of (the first 25 laid out from alike to unlike), or drawn. A
 classifier of the same features is fitted on what was bought and judges the test pairs. Several seeds, each
-with its own four fifths of the pool, the same for both; the interval is a bootstrap over seeds, so it says how
-much the draw matters, not the choice of test pairs. A drawn batch without both kinds of labels judges by the
-mean of its two likenesses, and finds no match.
+with its own four fifths of the pool, the same for both; the interval is a bootstrap over seeds, so it says
+how much the draw matters, not the choice of test pairs. Where what was bought has no match, or nothing else,
+pairs are ranked by the mean of their two likenesses, and none is found.
 
     python -m benchmarks.labels [--data FOLDER] [--choose]
 

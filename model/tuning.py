@@ -171,7 +171,7 @@ def search(
         say(in_words(_trial(trial)))
 
     while len(_ended(study)) < trials and (ends is None or time.monotonic() < ends):
-        # One after the other: how many are left counts those alone that ended.
+        # One at a time: so many are left as have not ended.
         study.optimize(objective, n_trials=1, callbacks=[told])
     ended = _ended(study)
     rated = [trial for trial in ended if trial.state == optuna.trial.TrialState.COMPLETE]
@@ -200,7 +200,7 @@ def _opened(file: Path) -> Study:
             study.enqueue_trial(trial.params)
     # Of one seed the draws would be those of the trials there are.
     study.sampler = optuna.samplers.TPESampler(seed=len(study.trials))
-    study.pruner = optuna.pruners.MedianPruner(n_startup_trials=_UNPRUNED, n_warmup_steps=1)
+    study.pruner = optuna.pruners.MedianPruner(n_startup_trials=_UNPRUNED)
     return study
 
 
