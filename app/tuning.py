@@ -47,7 +47,7 @@ def tune(
     The parent is the live release, if none is named. Raises Halt while another trainer runs, or where there
     is nothing to learn from or to validate by.
     """
-    from model.tuning import TrialRuns, search, search_folder
+    from model.tuning import TrialRuns, kept_in, search, search_folder
 
     with the_only_trainer(settings):
         start = parent or live_release(settings, data_dir)
@@ -81,7 +81,7 @@ def tune(
         )
         try:
             return search(
-                folder / "trials.sqlite",
+                kept_in(folder / "trials.sqlite"),
                 recipe=recipe,
                 space=space,
                 rate=runs,

@@ -34,7 +34,7 @@ from model.release import first_release
 from model.search_space import SPACE, Space, replays
 from model.settings import ModelSettings, base_folder
 from model.text import ProductText
-from model.tuning import TrialRuns, in_words, search, search_folder
+from model.tuning import TrialRuns, in_words, kept_in, search, search_folder
 from model.vectors import ReleaseVectors
 
 NAME = "tuning"
@@ -44,7 +44,7 @@ DEFAULT = Recipe(seed=SEED, replay=0, max_tokens=32, evaluations=2, tracking=())
 #: There are no old sessions to replay.
 WITHOUT_REPLAY: Space = {name: dimension for name, dimension in SPACE.items() if name != "replay"}
 #: Validation queries, and what they are ranked among, at most.
-QUERIES, CANDIDATES = 500, 1_000
+QUERIES, CANDIDATES = 300, 500
 
 
 class Size(NamedTuple):
@@ -102,7 +102,7 @@ def measure(
     runs = TrialRuns(folder, parent=parent, parent_folder=parent_folder, settings=settings)
     begun = time.monotonic()
     found = search(
-        folder / "trials.sqlite",
+        kept_in(folder / "trials.sqlite"),
         recipe=default,
         space=WITHOUT_REPLAY,
         rate=runs,

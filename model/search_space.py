@@ -14,7 +14,7 @@ import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from model.recipe import Recipe
 
@@ -50,8 +50,7 @@ class Choice(NamedTuple):
     values: tuple[Value, ...]
 
     def of(self, trial: Trial, name: str) -> Value:
-        found: Value = trial.suggest_categorical(name, self.values)
-        return found
+        return cast(Value, trial.suggest_categorical(name, self.values))
 
     def narrowed(self, name: str, wanted: Any) -> Dimension:
         left = tuple(wanted) if isinstance(wanted, list) else (wanted,)

@@ -169,7 +169,8 @@ def fitted(features: Floats, labels: NDArray[np.bool_], *, penalty: float = PENA
 
 def unsure(probabilities: Floats, generator: np.random.Generator) -> Ints:
     """Pairs in the order in which they are asked about; equals in an order that is drawn."""
-    return np.lexsort((generator.random(len(probabilities)), np.abs(probabilities - 0.5)))
+    order: Ints = np.lexsort((generator.random(len(probabilities)), np.abs(probabilities - 0.5)))
+    return order
 
 
 def layout(features: Floats, count: int) -> Ints:

@@ -32,6 +32,7 @@ from schemas.releases import Manifest
 
 if TYPE_CHECKING:
     from optuna import Study
+    from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
 
 #: Told of the number of an evaluation and what it came to; may raise to end the trial.
@@ -131,8 +132,16 @@ class TrialRuns:
         self._live.close()
 
 
+def kept_in(file: Path) -> BaseStorage:
+    """Trials in a SQLite file: one that a kill left half written is rolled back. In optuna's journal a half
+    line stops every later reader."""
+    from optuna.storages import RDBStorage
+
+    return RDBStorage(f"sqlite:///{file}")
+
+
 def search(
-    file: Path,
+    storage: BaseStorage,
     *,
     recipe: Recipe,
     space: Space,
@@ -148,7 +157,7 @@ def search(
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = _opened(file)
+    study = _opened(storage)
     ends = None if seconds is None else time.monotonic() + seconds
 
     def objective(trial: optuna.Trial) -> float:
@@ -187,12 +196,11 @@ def search(
     )
 
 
-def _opened(file: Path) -> Study:
+def _opened(storage: BaseStorage) -> Study:
     """The study; what was running when it was killed is to be tried again."""
     import optuna
     from optuna.trial import TrialState
 
-    storage = optuna.storages.RDBStorage(f"sqlite:///{file}")
     study = optuna.create_study(storage=storage, study_name=_STUDY, direction="maximize", load_if_exists=True)
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
         study.tell(trial.number, state=TrialState.FAIL)

@@ -191,7 +191,7 @@ def test_a_search_ends_as_a_recipe_that_train_reads_and_goes_on(
     assert read_recipe(out) == read_recipe(base)
     said = told(*search, "--trials", "2")
     assert len(followed) == 1
-    rows = list(csv.DictReader(out.with_suffix(".trials.csv").open()))
+    rows = list(csv.DictReader(out.with_suffix(".trials.csv").read_text().splitlines()))
     assert [row["state"] for row in rows] == ["as it is", "complete"]
     assert (rows[1]["batch_pairs"], rows[1]["replay"]) == ("16", "0.3")
     assert all(0 <= float(row["ndcg_at_10"]) <= 1 for row in rows)
