@@ -7,7 +7,7 @@ with its own four fifths of the pool, the same for both; the interval is a boots
 how much the draw matters, not the choice of test pairs. Where what was bought has no match, or nothing else,
 pairs are ranked by the mean of their two likenesses, and none is found.
 
-    python -m benchmarks.labels [--data FOLDER] [--choose]
+    python -m benchmarks.labels [--data FOLDER] [--out FOLDER] [--choose]
 
 `--choose` prints what the settings come to on the valid pairs; nothing is chosen by the test pairs.
 
@@ -186,12 +186,11 @@ def judged(known: Pairs, asked: Pairs, penalty: float = PENALTY) -> Score:
     """What a classifier of the known pairs makes of the others."""
     if both_kinds(known.labels):
         probabilities = fitted(known.features, known.labels, penalty=penalty)(asked.features)
+        found = float(f1_score(asked.labels, probabilities > 0.5, zero_division=0))
     else:
-        probabilities = asked.features[:, [FEATURES.index(name) for name in LIKENESS]].mean(axis=1) / 2
-    return Score(
-        float(f1_score(asked.labels, probabilities > 0.5, zero_division=0)),
-        float(average_precision_score(asked.labels, probabilities)),
-    )
+        probabilities = asked.features[:, [FEATURES.index(name) for name in LIKENESS]].mean(axis=1)
+        found = 0.0
+    return Score(found, float(average_precision_score(asked.labels, probabilities)))
 
 
 def read(data: Path, name: str, base: Path, out: Path) -> dict[str, Pairs]:
@@ -235,11 +234,12 @@ def _main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.labels")
     parser.add_argument("--data", type=Path)
     parser.add_argument("--choose", action="store_true")
+    parser.add_argument("--out", type=Path, help="keep the vectors here")
     options = parser.parse_args()
     folder = needed(data_folder(options.data))
     with tempfile.TemporaryDirectory(prefix="simstream-labels-") as out:
         base = base_folder(ModelSettings())
-        sets = {name: read(folder, name, base, Path(out)) for name in TITLES}
+        sets = {name: read(folder, name, base, options.out or Path(out)) for name in TITLES}
     if options.choose:
         choose(sets)
     else:

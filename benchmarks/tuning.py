@@ -54,11 +54,11 @@ class Size(NamedTuple):
     trials: int
 
 
-FULL, SMALL = Size(PAIRS, 12), Size(SMALL_PAIRS, 3)
+FULL, SMALL = Size(PAIRS, 6), Size(SMALL_PAIRS, 3)
 
 
 def run(*, small: bool, data: Path | None) -> Report:
-    """In full 12 trials of 256 pairs of 3,000 baskets; in small 3 of 64 of 300."""
+    """In full 6 trials of 256 pairs of 3,000 baskets; in small 3 of 64 of 300."""
     purchases = read_purchases(most=250 if small else None)
     one = world(purchases, "weeks", baskets=300 if small else 3_000, queries=200 if small else 1_000)
     settings = ModelSettings(dtype="fp32")

@@ -198,10 +198,8 @@ def test_a_search_ends_as_a_recipe_that_train_reads_and_goes_on(
     best = max(rows, key=lambda row: float(row["ndcg_at_10"]))
     changed = read_recipe(out).learning_rate != read_recipe(base).learning_rate
     assert changed == (best["state"] == "complete")
-    with the_only_trainer(load_settings()):
-        done = CliRunner().invoke(app, [*search, "--trials", "9"])
-        assert isinstance(done.exception, Halt)
-        assert "another trainer is at work" in str(done.exception)
+    with the_only_trainer(load_settings()), pytest.raises(Halt, match="another trainer is at work"):
+        told(*search, "--trials", "9")
 
 
 def test_a_file_that_cannot_be_written_is_refused_before_the_search(tmp_path: Path) -> None:
