@@ -7,19 +7,18 @@ with its own four fifths of the pool, the same for both; the interval is a boots
 how much the draw matters, not the choice of test pairs. Where what was bought has no match, or nothing else,
 pairs are ranked by the mean of their two likenesses, and none is found.
 
-    python -m benchmarks.labels [--data FOLDER] [--out FOLDER] [--choose]
+    python -m benchmarks.labels [--data FOLDER] [--choose]
 
 `--choose` prints what the settings come to on the valid pairs; nothing is chosen by the test pairs.
 
 Reads   abt-buy and amazon-google in the data folder; the base model
-Writes  vectors in a folder that goes away
+Writes  the products' vectors, kept in var/benchmarks/labels for the next run
 Never   shows a label of the pool before it is bought
 """
 
 from __future__ import annotations
 
 import argparse
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -29,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, f1_score
 
-from benchmarks.harness import Figure, Report
+from benchmarks.harness import ROOT, Figure, Report
 from benchmarks.learning_sets import rows_of
 from benchmarks.learning_vectors import Vectors
 from benchmarks.matching import TITLES, needed, read_products
@@ -50,6 +49,7 @@ SHARE = 0.8
 #: One product in a batch so often, and no more.
 PER_ITEM = 1
 HOW = ("chosen", "drawn")
+VECTORS = ROOT / "var" / "benchmarks" / "labels"
 
 
 class Pairs(NamedTuple):
@@ -72,10 +72,8 @@ class Score(NamedTuple):
 
 def run(*, small: bool, data: Path | None) -> Report:
     """Both sets with twenty seeds; in small the first with three."""
-    folder = needed(data)
-    with tempfile.TemporaryDirectory(prefix="simstream-labels-") as out:
-        base = base_folder(ModelSettings())
-        sets = {name: read(folder, name, base, Path(out)) for name in list(TITLES)[: 1 if small else None]}
+    folder, base = needed(data), base_folder(ModelSettings())
+    sets = {name: read(folder, name, base, VECTORS) for name in list(TITLES)[: 1 if small else None]}
     return report_of(sets, SMALL_SEEDS if small else SEEDS)
 
 
@@ -220,7 +218,7 @@ def choose(sets: Mapping[str, Mapping[str, Pairs]], penalties: Sequence[float] =
             step
             for parts in sets.values()
             for curve in curves(
-                parts["train"], parts["valid"], how, 10, penalty=penalty, per_item=per_item, first_seed=1_000
+                parts["train"], parts["valid"], how, 5, penalty=penalty, per_item=per_item, first_seed=1_000
             )
             for step in curve
         ]
@@ -234,12 +232,9 @@ def _main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.labels")
     parser.add_argument("--data", type=Path)
     parser.add_argument("--choose", action="store_true")
-    parser.add_argument("--out", type=Path, help="keep the vectors here")
     options = parser.parse_args()
-    folder = needed(data_folder(options.data))
-    with tempfile.TemporaryDirectory(prefix="simstream-labels-") as out:
-        base = base_folder(ModelSettings())
-        sets = {name: read(folder, name, base, options.out or Path(out)) for name in TITLES}
+    folder, base = needed(data_folder(options.data)), base_folder(ModelSettings())
+    sets = {name: read(folder, name, base, VECTORS) for name in TITLES}
     if options.choose:
         choose(sets)
     else:
