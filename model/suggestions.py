@@ -183,7 +183,8 @@ def layout(features: Floats, count: int) -> Ints:
     wanted = np.linspace(likeness.max(), likeness.min(), max(2, count))
     first = np.unique(np.searchsorted(-likeness[ranked], -wanted).clip(max=len(ranked) - 1))
     rest = np.setdiff1d(np.arange(len(ranked)), first)
-    return ranked[np.concatenate([first, rest])]
+    order: Ints = ranked[np.concatenate([first, rest])]
+    return order
 
 
 def spread(pairs: Ints, order: Ints, kinds: Sequence[str], *, count: int, most_per_item: int) -> list[int]:
