@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from benchmarks import labels
 from benchmarks.labels import BUDGETS, Pairs, curves, judged, report_of
-from model.pair_features import FEATURES
+from model.pair_features import FEATURES, Floats
+from model.suggestions import fitted
 
 
 def planted(count: int, *, seed: int) -> Pairs:
@@ -39,9 +41,8 @@ def test_chosen_labels_are_worth_more_where_matches_are_rare_and_lie_beyond_a_bo
 def test_no_label_is_seen_before_it_is_bought(monkeypatch: pytest.MonkeyPatch) -> None:
     pool = planted(1_000, seed=1)
     fits: list[int] = []
-    fitted = labels.fitted
 
-    def counted(features: labels.Floats, marks: np.ndarray, **options: float) -> object:
+    def counted(features: Floats, marks: NDArray[np.bool_], **options: float) -> object:
         fits.append(len(marks))
         return fitted(features, marks, **options)
 

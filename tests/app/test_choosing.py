@@ -112,8 +112,8 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
 
 def test_pairs_are_proposed_filled_in_and_learned_from(parent: str, tmp_path: Path) -> None:
     first, second, third = (tmp_path / f"{name}.jsonl" for name in ("first", "second", "third"))
-    suggest = ("pairs", "suggest", "--parent", parent, "--count", "10", "--per-item", "2")
-    suggest += ("--data-dir", str(tmp_path))
+    where = ("--parent", parent, "--data-dir", str(tmp_path))
+    suggest = ("pairs", "suggest", *where, "--count", "10", "--per-item", "2")
     assert "nothing is known of pairs yet" in told(*suggest, "--out", str(first))
     rows = rows_of(first)
     assert len(rows) == 10

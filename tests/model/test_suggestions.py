@@ -106,7 +106,7 @@ PRODUCTS = [
     Product(title=f"{WORDS[row // 10]} {row % 10} of make {row % 5}", category=[WORDS[row // 10]])
     for row in range(60)
 ]
-VECTORS = unit(np.arange(60) * 3.0)
+VECTORS = unit(np.arange(60, dtype=np.float64) * 3)
 
 
 def proposed(
