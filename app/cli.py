@@ -15,6 +15,7 @@ import typer
 from adapters.child import GIL_SWITCH_SECONDS
 from app.commands import (
     backup,
+    capacity,
     demo,
     demo_learn,
     doctor,
@@ -53,6 +54,7 @@ for module in (
     demo,
     demo_learn,
     doctor,
+    capacity,
     publish,
     shop,
     query,
