@@ -38,6 +38,8 @@ COMMANDS = {
     "keys": "keys",
     "archive": "learn",
     "train": "learn",
+    "tune": "tune",
+    "pairs": "pairs",
     "metrics": "metrics",
     "dlq": "operate",
     "reconcile": "operate",

@@ -23,12 +23,13 @@ from contextlib import suppress
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
 from adapters.metrics import GATE_VERDICTS_TOTAL
 from adapters.releases import ReleaseStore, entry_of
+from model.evaluation import ndcg_at, ranks_of
 from model.examples import Prepared
 from model.gate import judge, refuse_broken
 from model.learning_settings import GateSettings
@@ -159,6 +160,38 @@ def finish(
     return _ended(run, Outcome(standing.verdict or verdict, standing))
 
 
+def rated_by_validation(
+    run: Path,
+    *,
+    recipe: Recipe,
+    parent: Manifest,
+    parent_folder: Path,
+    prepared: Prepared,
+    live: ReleaseVectors,
+    settings: ModelSettings,
+    callbacks: Sequence[Any] = (),
+) -> float:
+    """Train in `run`, and publish nothing: ndcg@10 of the validation queries, 0 where the files are broken.
+
+    `callbacks` are the library trainer's. Raises InvalidRecipe, and ValueError without validation queries.
+    """
+    if prepared.validation is None:
+        raise ValueError("there are no validation queries to rate a recipe by")
+    _trained(run, recipe, parent, parent_folder, prepared, live, settings, callbacks)
+    candidate = _assembled(run, recipe, parent, parent_folder)
+    if refuse_broken(candidate, parent_folder, layers=len(recipe.layers) or None):
+        return 0.0
+    vectors = ReleaseVectors(candidate, _shaped(parent, recipe), settings)
+    try:
+        found = vectors(list(prepared.validation.texts))
+    except UnusableModel:
+        return 0.0
+    finally:
+        vectors.close()
+    ranks = ranks_of(found, prepared.validation.queries, prepared.validation.targets)
+    return float(ndcg_at(ranks, 10).mean())
+
+
 def _broken(run: Path, parent: Manifest, training: Training, reasons: list[str]) -> Outcome:
     """The end of a run whose candidate is not even measured."""
     GATE_VERDICTS_TOTAL.labels(result="broken").inc()
@@ -176,6 +209,7 @@ def _trained(
     prepared: Prepared,
     live: ReleaseVectors,
     settings: ModelSettings,
+    callbacks: Sequence[Any] = (),
 ) -> Training:
     """Train, unless a run that was killed later than that has already; how it went."""
     report = run / "training.json"
@@ -206,6 +240,7 @@ def _trained(
         recipe=recipe,
         run=run,
         device=settings.device,
+        callbacks=callbacks,
     )
     training = Training(
         run=run.name,

@@ -64,10 +64,11 @@ def train(
     recipe: Recipe,
     run: Path,
     device: str = "auto",
+    callbacks: Sequence[Any] = (),
 ) -> Trained:
     """Train the release in `folder`; a run that was cut off goes on from its last whole checkpoint.
 
-    Raises InvalidRecipe, UnusableModel.
+    `callbacks` are the library trainer's own. Raises InvalidRecipe, UnusableModel.
     """
     where = chosen_device(device)
     start = folder
@@ -82,11 +83,11 @@ def train(
             device=where,
         )
     if recipe.soup == 1:
-        return _one_run(folder, start, config, examples, recipe, run, where)
+        return _one_run(folder, start, config, examples, recipe, run, where, callbacks)
     each = []
     for number in range(recipe.soup):
         single = recipe.model_copy(update={"soup": 1, "seed": recipe.seed + number})
-        each.append(_kept(run / f"soup-{number}", folder, start, config, examples, single, where))
+        each.append(_kept(run / f"soup-{number}", folder, start, config, examples, single, where, callbacks))
     weights = mean_of_weights([one.weights for one in each], run / "weights")
     for one in each:
         shutil.rmtree(one.weights.parent)
@@ -108,13 +109,14 @@ def _kept(
     examples: Examples,
     recipe: Recipe,
     where: torch.device,
+    callbacks: Sequence[Any],
 ) -> Trained:
     """One run of several, unless it ended before the run was cut off."""
     told = run / "trained.json"
     if told.is_file():
         found = json.loads(told.read_bytes())
         return Trained(**(found | {"weights": Path(found["weights"])}))
-    one = _one_run(folder, start, config, examples, recipe, run, where)
+    one = _one_run(folder, start, config, examples, recipe, run, where, callbacks)
     aside = told.with_suffix(".tmp")
     aside.write_text(json.dumps(asdict(one), default=str))
     aside.replace(told)
@@ -129,6 +131,7 @@ def _one_run(
     recipe: Recipe,
     run: Path,
     where: torch.device,
+    callbacks: Sequence[Any],
 ) -> Trained:
     """From the weights in `start`, which may have been pretrained; those in `folder` are the parent's."""
     from datasets import Dataset, DatasetDict, disable_progress_bars
@@ -168,7 +171,7 @@ def _one_run(
         train_dataset=DatasetDict(data),
         loss=losses,
         evaluator=evaluator,
-        callbacks=[EarlyStoppingCallback(recipe.patience)] if evaluator is not None else None,
+        callbacks=[*callbacks, *([EarlyStoppingCallback(recipe.patience)] if evaluator is not None else [])],
     )
     trainer.pull = (recipe.l2_sp, parent)
     trainer.uphill = recipe.adversarial
