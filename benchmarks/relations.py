@@ -64,6 +64,10 @@ class InMemory:
         """See the protocol."""
         return Known(self._run, self._mined.get(product_id))
 
+    def of_all(self, product_ids: Sequence[str]) -> tuple[Run | None, Mapping[str, Mined]]:
+        """See the protocol."""
+        return self._run, {name: self._mined[name] for name in product_ids if name in self._mined}
+
 
 class Scored(NamedTuple):
     """Of what was found, how much is true; of what is true, how much was found."""

@@ -56,6 +56,11 @@ def because(explanation: Explanation) -> str:
     owed = [f"{one.item_id or f'seed {one.seed + 1}'} {one.share:.0%}" for one in explanation.seeds]
     if owed:
         parts.append("from " + ", ".join(owed))
+    if explanation.related is not None:
+        by = explanation.related
+        parts.append(
+            f"{by.basis} with {by.item_id} {by.together} times, support {by.support:.2%}, lift {by.lift:.1f}"
+        )
     return "; ".join([*parts, *_shared(explanation.shared), *_applied(explanation.rules)])
 
 
