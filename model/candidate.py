@@ -98,7 +98,14 @@ def finish(
         release_id = f"{slug[:40]}-{digest(contents, training.model_dump(mode='json'))}"
         new = ReleaseVectors(candidate, parent, settings)
         try:
-            verdict = judge(prepared.sets, live=live, candidate=new, settings=gate, seed=recipe.seed)
+            verdict = judge(
+                prepared.sets,
+                live=live,
+                candidate=new,
+                settings=gate,
+                seed=recipe.seed,
+                exposure=prepared.exposure,
+            )
             texts = [text for one in prepared.sets[:1] for text in one.texts]
             page = render(
                 run=run.name,

@@ -11,7 +11,6 @@ from typing import Literal, NamedTuple, Protocol
 
 from schemas.events import Frozen
 
-
 #: What a pair rests on: baskets, or visits.
 RelationBasis = Literal["bought together", "looked at together"]
 

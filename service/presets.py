@@ -1,13 +1,13 @@
 """Presets: named sets of weights and options, and what a request asks for once they have filled it in. Pure.
 
-A preset is nothing but values for fields of a request, and what mined relations weigh beside its weights. What
-the request says itself goes before it, field by field (`weights` as a whole, and relations with them); what
-neither says is the default of the settings.
+A preset is nothing but values for fields of a request, and what mined relations weigh beside its weights.
+What the request says itself goes before it, field by field (`weights` as a whole, and relations with them);
+what neither says is the default of the settings.
 
 The weights of `same_product` are those that benchmarks/matching.py chose. The text weights of
 `substitutes`, and that it leaves categories alone, were chosen by benchmarks/presets.py. Every other number
-here is a starting point that nothing could measure yet: tune it on your own shoppers. What relations weigh in
-`complements` was chosen by benchmarks/relations.py on seeds that it does not report.
+here is a starting point that nothing could measure yet: tune it on your own shoppers. What relations weigh
+was chosen by benchmarks/relations_presets.py, on seeds that nothing reports.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from typing import Any, Literal
 
 from schemas.api import DimensionName, Filter, PresetName, PriceRatioFilter, QueryOptions
 from service.settings import ServiceSettings
-
 
 RelationKind = Literal["substitutes", "complements"]
 
@@ -44,7 +43,7 @@ PRESETS: Mapping[PresetName, Preset] = {
         weights={"content": 1.0, "lexical": 1.0, "reviews": 0.5, "behaviour": 0.5},
         filter={"price_ratio": PriceRatioFilter(min=0.5, max=2.0)},
         relations="substitutes",
-        relations_weight=2.0,
+        relations_weight=4.0,
     ),
     # Content stays a little above zero, so that an item which no shopper has touched still gets an answer.
     "complements": Preset(

@@ -6,7 +6,7 @@ Never   mixes two releases in one request; never touches an encoder when every s
 
 The shop's rules are taken once per query, so that none is answered by halves of two versions.
 
-Path: preset -> seeds' vectors -> one vector per dimension -> what is mined of the seeds, where the preset asks
+Path: preset -> seeds' vectors -> one vector per dimension -> what is mined of the seeds, if the preset asks
 -> one `candidates` call (prefetches + formula) -> exact `scores` of the best in every dimension -> weighted
 mean over the dimensions both sides have, behaviour by its evidence -> rules and diversity -> the final few.
 """
