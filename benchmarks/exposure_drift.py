@@ -2,8 +2,8 @@
 
     python -m benchmarks.exposure_drift
 
-Chooses nothing by itself: it is what docs/learning.md says of SIMSTREAM_GATE__MOST_EXPOSURE_DRIFT. Shoppers of
-the synthetic shop like kinds of products together that are nothing alike, so a model that learns it has to
+What docs/learning.md says of SIMSTREAM_GATE__MOST_EXPOSURE_DRIFT rests on it. Shoppers of the
+synthetic shop like kinds of products together that are nothing alike, so a model that learns it has to
 show other neighbours than before. Each seed is one run as the trainer makes it, up to the gate's verdict.
 
 Reads   the base model; a synthetic shop
@@ -92,8 +92,8 @@ def drift(seed: int, folder: Path) -> None:
         )
         for one in sorted(named, key=_away, reverse=True)[:5]:
             print(
-                f"    {one.group}, {one.items} items: {one.before:.2f} -> {one.after:.2f}, away from its share"
-                f" by a factor of {np.exp(_away(one)):.2f}"
+                f"    {one.group}, {one.items} items: {one.before:.2f} -> {one.after:.2f}, away from its"
+                f" share by a factor of {np.exp(_away(one)):.2f}"
             )
 
 

@@ -177,7 +177,8 @@ def shares_of(lists: Ints, grouping: Grouping) -> Floats:
         return np.zeros((len(lists), count))
     place = np.arange(len(lists))[:, None] * count + grouping.group[np.maximum(lists, 0)]
     found = np.bincount(place.ravel(), weights=worth.ravel(), minlength=len(lists) * count)
-    return found.reshape(len(lists), count)
+    shares: Floats = found.reshape(len(lists), count).astype(np.float64)
+    return shares
 
 
 def measured(lists: Ints, groups: Groups, *, seed: int, samples: int) -> dict[str, Measured]:
