@@ -189,6 +189,16 @@ def test_a_store_that_is_away_is_named_and_the_rest_of_the_answer_stands(shop: S
     assert plain.notes == []
 
 
+def test_over_http_too_the_answer_is_given_and_says_what_is_missing(shop: Shop) -> None:
+    for reader, notes in ((Counting(MINED, away=True), [NOTE]), (Counting(MINED), []), (None, [])):
+        with TestClient(shop.app(relations=reader)) as client:
+            response = client.get("/v1/items/s5/similar?preset=complements&explain=true")
+        assert response.status_code == 200
+        answer = Answer.model_validate_json(response.content)
+        assert answer.notes == notes
+        assert (answer.items[0].item_id == "c2") is (reader is not None and not notes)
+
+
 def test_a_store_that_is_known_to_be_away_is_not_asked(shop: Shop) -> None:
     reader = Counting(MINED)
     engine = shop.engine(relations=reader, relations_away=lambda: True)
