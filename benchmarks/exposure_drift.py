@@ -35,7 +35,7 @@ from producers.shop import Shop
 from schemas.releases import ExposureOf
 
 SEEDS = (501, 502)
-PRODUCTS, SHOPPERS, PAIRS = 500, 250, 800
+PRODUCTS, SHOPPERS, PAIRS = 400, 250, 640
 DAYS = 30
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
 #: As in `simstream demo-learn`: enough for two cores, with nothing that holds the old behaviour in place.
@@ -50,7 +50,7 @@ def drift(seed: int, folder: Path) -> None:
         shoppers=SHOPPERS,
         sessions_per_shopper=8.0,
         history_days=DAYS,
-        start=NOW - timedelta(days=DAYS),
+        start=NOW,
         tastes="kinds",
     )
     catalogue = {product.product_id: Item(product) for product in shop.products()}
