@@ -136,9 +136,7 @@ class Relater:
             wanted.relations_weight, partners, [name for name in left_out if name not in partners]
         )
 
-    def _undecided(
-        self, mined: Mapping[str, Mined], target: Target, timings: Timings
-    ) -> Mapping[str, Point]:
+    def _undecided(self, mined: Mapping[str, Mined], target: Target, timings: Timings) -> Mapping[str, Point]:
         """Points of the partners that are one thing if their texts are alike, and another if not."""
         names = {
             partner.item_id
