@@ -9,7 +9,7 @@ A run writes its keys, then the pointer, then removes the run before; what a kil
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 from adapters.redis_client import glob
@@ -35,6 +35,23 @@ class RelationStore:
             key = self._key(run.run, product_id)
             raw = cast("bytes | None", self._nodes.of(key).get(key))
         return Known(run, None if raw is None else Mined.model_validate_json(raw))
+
+    def of_all(self, product_ids: Sequence[str]) -> tuple[Run | None, Mapping[str, Mined]]:
+        """See the protocol. The pointer to the run, then one pipeline per node."""
+        run = self.live()
+        if run is None or not product_ids:
+            return run, {}
+        keys = [self._key(run.run, product_id) for product_id in product_ids]
+        found: dict[str, Mined] = {}
+        with self._nodes.calling("reading relations"):
+            for node, positions in self._nodes.by_node(keys):
+                pipe = node.pipeline(transaction=False)
+                for position in positions:
+                    pipe.get(keys[position])
+                for position, raw in zip(positions, cast("list[bytes | None]", pipe.execute()), strict=True):
+                    if raw is not None:
+                        found[product_ids[position]] = Mined.model_validate_json(raw)
+        return run, found
 
     def live(self) -> Run | None:
         """The run that is read now."""

@@ -35,6 +35,7 @@ COMMANDS = {
     "recommend": "query",
     "trending": "query",
     "evaluate": "evaluate",
+    "exposure": "exposure",
     "keys": "keys",
     "archive": "learn",
     "train": "learn",

@@ -202,6 +202,7 @@ def prepared_for(
         seed=recipe.seed,
         golden=[*labelled_pairs(path_of(chosen.golden)), *reported_pairs(open_reports(settings))],
         labelled=labelled_pairs(path_of(chosen.labelled)),
+        exposure=settings.exposure,
         prompts=(encoder.query_prompt, encoder.passage_prompt),
         period_ms=round(settings.archive.period_days * DAY_MS),
         hard_negatives=recipe.hard_negatives,

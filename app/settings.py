@@ -44,7 +44,13 @@ from consumers.reviews import ReviewsSettings
 from consumers.rollout import RolloutSettings
 from consumers.runner import RunnerSettings
 from consumers.shopper_vectors import VectorSettings
-from model.learning_settings import GateSettings, PairSettings, ScheduleSettings, TrainingSettings
+from model.learning_settings import (
+    ExposureSettings,
+    GateSettings,
+    PairSettings,
+    ScheduleSettings,
+    TrainingSettings,
+)
 from model.opinion_settings import HeadSettings
 from model.settings import ModelSettings
 from schemas.events import Frozen
@@ -118,6 +124,7 @@ class Settings(Frozen):
     training: TrainingSettings = TrainingSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     pairs: PairSettings = PairSettings()
+    exposure: ExposureSettings = ExposureSettings()
     gate: GateSettings = GateSettings()
     metrics: MetricsSettings = MetricsSettings()
     tracing: TracingSettings = TracingSettings()

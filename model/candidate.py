@@ -112,6 +112,7 @@ def finish(
                 settings=gate,
                 seed=recipe.seed,
                 dimension=kin.dimension,
+                exposure=prepared.exposure,
             )
             texts = [text for one in prepared.sets[:1] for text in one.texts]
             page = render(

@@ -22,8 +22,9 @@ import pyarrow as pa
 
 from model.evaluation import RetrievalSet
 from model.example_texts import Pairs, Texts
-from model.judging_sets import retrieval_set, sets_by_period
-from model.learning_settings import PairSettings
+from model.exposure import ExposureSet
+from model.judging_sets import exposure_set, retrieval_set, sets_by_period
+from model.learning_settings import ExposureSettings, PairSettings
 from model.mining import Nearest, with_nearest_negatives
 from model.pairs import PairTable, co_interactions
 from model.sessions import Item, new_window_from, sessions_of, share_of, steps_of, without
@@ -59,6 +60,7 @@ class Prepared(NamedTuple):
     counts: Mapping[str, int]
     tables: Mapping[str, Mapping[str, Sequence[Any]]] = {}
     ranges: Mapping[str, str] = {}
+    exposure: ExposureSet | None = None
 
 
 def prepare(
@@ -76,6 +78,7 @@ def prepare(
     period_ms: int | None = None,
     hard_negatives: int = 0,
     nearest: Nearest | None = None,
+    exposure: ExposureSettings | None = None,
 ) -> Prepared:
     """Everything one run needs. `prompts` are put before texts of queries and of items.
 
@@ -171,10 +174,12 @@ def prepare(
         counts["index-mined"] = sum(bool(found.get(anchor)) for anchor in learned.anchors.tolist())
     anchors = [table.texts[table.item(item)] for item in sorted(catalogue)]
     generator.shuffle(anchors)
+    groups = exposure or ExposureSettings()
     return Prepared(
         pairs=learned,
         validation=validation,
         sets=sets,
+        exposure=exposure_set(sets, table, catalogue, settings, groups, generator) if sets else None,
         anchors=anchors[: settings.max_pairs],
         counts={
             "items": len(catalogue),

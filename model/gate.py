@@ -9,7 +9,8 @@ A candidate passes when, with the settings' confidence,
   `least_gain`,
   it forgets little: on every other set the lower bound is not below -`most_loss`,
   no slice pays for the rest: of a slice with enough queries the upper bound is not below -`most_slice_loss`,
-  what people said is not similar stays apart: of enough pairs the upper bound is not below -`most_loss`.
+  what people said is not similar stays apart: of enough pairs the upper bound is not below -`most_loss`,
+  where `most_exposure_drift` is set: no brand, price band or seller surely moves further from its share.
 Anything else is a refusal, and each reason stands in the manifest with its figures. Results by period are
 figures alone: the old set holds the same sessions.
 """
@@ -24,9 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.evaluation import Comparison, RetrievalSet, compare, hits_at, ndcg_at, ranks_of
+from model.exposure import ExposureSet, parity
 from model.learning_settings import GateSettings
 from model.transfer import PERIOD
-from schemas.releases import FigureOf, Verdict
+from schemas.releases import FigureOf, Parity, Verdict
 
 Encode = Callable[[Sequence[str]], NDArray[np.float32]]
 
@@ -42,12 +44,14 @@ def judge(
     settings: GateSettings,
     seed: int,
     dimension: int | None = None,
+    exposure: ExposureSet | None = None,
 ) -> Verdict:
     """Rank every set with both; the verdict with all figures. Vectors that are no vectors are a refusal.
 
     `dimension` is how long the candidate's vectors are to be; None: as long as the live release's.
     """
-    texts = list(dict.fromkeys(text for one in sets for text in one.texts))
+    shown = exposure.texts if exposure is not None else ()
+    texts = list(dict.fromkeys([*(text for one in sets for text in one.texts), *shown]))
     place = {text: row for row, text in enumerate(texts)}
     before, after = live(texts), candidate(texts)
     reasons = _unusable(before, after, len(texts), dimension)
@@ -86,7 +90,14 @@ def judge(
         )
     elif not gained:
         reasons += [_sentence(f"no sure gain of {settings.least_gain}", figure) for figure in enough]
-    return Verdict(passed=not reasons, reasons=reasons, figures=figures)
+    reported: list[Parity] = []
+    if exposure is not None and len(exposure.queries):
+        rows = np.array([place[text] for text in exposure.texts], dtype=np.int64)
+        reported, moved = parity(
+            exposure, before=before[rows], after=after[rows], settings=settings, seed=seed
+        )
+        reasons += moved
+    return Verdict(passed=not reasons, reasons=reasons, figures=figures, exposure=reported)
 
 
 def refuse_broken(folder: Path, parent: Path, *, layers: int | None = None) -> list[str]:

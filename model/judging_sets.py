@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from model.evaluation import RetrievalSet
 from model.example_texts import Texts
-from model.learning_settings import PairSettings
+from model.exposure import ExposureSet, groups_of
+from model.learning_settings import ExposureSettings, PairSettings
 from model.sessions import Item, Session, steps_of
 from model.transfer import PERIOD
 
@@ -91,6 +92,40 @@ def sets_by_period(
         )
         for start in starts
     ]
+
+
+def exposure_set(
+    sets: Sequence[RetrievalSet],
+    table: Texts,
+    catalogue: Mapping[str, Item],
+    settings: PairSettings,
+    exposure: ExposureSettings,
+    generator: np.random.Generator,
+) -> ExposureSet:
+    """Items that the sets have in any case, at most `candidates`, so that no text is encoded for it.
+
+    The neighbours of at most `max_queries` of them are looked at.
+    """
+    judged = {text for one in sets for text in one.texts}
+    items = [item for item in sorted(catalogue) if table.texts[table.item(item)] in judged]
+    if len(items) > settings.candidates:
+        kept = generator.choice(len(items), settings.candidates, replace=False)
+        items = [items[row] for row in sorted(kept)]
+    asked = generator.choice(len(items), min(settings.max_queries, len(items)), replace=False)
+    families: dict[str, int] = {}
+    products = [catalogue[item].product for item in items]
+    return ExposureSet(
+        texts=[table.texts[table.item(item)] for item in items],
+        queries=np.sort(asked).astype(np.int64),
+        groups=groups_of(products, exposure),
+        families=np.array(
+            [
+                -1 if one.group_id is None else families.setdefault(one.group_id, len(families))
+                for one in products
+            ],
+            dtype=np.int64,
+        ),
+    )
 
 
 def _slices(

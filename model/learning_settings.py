@@ -74,6 +74,19 @@ class PairSettings(Frozen):
     candidates: int = Field(default=5_000, ge=2)
 
 
+class ExposureSettings(Frozen):
+    """Whose exposure is looked at: brands, bands of the price, sellers (docs/learning.md).
+
+    A seller is the product's `seller_id`, else its attribute of the name here. Groups of fewer than
+    `least_items` items, and those beyond the `most_groups` largest, are counted as one.
+    """
+
+    seller_attribute: str = "seller"
+    price_bands: int = Field(default=5, ge=2, le=20)
+    least_items: int = Field(default=20, ge=1)
+    most_groups: int = Field(default=30, ge=1, le=500)
+
+
 class GateSettings(Frozen):
     """What a candidate has to show. Differences are of hit@10, in shares of queries: 0.02 is two points."""
 
@@ -84,4 +97,6 @@ class GateSettings(Frozen):
     least_gain: float = Field(default=0.0)
     most_loss: float = Field(default=0.02, ge=0)
     most_slice_loss: float = Field(default=0.05, ge=0)
+    #: A group's exposure may move away from its share by such a factor, surely; None: it is reported alone.
+    most_exposure_drift: float | None = Field(default=None, gt=1)
     samples: int = Field(default=2_000, ge=100)

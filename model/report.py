@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.transfer import PERIOD, Known, backward_transfer
-from schemas.releases import FigureOf, Training, Verdict
+from schemas.releases import ExposureOf, FigureOf, Parity, Training, Verdict
 
 Vectors = NDArray[np.float32]
 Encode = Callable[[Sequence[str]], Vectors]
@@ -88,6 +88,7 @@ def render(
         training=training,
         sets=_rows(whole),
         lost=_rows(lost),
+        exposure=[{"parity": one, "rows": _exposed(one)} for one in verdict.exposure],
         charts=_charts(training.curves if training is not None else []),
         periods=periods,
         matrix=_matrix(line, periods),
@@ -118,25 +119,38 @@ def _short(text: str) -> str:
 
 def _rows(figures: Sequence[FigureOf]) -> list[dict[str, Any]]:
     """Each figure with its bar: all bars of a table on one scale."""
-    edge = max((abs(value) for one in figures for value in (one.low, one.high)), default=0.0) or 1.0
+    edge = _edge(figures)
+    rows = []
+    for one in figures:
+        name = f"{one.name}, {one.slice}" if one.slice else one.name
+        kind = "good" if one.low > 0 else "bad" if one.high < 0 else "even"
+        rows.append({"name": name, "figure": one, "bar": _bar(one, edge, kind)})
+    return rows
 
+
+def _exposed(parity: Parity) -> list[dict[str, Any]]:
+    """Each group with the bar of its change; more is neither good nor bad."""
+    edge = _edge(parity.groups)
+    return [{"one": one, "bar": _bar(one, edge, "even")} for one in parity.groups]
+
+
+def _edge(figures: Sequence[FigureOf] | Sequence[ExposureOf]) -> float:
+    return max((abs(value) for one in figures for value in (one.low, one.high)), default=0.0) or 1.0
+
+
+def _bar(one: FigureOf | ExposureOf, edge: float, kind: str) -> dict[str, Any]:
     def place(value: float) -> float:
         return round(80.0 + 76.0 * max(-1.0, min(1.0, value / edge)), 1)
 
-    rows = []
-    for one in figures:
-        difference = one.after - one.before
-        bar = {
-            "zero": place(0.0),
-            "low": place(one.low),
-            "high": place(one.high),
-            "value": place(difference),
-            "kind": "good" if one.low > 0 else "bad" if one.high < 0 else "even",
-            "label": f"{difference:+.4f}, between {one.low:+.4f} and {one.high:+.4f}",
-        }
-        name = f"{one.name}, {one.slice}" if one.slice else one.name
-        rows.append({"name": name, "figure": one, "bar": bar})
-    return rows
+    difference = one.after - one.before
+    return {
+        "zero": place(0.0),
+        "low": place(one.low),
+        "high": place(one.high),
+        "value": place(difference),
+        "kind": kind,
+        "label": f"{difference:+.4f}, between {one.low:+.4f} and {one.high:+.4f}",
+    }
 
 
 def _charts(curves: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from model.evaluation import RetrievalSet
 from model.examples import Prepared
+from model.exposure import ExposureSet, Grouping
 from model.pairs import PairTable
 
 _ARRAYS, _WORDS = "examples.npz", "examples.json"
@@ -36,11 +37,30 @@ def save_prepared(prepared: Prepared, folder: Path) -> None:
         arrays[f"{number}.queries"], arrays[f"{number}.targets"] = one.queries, one.targets
         for place, marks in enumerate(one.slices.values()):
             arrays[f"{number}.slice.{place}"] = marks
+    exposure = prepared.exposure
+    if exposure is not None:
+        arrays["exposure.queries"], arrays["exposure.families"] = exposure.queries, exposure.families
+        for place, grouping in enumerate(exposure.groups.values()):
+            arrays[f"exposure.group.{place}"] = grouping.group
     np.savez_compressed(folder / _ARRAYS, **arrays)
     words = {
         "texts": list(pairs.texts),
         "sources": list(pairs.sources),
-        "sets": [{"name": one.name, "texts": list(one.texts), "slices": list(one.slices)} for one in sets],
+        "sets": [
+            {
+                "name": one.name,
+                "texts": list(one.texts),
+                "slices": list(one.slices),
+                "apart": one.apart,
+            }
+            for one in sets
+        ],
+        "exposure": None
+        if exposure is None
+        else {
+            "texts": list(exposure.texts),
+            "groups": {kind: list(grouping.names) for kind, grouping in exposure.groups.items()},
+        },
         "validated": prepared.validation is not None,
         "anchors": list(prepared.anchors),
         "counts": dict(prepared.counts),
@@ -61,9 +81,12 @@ def load_prepared(folder: Path) -> Prepared:
                 queries=arrays[f"{number}.queries"],
                 targets=arrays[f"{number}.targets"],
                 slices={name: arrays[f"{number}.slice.{place}"] for place, name in enumerate(one["slices"])},
+                # A run that an older version began does not say.
+                apart=one.get("apart", False),
             )
             for number, one in enumerate(words["sets"])
         ]
+        shown = words.get("exposure")
         return Prepared(
             pairs=PairTable(
                 texts=words["texts"],
@@ -81,4 +104,15 @@ def load_prepared(folder: Path) -> Prepared:
             counts=words["counts"],
             ranges=words["ranges"],
             tables=words["tables"],
+            exposure=None
+            if shown is None
+            else ExposureSet(
+                texts=shown["texts"],
+                queries=arrays["exposure.queries"],
+                groups={
+                    kind: Grouping(names, arrays[f"exposure.group.{place}"])
+                    for place, (kind, names) in enumerate(shown["groups"].items())
+                },
+                families=arrays["exposure.families"],
+            ),
         )

@@ -9,6 +9,7 @@ from pydantic import AwareDatetime, ConfigDict, Field, StringConstraints, field_
 from schemas.behaviour import Window
 from schemas.events import Frozen, Product, UserEventType
 from schemas.fields import Amount, Currency, Id, Moment, Name
+from schemas.relations import RelationBasis
 
 #: What a query can weigh. A dimension that the live collection does not have is left out, with a note.
 DimensionName = Literal["content", "lexical", "reviews", "behaviour", "image"]
@@ -170,7 +171,8 @@ class SearchRequest(QueryOptions):
 class DimensionScore(Frozen):
     """One dimension's part in a hit's score: 0..1, and what it counted with.
 
-    That is the query's weight, for behaviour times its evidence.
+    That is the query's weight, for behaviour times its evidence. `relations` is what baskets and visits say,
+    in answers of the presets that use it: 1 - 1 / `lift_low`, and 0 for a hit of which they say nothing.
     """
 
     score: float
@@ -231,11 +233,31 @@ class Applied(Frozen):
     shop: list[AppliedRule] = []
 
 
+class RelatedBy(Frozen):
+    """What baskets or visits say of a hit and a seed, `item_id`: as in GET /v1/items/{item_id}/relations.
+
+    `together` of them have both, `support` is their share of all, `confidence` of those with the seed. `lift`
+    is how many times as often as chance has it, `lift_low` its lower confidence bound.
+    """
+
+    item_id: str
+    basis: RelationBasis
+    together: int
+    support: float
+    confidence: float
+    lift: float
+    lift_low: float
+
+
 class Explanation(Frozen):
-    """Why two items are similar: each dimension's share of the fused score (their sizes add up to 1)."""
+    """Why two items are similar: each dimension's share of the fused score (their sizes add up to 1).
+
+    `related` is what raised the hit in an answer that uses what was mined of baskets and visits.
+    """
 
     shares: dict[str, float]
     shared: Shared
+    related: RelatedBy | None = None
     seeds: list[SeedShare] = []
     rules: Applied = Applied()
 

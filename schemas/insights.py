@@ -7,6 +7,7 @@ from typing import Literal
 
 from schemas.api import HitItem
 from schemas.events import Frozen
+from schemas.relations import RelationBasis
 
 
 class PriceBand(Frozen):
@@ -63,9 +64,6 @@ class PriceView(Frozen):
     comparables: list[Comparable] = []
     release_id: str
     took_ms: float
-
-
-RelationBasis = Literal["bought together", "looked at together"]
 
 
 class Relation(Frozen):

@@ -5,10 +5,14 @@ consumers/relations.py finds it, adapters/redis_relations.py keeps it and implem
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from schemas.events import Frozen
+
+#: What a pair rests on: baskets, or visits.
+RelationBasis = Literal["bought together", "looked at together"]
 
 
 class Evidence(Frozen):
@@ -75,4 +79,8 @@ class RelationReader(Protocol):
 
     def of(self, product_id: str) -> Known:
         """What is known of an item."""
+        ...
+
+    def of_all(self, product_ids: Sequence[str]) -> tuple[Run | None, Mapping[str, Mined]]:
+        """The run that is live, and what it found of each of these items; those without anything left out."""
         ...

@@ -81,12 +81,44 @@ class FigureOf(Frozen):
     ndcg_after: float
 
 
+class ExposureOf(Frozen):
+    """How much a group of items is shown among neighbours, over its `share` of the items: 1 is parity.
+
+    `before` under the live release, `after` under the candidate; `low` and `high` bound the difference.
+    """
+
+    group: str
+    items: int
+    share: float
+    before: float
+    after: float
+    low: float
+    high: float
+
+
+class Parity(Frozen):
+    """Exposure by one kind of groups (brand, price band, seller) in so many lists of ten neighbours.
+
+    The Gini coefficient is 0 where every group is shown as much as its share; `low` and `high` bound its
+    difference.
+    """
+
+    kind: str
+    lists: int
+    gini_before: float
+    gini_after: float
+    low: float
+    high: float
+    groups: list[ExposureOf] = []
+
+
 class Verdict(Frozen):
     """What the gate said of a candidate; without `passed` the reasons say why not."""
 
     passed: bool
     reasons: list[str] = []
     figures: list[FigureOf] = []
+    exposure: list[Parity] = []
 
 
 class Training(Frozen):

@@ -100,7 +100,14 @@ def create_app(
         rating_prior=settings.rating_prior,
     )
     book = rules if rules is not None else RuleBook(RuleSettings())
-    engine = QueryEngine(catalogue=catalogue, settings=settings, rules=lambda: book.rules)
+    standing = Standing(lambda: store.ping())
+    engine = QueryEngine(
+        catalogue=catalogue,
+        settings=settings,
+        rules=lambda: book.rules,
+        relations=relations,
+        relations_away=lambda: standing.known_away,
+    )
     recommender = Recommender(
         catalogue=catalogue,
         engine=engine,
@@ -136,7 +143,6 @@ def create_app(
     watch = Watching(catalogue=catalogue, registry=registry, watched=watched)
     app.include_router(explorer(page))
     app.include_router(document())
-    standing = Standing(lambda: store.ping())
     related = Relations(catalogue=catalogue, reader=relations, alike=settings.alike, rules=lambda: book.rules)
     app.include_router(insight_routes.relations(related, workers, locked))
     heard = Opinions(catalogue=catalogue, reader=opinions)

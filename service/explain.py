@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from schemas.api import Applied, Explanation, SeedShare, Shared
+from schemas.api import Applied, Explanation, RelatedBy, SeedShare, Shared
 from schemas.events import Product
 from schemas.vectors import BEHAVIOUR, SparseVector, Vector
 from service.seeds import About
@@ -96,6 +96,7 @@ def explanation(
     terms: Sequence[str] = (),
     shoppers: int | None = None,
     seeds: Sequence[SeedShare] = (),
+    related: RelatedBy | None = None,
     rules: Applied | None = None,
 ) -> Explanation:
     """Put together what the seed and the hit with this payload have in common."""
@@ -112,6 +113,7 @@ def explanation(
             price_ratio=_ratio(seed, payload),
             shoppers=shoppers,
         ),
+        related=related,
         seeds=list(seeds),
         rules=rules or Applied(),
     )

@@ -20,6 +20,7 @@ from service.explain import Word, explanation, shared_terms, shoppers_in_common,
 from service.fusion import Asked, Scored
 from service.idf import RememberedIdf
 from service.presets import Wanted
+from service.ranking import Query
 from service.releases import LoadedRelease
 from service.rules import Ruling
 from service.seeds import Part
@@ -40,16 +41,14 @@ class Explainer:
     def explained(
         self,
         ranked: Sequence[Chosen],
-        asked: Sequence[Asked],
+        query: Query,
         parts: Sequence[Part],
         target: Target,
-        wanted: Wanted,
-        ruling: Ruling,
         notes: list[str],
         timings: Timings,
     ) -> dict[str, Explanation]:
         """An explanation per hit. Notes say what it cannot name."""
-        queries = {one.dimension: one for one in asked}
+        queries = {one.dimension: one for one in query.asked}
         several = len(parts) > 1
         names = [name for name in queries if several or name == LEXICAL]
         if any(BEHAVIOUR in part.vectors for part in parts) and BEHAVIOUR not in names:
@@ -66,6 +65,9 @@ class Explainer:
             point = points.get(product_id)
             vectors = point.vectors if point is not None else {}
             owed = owing.of(one.scored, vectors) if owing is not None else [1.0]
+            related = query.relating.partners.get(product_id)
+            if related is not None:
+                owed[related.place] += query.relating.weight * related.score
             nearest = max(
                 (place for place, part in enumerate(parts) if part.weight > 0), key=lambda place: owed[place]
             )
@@ -78,7 +80,8 @@ class Explainer:
                 terms=terms.shared(nearest, parts[nearest], vectors) if terms is not None else (),
                 shoppers=shoppers_in_common(parts[nearest].vectors, vectors),
                 seeds=_named(parts, owed) if several else (),
-                rules=_applied(one, wanted, ruling),
+                related=related.by if related is not None else None,
+                rules=_applied(one, query.wanted, query.ruling),
             )
         return explained
 

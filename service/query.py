@@ -1,14 +1,14 @@
 """A request becomes ranked neighbours: candidates, exact scores of the best, one fused score.
 
-Reads   the index, one collection per request; the release's encoder where a seed is not an item
+Reads   the index, one collection per request; the release's encoder where a seed is not an item; relations
 Writes  nothing
 Never   mixes two releases in one request; never touches an encoder when every seed is an item
 
 The shop's rules are taken once per query, so that none is answered by halves of two versions.
 
-Path: preset -> seeds' vectors -> one vector per dimension -> one `candidates` call (prefetches + formula) ->
-exact `scores` of the best in every dimension -> weighted mean over the dimensions both sides have, behaviour
-by its evidence -> rules and diversity -> the final few.
+Path: preset -> seeds' vectors -> one vector per dimension -> what is mined of the seeds, if the preset asks
+-> one `candidates` call (prefetches + formula) -> exact `scores` of the best in every dimension -> weighted
+mean over the dimensions both sides have, behaviour by its evidence -> rules and diversity -> the final few.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from schemas.api import (
     Seed,
     SimilarRequest,
 )
+from schemas.relations import RelationReader
 from schemas.vectors import Point
 from service.catalogue import Catalogue, Target
 from service.dimensions import Dimensions
@@ -37,6 +38,7 @@ from service.hits import hit_item, rounded
 from service.idf import RememberedIdf
 from service.presets import Wanted, wanted
 from service.ranking import Query, Ranker
+from service.related import Relater
 from service.rules import NO_RULES, CompiledRules, Seen
 from service.seeds import Part, decayed, inline_parts, item_part
 from service.selection import Chosen
@@ -54,8 +56,10 @@ class QueryEngine:
         settings: ServiceSettings,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         rules: Callable[[], CompiledRules] = lambda: NO_RULES,
+        relations: RelationReader | None = None,
+        relations_away: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`rules` gives those in force: asked once per query."""
+        """`rules` gives those in force: asked once per query. For `relations` see service/related.py."""
         self._catalogue = catalogue
         self._settings = settings
         self._clock = clock
@@ -64,6 +68,9 @@ class QueryEngine:
         self._dimensions = Dimensions(index=index, idf=idf, settings=settings)
         self._ranker = Ranker(index=index, settings=settings, clock=clock)
         self._explainer = Explainer(catalogue=catalogue, idf=idf)
+        self._relater = Relater(
+            catalogue=catalogue, reader=relations, alike=settings.alike, away=relations_away
+        )
 
     def search(self, request: SearchRequest, timings: Timings) -> Answer:
         """Items that a text describes: the text is the only seed."""
@@ -117,13 +124,15 @@ class QueryEngine:
         )
         leaves = {book.leaf(part.about.category) for part in positive if part.about.category}
         ruling = book.ruling([Seen(part.product_id, part.about.category) for part in positive], self._clock())
-        asking = Query(asked, ruling.narrowed(where), query, price, leaves, ruling)
+        relating = self._relater.of(query, parts, target, notes, timings)
+        where = relating.narrowed(ruling.narrowed(where))
+        asking = Query(asked, where, query, price, leaves, ruling, relating)
         ranked = self._ranker.ranked(asking, target, timings)
         explained: dict[str, Explanation] = {}
         if query.explain:
             notes.extend(ruling.notes)
         if query.explain and ranked:
-            explained = self._explainer.explained(ranked, asked, parts, target, query, ruling, notes, timings)
+            explained = self._explainer.explained(ranked, asking, parts, target, notes, timings)
         hits = [_hit(one, explained.get(one.scored.product_id)) for one in ranked]
         return Answer(
             items=hits, release_id=target.release_id, took_ms=round(timings.elapsed_ms(), 3), notes=notes

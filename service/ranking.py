@@ -39,6 +39,7 @@ from service.fusion import (
     weights_for,
 )
 from service.presets import Wanted
+from service.related import NOTHING_RELATED, RELATIONS, Relating
 from service.rules import NOTHING_SAID, Ruling
 from service.selection import Chosen, Likeness, Rules, chosen
 from service.settings import ServiceSettings
@@ -58,6 +59,7 @@ class Query:
     price: Price | None = None
     leaves: Collection[tuple[str, ...]] = ()
     ruling: Ruling = NOTHING_SAID
+    relating: Relating = NOTHING_RELATED
 
 
 class Ranker:
@@ -151,9 +153,9 @@ class Ranker:
         timings: Timings,
         first: bool,
     ) -> tuple[list[Candidate], list[Candidate]]:
-        """The best `size`; and in the first round the best of what a rule lifts or pins.
+        """The best `size`; in the first round also the best of what a rule lifts or pins, or is mined.
 
-        Those may lie below the others as they are, and their rule has to reach them.
+        Those may lie below the others as they are, and what raises them has to reach them.
         """
         with timings.asking(INDEX):
             found = self._index.candidates(
@@ -161,7 +163,7 @@ class Ranker:
             )
             held = {candidate.product_id for candidate in found}
             lifted = []
-            for raised in query.ruling.raised() if first else ():
+            for raised in [*query.ruling.raised(), *query.relating.raised(size)] if first else ():
                 both = Where((*where.must, *raised.must), where.must_not)
                 others = self._index.candidates(
                     target.collection, FusedQuery(tuple(queries), where=both, limit=size)
@@ -189,6 +191,9 @@ class Ranker:
             others = self._index.scores(target.collection, queries, ids, known=known)
         exact = [had | more for had, more in zip(known, others, strict=True)]
         weights = weights_for(asked)
+        relating = query.relating
+        if relating.partners:
+            weights[RELATIONS] = relating.weight
         factors = self._factors(query, found)
         scored = []
         for place, candidate in enumerate(found):
@@ -202,6 +207,8 @@ class Ranker:
                     score = 0.0
                 if weights[one.dimension] != 0:
                     scores[one.dimension] = score / one.unit
+            if relating.partners:
+                scores[RELATIONS] = relating.score(product_id)
             applied = factors[place] if factors else NO_FACTORS
             score = applied.of(fused(scores, weights))
             scored.append(Scored(product_id, score, scores, weights, payload, applied))
@@ -230,8 +237,13 @@ class Ranker:
 
     @staticmethod
     def _category_factor(query: Query, payload: Mapping[str, Any]) -> float | None:
-        """`same_category`, with what the shop calls the same; a bridged category is no foreign one."""
+        """`same_category`, with what the shop calls the same; a bridged category is no foreign one.
+
+        Another shelf is a guess at what goes with an item: of what is mined it is known.
+        """
         wanted = query.wanted.same_category
+        if wanted < 0 and query.relating.score(payload.get("product_id", "")) > 0:
+            return None
         if wanted > 0 and any(rule.kind == "bridge" for rule in query.ruling.applied(payload)):
             return None
         path = query.ruling.book.leaf(payload.get("category_path") or ())

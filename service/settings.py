@@ -63,6 +63,8 @@ class ServiceSettings(Frozen):
     #: Texts whose cosine reaches this are of the same kind of thing: so what is compared is told from what
     #: goes together (docs/relations.md). Items on one shelf are in any case.
     alike: float = Field(default=0.6, ge=-1, le=1)
+    #: Whether the presets `substitutes` and `complements` use what was mined of baskets and visits.
+    preset_relations: bool = True
     #: Requests served at the same time; the index works outside the interpreter's lock.
     threads: int = Field(default=16, ge=1, le=256)
     max_body_bytes: int = Field(default=2 * 1024 * 1024, ge=1024)

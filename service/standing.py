@@ -48,6 +48,11 @@ class Standing:
             self._asking = self._pool.submit(self._ask)
         return self._away
 
+    @property
+    def known_away(self) -> bool:
+        """Whether it was away when it was last asked; for any thread."""
+        return self._away
+
     def _ask(self) -> None:
         try:
             self._ping()

@@ -23,7 +23,7 @@ def show(response: httpx.Response, *, heading: str, as_json: bool) -> None:
         return
     answer = TypeAdapter(Answer).validate_json(response.content)
     console = Console(soft_wrap=False)
-    table = Table(title=_plain(heading), title_justify="left", box=None, pad_edge=False)
+    table = Table(title=plain(heading), title_justify="left", box=None, pad_edge=False)
     table.add_column("score", justify="right")
     names = list(dict.fromkeys(name for hit in answer.items for name in hit.dimensions))
     for name in names:
@@ -35,15 +35,15 @@ def show(response: httpx.Response, *, heading: str, as_json: bool) -> None:
         table.add_row(
             f"{hit.score:.3f}",
             *(f"{hit.dimensions[name].score:.2f}" if name in hit.dimensions else "-" for name in names),
-            _plain(hit.item_id),
-            _plain(hit.item.title),
+            plain(hit.item_id),
+            plain(hit.item.title),
             f"{hit.item.price or ''} {hit.item.currency or ''}".strip(),
         )
     console.print(table)
     # Below the table, over the whole width: in a column of it a terminal leaves ten characters a line.
     for hit in answer.items:
         if hit.explanation:
-            console.print(_plain(f"{hit.item_id}: {because(hit.explanation)}"), style="dim")
+            console.print(plain(f"{hit.item_id}: {because(hit.explanation)}"), style="dim")
     for note in answer.notes:
         typer.echo(f"note: {note}")
     if not answer.items:
@@ -56,6 +56,11 @@ def because(explanation: Explanation) -> str:
     owed = [f"{one.item_id or f'seed {one.seed + 1}'} {one.share:.0%}" for one in explanation.seeds]
     if owed:
         parts.append("from " + ", ".join(owed))
+    if explanation.related is not None:
+        by = explanation.related
+        parts.append(
+            f"{by.basis} with {by.item_id} {by.together} times, support {by.support:.2%}, lift {by.lift:.1f}"
+        )
     return "; ".join([*parts, *_shared(explanation.shared), *_applied(explanation.rules)])
 
 
@@ -89,6 +94,6 @@ def _applied(rules: Applied) -> list[str]:
     return parts
 
 
-def _plain(text: str) -> Text:
+def plain(text: str) -> Text:
     """Text that cannot steer the terminal: no markup, control characters shown as escapes."""
     return Text("".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text))

@@ -130,4 +130,10 @@ def verdict_lines(verdict: Verdict, *, slices: bool = True) -> list[str]:
             f"{where}: hit@10 {figure.before:.4f} -> {figure.after:.4f} "
             f"[{figure.low:+.4f}, {figure.high:+.4f}] ({figure.queries} queries)"
         )
+    if slices:
+        lines += [
+            f"exposure by {one.kind}: Gini {one.gini_before:.4f} -> {one.gini_after:.4f} "
+            f"[{one.low:+.4f}, {one.high:+.4f}] ({len(one.groups)} groups, {one.lists} lists)"
+            for one in verdict.exposure
+        ]
     return [*lines, *(f"refused: {reason}" for reason in verdict.reasons)]

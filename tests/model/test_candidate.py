@@ -63,6 +63,12 @@ def test_a_run_ends_as_a_release_with_recipe_figures_and_verdict(tmp_path: Path)
     assert page == (run / REPORT).read_text()
     assert "The gate lets it pass" in page
     assert "hard_negatives" in page
+    assert manifest.verdict is not None
+    (brand,) = manifest.verdict.exposure
+    assert (brand.kind, brand.lists) == ("brand", 64)
+    assert [one.group for one in brand.groups] == ["lamp", "shoe", "drill", "battery"]
+    assert sum(one.share * one.after for one in brand.groups) == pytest.approx(1.0, abs=1e-3)
+    assert "By brand" in page
     assert manifest.figures["new window, after"] > manifest.figures["new window, before"]
     release = load_release(store, manifest.release_id, settings)
     try:

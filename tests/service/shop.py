@@ -246,12 +246,19 @@ class Shop:
         alias: str = LIVE_ALIAS,
         clock: Callable[[], datetime] = lambda: NOW,
         rules: CompiledRules = NO_RULES,
+        relations: RelationReader | None = None,
+        relations_away: Callable[[], bool] = lambda: False,
     ) -> QueryEngine:
         """The query engine over this shop."""
         loaded = self.releases if releases is None else releases
         catalogue = Catalogue(index=self.index, store=self.store, releases=loaded, alias=alias)
         return QueryEngine(
-            catalogue=catalogue, settings=settings or ServiceSettings(), clock=clock, rules=lambda: rules
+            catalogue=catalogue,
+            settings=settings or ServiceSettings(),
+            clock=clock,
+            rules=lambda: rules,
+            relations=relations,
+            relations_away=relations_away,
         )
 
     def app(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -63,6 +63,12 @@ class Reader:
     def of(self, product_id: str) -> Known:
         """See the protocol."""
         return Known(self._run, self._found.get(product_id))
+
+    def of_all(self, product_ids: Sequence[str]) -> tuple[Run | None, Mapping[str, Mined]]:
+        """See the protocol."""
+        if self._run is None:
+            return None, {}
+        return self._run, {name: self._found[name] for name in product_ids if name in self._found}
 
 
 class AwayReader(Reader):

@@ -187,6 +187,9 @@ def test_the_presets_are_those_of_the_code() -> None:
             expected["price_ratio"] = [f"{ratio.min:g}", "to", f"{ratio.max:g}"]
         if group := preset.filter.get("group"):
             expected["group"] = [group]
+        if preset.relations:
+            expected["relations"] = [f"{preset.relations_weight:g}"]
+            assert preset.relations == name
         assert said == expected, name
 
 

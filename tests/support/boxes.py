@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from schemas.relations import Known
+from schemas.relations import Known, Mined, Run
 from schemas.reports import Report, ReportRequest
 
 
@@ -14,6 +15,10 @@ class NothingMined:
     def of(self, product_id: str) -> Known:
         """See the protocol."""
         return Known(None, None)
+
+    def of_all(self, product_ids: Sequence[str]) -> tuple[Run | None, Mapping[str, Mined]]:
+        """See the protocol."""
+        return None, {}
 
 
 class OpenBox:

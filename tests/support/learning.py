@@ -10,6 +10,7 @@ import numpy as np
 from adapters.releases import ReleaseSettings, ReleaseStore
 from model.evaluation import RetrievalSet
 from model.examples import Prepared
+from model.exposure import ExposureSet, Grouping
 from model.pairs import PairTable
 from model.recipe import Recipe
 from model.release import first_release
@@ -80,6 +81,12 @@ def little_examples() -> Prepared:
         pairs=table,
         validation=little_set("validation", table, 20, seed=2),
         sets=[little_set("new window", table), little_set("old", table, seed=4)],
+        exposure=ExposureSet(
+            texts=table.texts,
+            queries=np.arange(len(table.texts), dtype=np.int64),
+            groups={"brand": Grouping(THINGS, np.arange(len(table.texts)) // 4 % len(THINGS))},
+            families=np.full(len(table.texts), -1, dtype=np.int64),
+        ),
         anchors=list(table.texts),
         counts={"items": len(table.texts)},
         tables={

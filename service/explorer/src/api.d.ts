@@ -604,7 +604,8 @@ export interface components {
          * DimensionScore
          * @description One dimension's part in a hit's score: 0..1, and what it counted with.
          *
-         *     That is the query's weight, for behaviour times its evidence.
+         *     That is the query's weight, for behaviour times its evidence. `relations` is what baskets and visits say,
+         *     in answers of the presets that use it: 1 - 1 / `lift_low`, and 0 for a hit of which they say nothing.
          */
         DimensionScore: {
             /** Score */
@@ -615,8 +616,11 @@ export interface components {
         /**
          * Explanation
          * @description Why two items are similar: each dimension's share of the fused score (their sizes add up to 1).
+         *
+         *     `related` is what raised the hit in an answer that uses what was mined of baskets and visits.
          */
         Explanation: {
+            related?: components["schemas"]["RelatedBy"] | null;
             /**
              * @default {
              *       "shop": []
@@ -633,6 +637,28 @@ export interface components {
             shares: {
                 [key: string]: number;
             };
+        };
+        /**
+         * ExposureOf
+         * @description How much a group of items is shown among neighbours, over its `share` of the items: 1 is parity.
+         *
+         *     `before` under the live release, `after` under the candidate; `low` and `high` bound the difference.
+         */
+        ExposureOf: {
+            /** After */
+            after: number;
+            /** Before */
+            before: number;
+            /** Group */
+            group: string;
+            /** High */
+            high: number;
+            /** Items */
+            items: number;
+            /** Low */
+            low: number;
+            /** Share */
+            share: number;
         };
         /**
          * FigureOf
@@ -973,6 +999,32 @@ export interface components {
             took_ms: number;
         };
         /**
+         * Parity
+         * @description Exposure by one kind of groups (brand, price band, seller) in so many lists of ten neighbours.
+         *
+         *     The Gini coefficient is 0 where every group is shown as much as its share; `low` and `high` bound its
+         *     difference.
+         */
+        Parity: {
+            /** Gini After */
+            gini_after: number;
+            /** Gini Before */
+            gini_before: number;
+            /**
+             * Groups
+             * @default []
+             */
+            groups: components["schemas"]["ExposureOf"][];
+            /** High */
+            high: number;
+            /** Kind */
+            kind: string;
+            /** Lists */
+            lists: number;
+            /** Low */
+            low: number;
+        };
+        /**
          * PipelineView
          * @description GET /v1/pipeline. `notes` says what cannot be seen from here.
          */
@@ -1289,6 +1341,32 @@ export interface components {
         RecentView: {
             /** Items */
             items: components["schemas"]["RecentItem"][];
+        };
+        /**
+         * RelatedBy
+         * @description What baskets or visits say of a hit and a seed, `item_id`: as in GET /v1/items/{item_id}/relations.
+         *
+         *     `together` of them have both, `support` is their share of all, `confidence` of those with the seed. `lift`
+         *     is how many times as often as chance has it, `lift_low` its lower confidence bound.
+         */
+        RelatedBy: {
+            /**
+             * Basis
+             * @enum {string}
+             */
+            basis: "bought together" | "looked at together";
+            /** Confidence */
+            confidence: number;
+            /** Item Id */
+            item_id: string;
+            /** Lift */
+            lift: number;
+            /** Lift Low */
+            lift_low: number;
+            /** Support */
+            support: number;
+            /** Together */
+            together: number;
         };
         /**
          * Relation
@@ -1860,6 +1938,11 @@ export interface components {
          * @description What the gate said of a candidate; without `passed` the reasons say why not.
          */
         Verdict: {
+            /**
+             * Exposure
+             * @default []
+             */
+            exposure: components["schemas"]["Parity"][];
             /**
              * Figures
              * @default []

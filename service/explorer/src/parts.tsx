@@ -56,7 +56,7 @@ export function Skeletons({ count }: { count: number }) {
 /** How a score is made up: one part for each dimension, as long as its share of it. */
 export function ShareBar({ score, shares }: { score: number; shares: Record<string, number> | undefined }) {
   const whole = Math.max(0, Math.min(1, score));
-  const sizes = DIMENSIONS.map((name) => [name, Math.max(0, shares?.[name] ?? 0)] as const);
+  const sizes = [...DIMENSIONS, "relations"].map((name) => [name, Math.max(0, shares?.[name] ?? 0)] as const);
   const total = sizes.reduce((sum, [, size]) => sum + size, 0) || 1;
   return (
     <div class="sharebar" aria-hidden="true">
@@ -66,7 +66,7 @@ export function ShareBar({ score, shares }: { score: number; shares: Record<stri
   );
 }
 
-export function Dot({ name }: { name: Dimension }) {
+export function Dot({ name }: { name: Dimension | "relations" }) {
   return <i class={`dot ${name}`} aria-hidden="true" />;
 }
 

@@ -51,9 +51,22 @@ export function Why({ hit, id, close }: { hit: Hit | null; id: string; close: ()
         </thead>
         <tbody>
           {DIMENSIONS.map((name) => <Row key={name} name={name} hit={hit} at={ages?.[name]?.updated_at} now={now} />)}
+          {hit.dimensions.relations && <Row name="relations" hit={hit} at={undefined} now={now} />}
         </tbody>
       </table>
       <dl class="shared">
+        {explanation?.related && (
+          <>
+            <dt>{t(explanation.related.basis === "bought together" ? "bought_together" : "seen_together")}</dt>
+            <dd>
+              {t("related", {
+                n: t.number(explanation.related.together),
+                support: t.number(explanation.related.support * 100, 2),
+                lift: t.number(explanation.related.lift, 1),
+              })}
+            </dd>
+          </>
+        )}
         {shared && shared.terms && shared.terms.length > 0 && (
           <>
             <dt>{t("shared_terms")}</dt>
@@ -101,7 +114,7 @@ export function Why({ hit, id, close }: { hit: Hit | null; id: string; close: ()
   );
 }
 
-function Row({ name, hit, at, now }: { name: Dimension; hit: Hit; at: string | undefined; now: number }) {
+function Row({ name, hit, at, now }: { name: Dimension | "relations"; hit: Hit; at: string | undefined; now: number }) {
   const { t } = useShell();
   const found = hit.dimensions[name];
   const share = hit.explanation?.shares[name];

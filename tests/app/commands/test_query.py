@@ -14,10 +14,11 @@ from typer.testing import CliRunner, Result
 from adapters.index_edge import EdgeIndex
 from adapters.redis_client import RedisSettings, connect
 from adapters.redis_items import ItemStore
+from app.commands.answers import because
 from app.commands.query import parsed_weights, register
 from app.discovery import service_url
 from app.local import LocalRedis
-from schemas.api import Answer
+from schemas.api import Answer, Explanation, RelatedBy, Shared
 from service.server import Service
 from service.settings import ServiceSettings
 from tests.service.shop import Shop
@@ -167,6 +168,21 @@ def test_a_wrong_option_is_a_wrong_call(option: tuple[str, str]) -> None:
 
 def test_weights_are_written_with_equals_signs_or_colons() -> None:
     assert parsed_weights("content=1, lexical:0.5") == {"content": 1.0, "lexical": 0.5}
+
+
+def test_what_was_mined_of_a_hit_is_in_its_reasons() -> None:
+    by = RelatedBy(
+        item_id="s1",
+        basis="bought together",
+        together=30,
+        support=0.03,
+        confidence=0.5,
+        lift=4.0,
+        lift_low=2.0,
+    )
+    why = because(Explanation(shares={"relations": 1.0}, shared=Shared(), related=by))
+    assert why == "relations 100%; bought together with s1 30 times, support 3.00%, lift 4.0"
+    assert because(Explanation(shares={"content": 1.0}, shared=Shared())) == "content 100%"
 
 
 def test_the_service_is_found_by_option_setting_stack_file_or_default(tmp_path: Path) -> None:
