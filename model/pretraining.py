@@ -157,7 +157,7 @@ def _by_guessing(
             logging_strategy="no",
             dataloader_pin_memory=device.type == "cuda",
         ),
-        train_dataset=encoded,  # type: ignore[arg-type]
+        train_dataset=encoded,
         data_collator=DataCollatorForLanguageModeling(tokenizer, mlm_probability=MLM_HIDDEN),
     )
     trainer.remove_callback(PrinterCallback)

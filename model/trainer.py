@@ -62,12 +62,16 @@ def trainer_class() -> Any:
         uphill: float = 0.0
         average: torch.optim.swa_utils.AveragedModel | None = None
 
+        @property
+        def backbone(self) -> Any:
+            """The model of transformers inside."""
+            return self.model.transformers_model
+
         def training_step(self, model: Any, inputs: Any, *arguments: Any) -> torch.Tensor:
             # The library takes the name of the table out of what it is given.
             loss: torch.Tensor = super().training_step(model, dict(inputs), *arguments)
             if self.uphill:
-                words = self.model.transformers_model.get_input_embeddings().weight
-                with moved_uphill(words, self.uphill):
+                with moved_uphill(self.backbone.get_input_embeddings().weight, self.uphill):
                     super().training_step(model, dict(inputs), *arguments)
             return loss
 
@@ -78,10 +82,9 @@ def trainer_class() -> Any:
             class Averaging(TrainerCallback):
                 def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
                     if state.global_step >= first:
-                        backbone = trainer.model.transformers_model
                         if trainer.average is None:
-                            trainer.average = torch.optim.swa_utils.AveragedModel(backbone)
-                        trainer.average.update_parameters(backbone)
+                            trainer.average = torch.optim.swa_utils.AveragedModel(trainer.backbone)
+                        trainer.average.update_parameters(trainer.backbone)
 
             self.add_callback(Averaging())
 
@@ -124,7 +127,7 @@ def trainer_class() -> Any:
             self.model.load_state_dict(load_file(folder / _STATE))
             # The best checkpoint is loaded by this too, at the end: then there is one of all steps already.
             if self.average is None and (folder / _AVERAGE).is_file():
-                self.average = torch.optim.swa_utils.AveragedModel(self.model.transformers_model)
+                self.average = torch.optim.swa_utils.AveragedModel(self.backbone)
                 self.average.load_state_dict(load_file(folder / _AVERAGE))
 
     return ReleaseTrainer
