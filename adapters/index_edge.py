@@ -43,10 +43,13 @@ from adapters.edge_words import (
 from adapters.index_port import OVERSAMPLING, Quantisation, point_id
 from adapters.index_words import as_read, checked_ids, checked_points, not_taken, to_score, useful
 from schemas.vectors import (
+    AnyOf,
     Candidate,
+    Clause,
     CollectionSpec,
     DimensionQuery,
     FusedQuery,
+    Ids,
     PayloadChange,
     Point,
     Where,
@@ -57,6 +60,7 @@ _TICKET_ONLY = PayloadSelector.Include(["ticket"])
 #: The engine holds the interpreter while it writes, half a millisecond a point: as many at a time, so that a
 #: query in between waits for no more than these.
 WRITE_AT_ONCE = 16
+_DROPPED_AT_MOST = 20
 
 
 class EdgeIndex:
@@ -74,6 +78,11 @@ class EdgeIndex:
     def ensure_collection(self, collection: str, spec: CollectionSpec) -> CollectionSpec:
         """See the port. Raises Halt naming the owner if another process holds the collection."""
         return self._shards.ensure(collection, spec, self._quantisation)
+
+    def spec_of(self, collection: str) -> CollectionSpec:
+        """See the port."""
+        with self._shards.using(collection) as opened:
+            return opened.spec
 
     def collections(self) -> list[str]:
         """See the port."""
@@ -183,14 +192,15 @@ class EdgeIndex:
         itself, and most of what is then asked again are lexical scores at 0.1 ms each, nine in ten of them
         among those that it had.
         """
-        condition = edge_filter(query.where)
+        where, dropped = _found_by_vectors(query.where)
+        condition = edge_filter(where) if where.must or where.must_not else None
         dimensions = [dimension for dimension in query.dimensions if useful(dimension.vector)]
         with self._shards.using(collection) as opened, translated("searching candidates"):
             if not dimensions or query.limit <= 0:
                 return []
             requests = [
                 QueryRequest(
-                    limit=dimension.candidates,
+                    limit=dimension.candidates + len(dropped),
                     query=_nearest(dimension),
                     filter=condition,
                     params=_rescoring(opened, dimension.dimension),
@@ -207,6 +217,8 @@ class EdgeIndex:
                 for hit in hits:
                     point, score = cast(UUID, hit.id), hit.score
                     number = point.int
+                    if number in dropped:
+                        continue
                     if number in known:
                         known[number][name] = score
                         total[number] += weight * score
@@ -281,6 +293,24 @@ class EdgeIndex:
     def close(self) -> None:
         """See the port."""
         self._shards.close()
+
+
+def _found_by_vectors(where: Where) -> tuple[Where, set[int]]:
+    """What the engine has to check of a filter while it searches, and points to drop from what it finds.
+
+    Each clause costs it 0.2 to 0.6 ms a dimension at 20,000 points. A tombstone has no vector that a search
+    could find it by, and a few ids are dropped sooner than checked.
+    """
+    kept: list[Clause] = []
+    dropped: set[int] = set()
+    for clause in where.must_not:
+        if isinstance(clause, AnyOf) and clause.field == "deleted" and set(clause.values) == {True}:
+            continue
+        if isinstance(clause, Ids) and len(dropped) + len(clause.product_ids) <= _DROPPED_AT_MOST:
+            dropped.update(UUID(point_id(product_id)).int for product_id in clause.product_ids)
+            continue
+        kept.append(clause)
+    return Where(where.must, tuple(kept)), dropped
 
 
 def _nearest(query: DimensionQuery) -> Query:

@@ -103,6 +103,10 @@ class VectorIndex(Protocol):
         """
         ...
 
+    def spec_of(self, collection: str) -> CollectionSpec:
+        """Which vectors a collection holds."""
+        ...
+
     def collections(self) -> list[str]:
         """Names of all collections."""
         ...

@@ -33,6 +33,7 @@ from adapters.server_words import (
     dense_params,
     house_point,
     house_quantisation,
+    house_spec,
     server_filter,
     server_point,
     server_rescoring,
@@ -106,7 +107,7 @@ class ServerIndex:
                     if error.status_code != 409:  # somebody else was faster
                         raise
             info = client.get_collection(collection)
-            stands = standing_spec(collection, info.config.params, spec)
+            stands = standing_spec(collection, info.config.params, asked=spec)
             if self._local:  # keeps no payload indexes, and warns about each
                 return stands
             self._stands[collection] = house_quantisation(info.config.params)
@@ -132,6 +133,11 @@ class ServerIndex:
                 for name in (*spec.sparse_with_idf, *spec.sparse)
             },
         )
+
+    def spec_of(self, collection: str) -> CollectionSpec:
+        """See the port."""
+        with self._calling(f"asking what collection {collection!r} holds") as client:
+            return house_spec(client.get_collection(collection).config.params)
 
     def collections(self) -> list[str]:
         """See the port."""

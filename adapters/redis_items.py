@@ -151,10 +151,17 @@ class ItemStore:
 
     `generation` says which state of several (adapters/state_generation.py).
     `behaviour_mark` names how sketches become vectors: part of the fingerprint of an item's behaviour.
+    With `opinions`, what reviewers come to is part of a state; else nobody listens, and it is not asked for.
     """
 
     def __init__(
-        self, *, client: Client, namespace: str = "", generation: int = FIRST, behaviour_mark: str = ""
+        self,
+        *,
+        client: Client,
+        namespace: str = "",
+        generation: int = FIRST,
+        behaviour_mark: str = "",
+        opinions: bool = False,
     ) -> None:
         self._nodes = RedisNodes(client)
         #: Which state of several this is.
@@ -163,6 +170,7 @@ class ItemStore:
         #: What is heard of reviews belongs to no generation.
         self._heard_namespace = namespace
         self._behaviour_mark = behaviour_mark
+        self._opinions = opinions
         # One for all generations: whoever holds a later ticket has read later, whichever of them.
         self._ticket_key = f"{namespace}ticket"
         self._apply_sha: str | None = None
@@ -234,10 +242,12 @@ class ItemStore:
                     pipe.hmget(self.key(product_ids[position]), ["live", "rev", "at", "doc"])
                     pipe.hmget(self._key(product_ids[position], SUMMARY), SUMMARY_FIELDS)
                     pipe.getrange(self._key(product_ids[position], "behaviour"), 0, HEADER_BYTES - 1)
-                    pipe.hget(opinions_key(self._heard_namespace, product_ids[position]), TERMS)
-                rows = pipe.execute()
-                for place, position in enumerate(positions):
-                    product, reviews, behaviour, terms = rows[4 * place : 4 * place + 4]
+                    if self._opinions:
+                        pipe.hget(opinions_key(self._heard_namespace, product_ids[position]), TERMS)
+                rows = iter(pipe.execute())
+                for position in positions:
+                    product, reviews, behaviour = next(rows), next(rows), next(rows)
+                    terms = next(rows) if self._opinions else None
                     state = self._state(product_ids[position], product, reviews, behaviour, terms)
                     if state is not None:
                         states[state.product_id] = state

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from adapters.redis_client import Client
 from adapters.redis_nodes import RedisNodes
 from schemas.errors import Halt
-from schemas.events import explain
+from schemas.parsing import explain
 from schemas.rollouts import Rollout
 
 ROLLOUT_LEASE = "rollout"

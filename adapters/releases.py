@@ -24,7 +24,8 @@ from fsspec.implementations.local import LocalFileSystem
 from pydantic import TypeAdapter, ValidationError
 
 from schemas.errors import Transient
-from schemas.events import Frozen, explain
+from schemas.events import Frozen
+from schemas.parsing import explain
 from schemas.releases import MANIFEST_NAME, FileEntry, Manifest, ReleaseId
 
 _CHUNK_BYTES = 1 << 20

@@ -165,21 +165,28 @@ def server_rescoring(quantisation: Quantisation) -> models.SearchParams | None:
     return models.SearchParams(quantization=more)
 
 
-def standing_spec(collection: str, params: models.CollectionParams, spec: CollectionSpec) -> CollectionSpec:
-    """What a collection holds. Raises ValueError if that is something else than asked for, pictures aside."""
+def house_spec(params: models.CollectionParams) -> CollectionSpec:
+    """What a collection holds, in our words."""
     vectors = params.vectors
     sizes = {name: each.size for name, each in vectors.items()} if isinstance(vectors, Mapping) else {}
     sparse = {
         name: each.modifier == models.Modifier.IDF for name, each in (params.sparse_vectors or {}).items()
     }
-    stands = CollectionSpec(
+    return CollectionSpec(
         dense=sizes,
         sparse_with_idf=tuple(name for name, idf in sparse.items() if idf),
         sparse=tuple(name for name, idf in sparse.items() if not idf),
     )
-    if not same_but_for_pictures(stands, spec):
+
+
+def standing_spec(
+    collection: str, params: models.CollectionParams, *, asked: CollectionSpec
+) -> CollectionSpec:
+    """What a collection holds. Raises ValueError if that is something else than asked for, pictures aside."""
+    stands = house_spec(params)
+    if not same_but_for_pictures(stands, asked):
         raise ValueError(
-            f"collection {collection!r} exists with other vectors: it has {stands}, asked for {spec}; "
+            f"collection {collection!r} exists with other vectors: it has {stands}, asked for {asked}; "
             "a release with other sizes gets a collection of its own"
         )
     return stands

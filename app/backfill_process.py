@@ -26,15 +26,9 @@ from adapters.kafka_groups import GroupOffsets
 from adapters.process_memory import unwatch_memory, watch_memory
 from adapters.releases import ReleaseStore
 from app.observability import configure_logging
+from app.runners import embeddings_group, embeddings_runner
 from app.settings import Settings
-from app.wiring import (
-    collection_spec,
-    embeddings_group,
-    embeddings_runner,
-    open_publisher,
-    open_store,
-    patiently,
-)
+from app.wiring import collection_spec, open_publisher, open_store, patiently
 from consumers.backfill import BulkAnnouncer
 from consumers.runner import Runner
 from consumers.verification import Verifier

@@ -30,8 +30,9 @@ from adapters.redis_backup import remove_keys, restore_backup, standing_keys, wr
 from adapters.redis_client import connect
 from adapters.redis_nodes import RedisNodes
 from adapters.releases import ReleaseSettings, ReleaseStore
+from app.runners import state_group
 from app.settings import Settings
-from app.wiring import open_generations, state_group
+from app.wiring import open_generations
 from schemas.errors import Halt
 from schemas.events import Frozen
 

@@ -9,69 +9,68 @@ Exit codes: 0 done; 1 stopped by a fault that the sentence names; 2 a wrong call
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from importlib import import_module
 
 import typer
 
 from adapters.child import GIL_SWITCH_SECONDS
-from app.commands import (
-    backup,
-    demo,
-    demo_learn,
-    doctor,
-    evaluate,
-    exposure,
-    forget,
-    keys,
-    learn,
-    metrics,
-    operate,
-    opinions,
-    publish,
-    query,
-    rebuild,
-    relations,
-    releases,
-    reports,
-    rules,
-    run,
-    schemas,
-    shop,
-)
 from app.settings import InvalidSettings
 from schemas.errors import Halt, Transient
 
-app = typer.Typer(
-    name="simstream",
-    help="Similar items that are never stale: Kafka events in, fresh neighbours out.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-)
-for module in (
-    run,
-    demo,
-    demo_learn,
-    doctor,
-    publish,
-    shop,
-    query,
-    evaluate,
-    exposure,
-    keys,
-    learn,
-    metrics,
-    operate,
-    forget,
-    releases,
-    rebuild,
-    backup,
-    relations,
-    opinions,
-    reports,
-    rules,
-    schemas,
-):
-    module.register(app)
+#: Which module of app/commands has a command, in the order of the help.
+COMMANDS = {
+    "up": "run",
+    "consume": "run",
+    "serve": "run",
+    "topics": "run",
+    "demo": "demo",
+    "demo-learn": "demo_learn",
+    "doctor": "doctor",
+    "capacity": "capacity",
+    "publish": "publish",
+    "shop": "shop",
+    "similar": "query",
+    "search": "query",
+    "recommend": "query",
+    "trending": "query",
+    "evaluate": "evaluate",
+    "exposure": "exposure",
+    "keys": "keys",
+    "archive": "learn",
+    "train": "learn",
+    "tune": "tune",
+    "pairs": "pairs",
+    "metrics": "metrics",
+    "dlq": "operate",
+    "reconcile": "operate",
+    "forget": "forget",
+    "releases": "releases",
+    "rebuild": "rebuild",
+    "export-state": "rebuild",
+    "backup": "backup",
+    "restore": "backup",
+    "relations": "relations",
+    "opinions": "opinions",
+    "reports": "reports",
+    "rules": "rules",
+    "schemas": "schemas",
+}
+HELP = "Similar items that are never stale: Kafka events in, fresh neighbours out."
+
+
+def command_line(words: Sequence[str] = ()) -> typer.Typer:
+    """The command line, all of it; or what the command that `words` begin with needs.
+
+    Importing every command takes seconds, and most of a consumer's start.
+    """
+    app = typer.Typer(name="simstream", help=HELP, pretty_exceptions_enable=False, add_completion=False)
+    # With a callback a single command is one of a group, and is named on the command line.
+    app.callback(no_args_is_help=True, help=HELP)(lambda: None)
+    asked = COMMANDS.get(words[0]) if words else None
+    for module in dict.fromkeys(COMMANDS.values()) if asked is None else (asked,):
+        import_module(f"app.commands.{module}").register(app)
+    return app
 
 
 def main() -> None:
@@ -79,7 +78,7 @@ def main() -> None:
     sys.setswitchinterval(GIL_SWITCH_SECONDS)
     try:
         # A command that raises typer.Exit is answered with its code here, not with the exception.
-        sys.exit(app(standalone_mode=False) or 0)
+        sys.exit(command_line(sys.argv[1:])(standalone_mode=False) or 0)
     except typer.TyperException as error:
         # Errors of usage can show themselves, with the command's usage; the others have a message only.
         show = getattr(error, "show", None)

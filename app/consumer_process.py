@@ -30,8 +30,9 @@ from prometheus_client.samples import Sample
 from adapters.child import calm_collector, ended, parent_connection, start_child
 from adapters.process_memory import show_own_memory
 from app.observability import configure_logging, start_tracing
+from app.runners import state_runner
 from app.settings import Settings
-from app.wiring import open_publisher, state_runner
+from app.wiring import open_publisher
 from consumers.runner import Runner
 from schemas.errors import Halt
 
@@ -40,7 +41,7 @@ METRICS_SECONDS = 2.0
 
 
 class ConsumersProcess:
-    """Consumers of one child, by name (app.wiring.state_runner). `run` blocks until it has ended."""
+    """Consumers of one child, by name (app.runners.state_runner). `run` blocks until it has ended."""
 
     def __init__(self, settings: Settings, consumers: Sequence[str]) -> None:
         self._settings = settings

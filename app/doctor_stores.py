@@ -19,14 +19,9 @@ from app.discovery import find_stack
 from app.doctor import Check, Finding, clock
 from app.doctor_releases import live_collection
 from app.local import MINIMUM_REDIS
+from app.runners import STATE_CONSUMERS, embeddings_group, state_group
 from app.settings import Settings
-from app.wiring import (
-    STATE_CONSUMERS,
-    embeddings_group,
-    open_board,
-    open_generations,
-    state_group,
-)
+from app.wiring import open_board, open_generations
 
 #: More than this is said to lag, as the alert SimstreamLag does.
 LAG_RECORDS = 5_000

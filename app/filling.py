@@ -24,8 +24,9 @@ from adapters.kafka_groups import GroupOffsets, remove_group
 from adapters.kafka_reader import Partition
 from adapters.kafka_spans import Span, behind, first_records, spans
 from adapters.redis_items import ItemStore
+from app.runners import embeddings_group, embeddings_runner, reconciler
 from app.settings import Settings
-from app.wiring import collection_spec, embeddings_group, embeddings_runner, patiently, reconciler
+from app.wiring import collection_spec, patiently
 from consumers.reconcile import FREE_DELETES, FREE_DELETES_SHARE, Reconciled
 from consumers.runner import Runner
 from schemas.errors import Halt

@@ -33,10 +33,9 @@ from adapters.kafka_groups import GroupOffsets
 from adapters.kafka_log import read_to_end
 from adapters.redis_client import connect
 from adapters.redis_nodes import RedisNodes
+from app.runners import embeddings_group, known_erasures
 from app.settings import Settings
 from app.wiring import (
-    embeddings_group,
-    known_erasures,
     open_behaviour,
     open_generations,
     open_opinions,

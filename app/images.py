@@ -14,16 +14,15 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from adapters.index_port import VectorIndex, release_of
+from adapters.index_port import VectorIndex
 from adapters.kafka import Publisher
 from adapters.picture_fetch import Fetcher
 from adapters.pictures import PictureReader
-from adapters.releases import ReleaseStore
 from app.settings import Settings
 from consumers.pictures import Marks, Pictures
 from model.settings import ModelSettings, UnusableModel
 from schemas.events import ItemChanged, Product
-from schemas.vectors import IMAGE, item_vectors
+from schemas.vectors import IMAGE
 
 if TYPE_CHECKING:
     from model.image_encoder import ImageEncoder
@@ -46,12 +45,14 @@ def image_dimension(settings: Settings) -> int | None:
 def picture_mark(
     settings: Settings, index: VectorIndex, collection: str
 ) -> Callable[[Product], str | None] | None:
-    """How a collection's pictures are named; None where it is to get none, which is logged if they are on."""
+    """How a collection's pictures are named; None where it is to get none, which is logged if they are on.
+
+    The collection stands already.
+    """
     length = image_dimension(settings)
     if length is None:
         return None
-    texts = ReleaseStore(settings.releases).manifest(release_of(collection)).dimension
-    stands = index.ensure_collection(collection, item_vectors(texts, length)).dense.get(IMAGE)
+    stands = index.spec_of(collection).dense.get(IMAGE)
     marks = Marks(settings.images.model)
     if stands != length or not _begun_with(marks, index, collection):
         log.warning(

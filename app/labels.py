@@ -23,7 +23,8 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from producers.rows import Row
-from schemas.events import Frozen, Id
+from schemas.events import Frozen
+from schemas.fields import Id
 
 SEPARATOR = "|"
 Ids = Annotated[list[Id], Field(min_length=1)]

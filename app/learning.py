@@ -38,13 +38,20 @@ from app.learning_inputs import (
     reported_pairs,
 )
 from app.rollouts import request
+from app.runners import known_erasures
 from app.settings import Settings
-from app.wiring import alias_of, known_erasures, open_board, open_reports, open_store, patiently
+from app.wiring import alias_of, open_board, open_reports, open_store, patiently
 from consumers.archive import DAY_MS, Archiver, Followed
 from schemas.errors import Halt, Transient
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from model.candidate import Outcome
+    from model.examples import Prepared
+    from model.recipe import Recipe
+    from model.sessions import Item
+    from model.text import ProductText
 
 log = logging.getLogger(__name__)
 
@@ -171,10 +178,46 @@ def reference_file(settings: Settings) -> Path:
     return Path(settings.training.folder) / "reference.json"
 
 
+def prepared_for(
+    settings: Settings,
+    data_dir: Path,
+    *,
+    parent: str,
+    recipe: Recipe,
+    recent: pa.Table,
+    items: Mapping[str, Item],
+    texts: ProductText,
+) -> Prepared:
+    """The examples of a run. Raises Halt where there is nothing to learn from."""
+    from model.examples import prepare
+
+    chosen, encoder = settings.training, ReleaseStore(settings.releases).manifest(parent).encoder
+    prepared = prepare(
+        recent=recent,
+        past=Archive(Path(settings.archive.folder)).past(),
+        catalogue=items,
+        recipe=texts,
+        settings=settings.pairs,
+        replay=recipe.replay,
+        seed=recipe.seed,
+        golden=[*labelled_pairs(path_of(chosen.golden)), *reported_pairs(open_reports(settings))],
+        labelled=labelled_pairs(path_of(chosen.labelled)),
+        exposure=settings.exposure,
+        prompts=(encoder.query_prompt, encoder.passage_prompt),
+        period_ms=round(settings.archive.period_days * DAY_MS),
+        hard_negatives=recipe.hard_negatives,
+        nearest=neighbours_by_service(settings, data_dir, parent=parent)
+        if recipe.hard_negatives and chosen.mine_with_index
+        else None,
+    )
+    if not len(prepared.pairs):
+        raise Halt(f"there is nothing to learn from yet: {dict(prepared.counts)}")
+    return prepared
+
+
 def train_once(settings: Settings, data_dir: Path, *, parent: str) -> Outcome:
     """One run to its end; one that was killed, of the same parent and recipe, goes on where it was."""
     from model.candidate import finish, new_run, open_run
-    from model.examples import prepare
     from model.recipe import read_recipe
     from model.release import release_recipe
     from model.schedule import reference_of
@@ -190,27 +233,9 @@ def train_once(settings: Settings, data_dir: Path, *, parent: str) -> Outcome:
     seen = reference_of(recent, items, texts, ends=archive.positions(), at=now)
     run = open_run(runs, parent=parent, recipe=recipe)
     if run is None:
-        encoder = store.manifest(parent).encoder
-        prepared = prepare(
-            recent=recent,
-            past=archive.past(),
-            catalogue=items,
-            recipe=texts,
-            settings=settings.pairs,
-            replay=recipe.replay,
-            seed=recipe.seed,
-            golden=[*labelled_pairs(path_of(chosen.golden)), *reported_pairs(open_reports(settings))],
-            labelled=labelled_pairs(path_of(chosen.labelled)),
-            exposure=settings.exposure,
-            prompts=(encoder.query_prompt, encoder.passage_prompt),
-            period_ms=round(settings.archive.period_days * DAY_MS),
-            hard_negatives=recipe.hard_negatives,
-            nearest=neighbours_by_service(settings, data_dir, parent=parent)
-            if recipe.hard_negatives and chosen.mine_with_index
-            else None,
+        prepared = prepared_for(
+            settings, data_dir, parent=parent, recipe=recipe, recent=recent, items=items, texts=texts
         )
-        if not len(prepared.pairs):
-            raise Halt(f"there is nothing to learn from yet: {dict(prepared.counts)}")
         run = new_run(runs, parent=parent, recipe=recipe, prepared=prepared, created_at=now)
     log.info("run_starts folder=%s parent=%s", run, parent)
     started = time.monotonic()

@@ -8,6 +8,7 @@ Never   names a shopper
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from model.examples import Labelled
     from model.mining import Nearest
     from model.sessions import Item
+
+log = logging.getLogger(__name__)
 
 #: Items read from Redis at a time.
 BATCH = 1_000
@@ -83,18 +86,22 @@ def neighbours_by_service(settings: Settings, data_dir: Path, *, parent: str) ->
 def labelled_pairs(path: Path | None) -> list[Labelled]:
     """Pairs of products: JSON Lines with `a`, `b`, and `label`, 1 (also where it lacks) together, 0 not.
 
-    Raises ValueError naming the line.
+    A label that is null is one that nobody has filled in yet (`simstream pairs suggest`): such pairs are left
+    out, and a warning says how many. Raises ValueError naming the line.
     """
     from model.examples import Labelled
 
     if path is None:
         return []
-    pairs = []
+    pairs, unfilled = [], []
     for number, line in enumerate(path.read_text().splitlines(), start=1):
         if line.strip():
             try:
                 row = json.loads(line)
-                label = float(row.get("label", 1))
+                if (given := row.get("label", 1)) is None:
+                    unfilled.append(number)
+                    continue
+                label = float(given)
                 if not 0 <= label <= 1:
                     raise ValueError("label is not between 0 and 1")
                 pairs.append(Labelled(str(row["a"]), str(row["b"]), label))
@@ -102,6 +109,14 @@ def labelled_pairs(path: Path | None) -> list[Labelled]:
                 raise ValueError(
                     f"{path}, line {number}: expected an object with a, b and a label from 0 to 1 ({error})"
                 ) from None
+    if unfilled:
+        log.warning(
+            "pairs_without_a_label path=%s pairs=%d first_line=%d reason=%s",
+            path,
+            len(unfilled),
+            unfilled[0],
+            "label is null and the pair left out: write 1 (together), 0 (not), or remove the line",
+        )
     return pairs
 
 

@@ -29,17 +29,9 @@ from adapters.kafka_reader import Partition
 from adapters.kafka_spans import Span, first_records, spans
 from adapters.redis_items import ItemStore
 from app.filling import Filling, Working, next_collection
+from app.runners import STATE_CONSUMERS, state_group, state_runner
 from app.settings import Settings
-from app.wiring import (
-    STATE_CONSUMERS,
-    alias_of,
-    open_board,
-    open_generations,
-    open_store,
-    patiently,
-    state_group,
-    state_runner,
-)
+from app.wiring import alias_of, open_board, open_generations, open_store, patiently
 from consumers.reconcile import FREE_DELETES, FREE_DELETES_SHARE
 from consumers.replay import GatedPublisher, KnownDeadLetters
 from schemas.errors import Halt

@@ -22,8 +22,9 @@ from adapters.redis_items import ItemStore
 from adapters.redis_rollouts import RolloutBoard
 from adapters.releases import ReleaseStore
 from app.backfill_process import Backfill
+from app.runners import embeddings_group
 from app.settings import Settings
-from app.wiring import alias_of, embeddings_group, open_board, recipe_of
+from app.wiring import alias_of, open_board, recipe_of
 from app.written_collections import instance_name
 from consumers.release_requests import ask_for
 from consumers.rollout import Rollouts

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from adapters.audit import Audit
 from adapters.child import calm_collector
 from adapters.index_port import release_of
 from app.backfill_process import GRAPH_FROM_POINTS
@@ -30,32 +29,24 @@ from app.observability import export_metrics
 from app.opinions import LiveJudge, catch_up, opinions_runner
 from app.relations import ScheduledMiner
 from app.rollouts import make_rollouts, rolling
+from app.runners import reconciler
+from app.serving import Failures, make_service, open_keys
 from app.settings import Settings
 from app.store_figures import looking
 from app.trainer_process import ScheduledTrainer
-from app.watching import watched
 from app.wiring import (
-    LoadedReleases,
-    alias_of,
     live_state,
     make_topics,
     open_live,
     open_opinions,
     open_publisher,
-    open_relations,
-    open_reports,
     open_sink,
     open_store,
     patiently,
     recipe_of,
-    reconciler,
 )
 from app.written_collections import Instance, WrittenCollections
-from service.access import Keyring
-from service.api import create_app
-from service.keyfile import KeyFile
 from service.rulebook import RuleBook
-from service.server import Service
 
 log = logging.getLogger(__name__)
 
@@ -70,41 +61,7 @@ _TANSU_OPTIONS = {
 }
 #: A fetch costs Tansu 1.6 ms of a core: six consumers that ask every 20 ms kept half a core busy for nothing.
 _TANSU_UNHURRIED_OPTIONS = {"fetch.wait.max.ms": "300"}
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 Say = Callable[[str], None]
-
-
-class Failures:
-    """The first thing that went wrong in any thread, and a way to wait for it or for a stop."""
-
-    def __init__(self) -> None:
-        self.stopped = threading.Event()
-        self.first: BaseException | None = None
-
-    def watch(self, work: Callable[[], object]) -> None:
-        """Run `work`; its failure stops everything."""
-        try:
-            work()
-        except BaseException as error:  # noqa: BLE001  raised again by whoever waits
-            self.first = self.first or error
-        finally:
-            self.stopped.set()
-
-    def check(self) -> None:
-        """Raise what went wrong, if anything did."""
-        if self.first is not None:
-            raise self.first
-
-
-def open_keys(settings: Settings) -> KeyFile:
-    """The keys of the API; says so where the service is open to more than this machine."""
-    keys = KeyFile(settings.api, Keyring(settings.api), audit=Audit(settings.audit))
-    if not keys.ring and settings.service.host not in LOOPBACK:
-        log.warning(
-            "api_without_keys host=%s: everybody who reaches it may ask; `simstream keys new` makes a key",
-            settings.service.host,
-        )
-    return keys
 
 
 @contextmanager
@@ -216,36 +173,20 @@ def _start(
     opened.enter_context(looking(settings, index=index))
     registry = registry_of([*(child.metrics for child in children), *more_metrics])
     export_metrics(settings.metrics, process="stack", registry=registry)
-    state = live_state(settings)
     sink = open_sink(settings)
     opened.callback(sink.close)
     for book in (rules, keys):
         _start_thread(opened, failures, book.run, book.stop)
-    looked_at = watched(settings)
-    service = Service(
-        create_app(
-            index=index,
-            store=state,
-            releases=releases,
-            settings=settings.service,
-            alias=alias_of(settings),
-            behaviour=state,
-            keyring=keys.ring,
-            notes=keys.notes,
-            sink=sink,
-            topics=settings.named_topics(),
-            rules=rules,
-            prices=settings.prices,
-            relations=open_relations(settings),
-            opinions=open_opinions(settings),
-            reports=open_reports(settings),
-            watched=looked_at,
-            registry=registry,
-        ),
-        host=settings.service.host,
+    service = make_service(
+        settings,
         port=port,
-        limits=settings.service,
-        ending=looked_at.close,
+        index=index,
+        releases=releases,
+        state=live_state(settings),
+        sink=sink,
+        rules=rules,
+        keys=keys,
+        registry=registry,
     )
     _start_thread(opened, failures, service.run, service.stop)
     if settings.insights.prices:
@@ -275,59 +216,3 @@ def _start_thread(
         thread.join(30.0)
 
     opened.callback(end)
-
-
-def serve_alone(settings: Settings, *, port: int | None = None) -> None:
-    """Only the service, in this thread, until it is told to stop; its encoder is loaded beside it."""
-    from adapters.index import open_index
-
-    rules, keys = RuleBook(settings.rules), open_keys(settings)
-    index = open_index(settings.qdrant)
-    releases = LoadedReleases(settings)
-    failures = Failures()
-    # Until the release of what is live is loaded, the service says that it is not ready.
-    instance = Instance(settings, index=index, releases=releases, alone=True)
-    watcher = threading.Thread(target=failures.watch, args=(instance.run,), daemon=True)
-    watcher.start()
-    for book in (rules, keys):
-        threading.Thread(target=book.run, daemon=True).start()
-    state = live_state(settings)
-    sink = open_sink(settings)
-    looked_at = watched(settings)
-    service = Service(
-        create_app(
-            index=index,
-            store=state,
-            releases=releases,
-            settings=settings.service,
-            alias=alias_of(settings),
-            behaviour=state,
-            keyring=keys.ring,
-            notes=keys.notes,
-            sink=sink,
-            topics=settings.named_topics(),
-            rules=rules,
-            prices=settings.prices,
-            relations=open_relations(settings),
-            opinions=open_opinions(settings),
-            reports=open_reports(settings),
-            watched=looked_at,
-        ),
-        host=settings.service.host,
-        port=settings.service.port if port is None else port,
-        limits=settings.service,
-        ending=looked_at.close,
-    )
-    log.info("service_listens address=%s", service.address)
-    calm_collector()
-    try:
-        service.run()
-    finally:
-        sink.close()
-        rules.stop()
-        keys.stop()
-        instance.stop()
-        watcher.join(30.0)
-        releases.close()
-        index.close()
-    failures.check()

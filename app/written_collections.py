@@ -20,8 +20,9 @@ from adapters.index_port import VectorIndex, release_of
 from adapters.kafka import Publisher
 from adapters.redis_items import ItemStore
 from app.backfill_process import Running
+from app.runners import embeddings_runner
 from app.settings import Settings
-from app.wiring import LoadedReleases, alias_of, collection_spec, embeddings_runner, open_board
+from app.wiring import LoadedReleases, alias_of, collection_spec, open_board
 from schemas.errors import Halt, Transient
 
 log = logging.getLogger(__name__)

@@ -35,10 +35,12 @@ from adapters.kafka_reader import GroupReader
 from adapters.metrics import IN_FLIGHT_RECORDS, RECORDS_TOTAL
 from adapters.redis_client import RedisSettings
 from app.local import LocalRedis, TansuBroker
+from app.runners import state_runner
 from app.settings import Settings
-from app.wiring import open_behaviour, open_publisher, state_runner
+from app.wiring import open_behaviour, open_publisher
 from benchmarks.harness import Figure, Report
-from schemas.events import UserEvent, parse_event
+from schemas.events import UserEvent
+from schemas.parsing import parse_event
 from tests.support.servers import ApacheKafka, LocalRedisCluster, missing
 
 NAME = "behaviour"

@@ -4,9 +4,13 @@ Quality is recall@10 by exact cosine of contents alone: products of one shop ask
 other. The kind of int8 was chosen on the train and valid pairs (`choose`); the table is of the test pairs.
 Start, memory and recall come from a fresh process each; speeds from rounds that take turns in one.
 
-    python -m benchmarks.compress      prints the kinds of int8 on the train and valid pairs
+Two variants are trained first, on the texts of the two shops without any pair between them, as a shop can
+with its own catalogue (benchmarks/compress_trained.py); they are kept in var/benchmarks/compress.
+
+    python -m benchmarks.compress      prints the variants on the train and valid pairs
 
 Reads   abt-buy and amazon-google in the data folder
+Writes  trained variants, once
 Never   looks at a test pair while choosing
 """
 
@@ -36,11 +40,20 @@ if TYPE_CHECKING:
 NAME = "compress"
 COVERED_BY = "tests/test_compress.py"
 #: First the one that others are compared with: what torch makes of the model as it comes.
-VARIANTS: Mapping[str, Mapping[str, str]] = {
+VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "torch, fp32": {"engine": "torch", "dtype": "fp32"},
     "ONNX Runtime, fp32": {"engine": "onnx", "dtype": "fp32"},
     "ONNX Runtime, int8": {"engine": "onnx", "dtype": "int8"},
+    "cut to 192 numbers as it comes": {"engine": "onnx", "dtype": "fp32", "dimension": 192},
 }
+#: Names of what is trained first, and how it then runs.
+TRAINED: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "3 of 6 layers, distilled": ("student", {"engine": "onnx", "dtype": "fp32"}),
+    "3 of 6 layers, distilled, int8": ("student", {"engine": "onnx", "dtype": "int8"}),
+    "192 numbers (Matryoshka)": ("matryoshka", {"engine": "onnx", "dtype": "fp32", "dimension": 192}),
+    "96 numbers (Matryoshka)": ("matryoshka", {"engine": "onnx", "dtype": "fp32", "dimension": 96}),
+}
+KEPT = ROOT / "var" / "benchmarks" / "compress"
 #: Texts that each variant is timed on in each round, and titles that come one at a time.
 TIMED, TITLES, ROUNDS = 512, 40, 3
 K = 10
@@ -48,11 +61,15 @@ K = 10
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What one variant does in a process of its own: its start (seconds of a core), memory and recall."""
+    """What one variant does in a process of its own: its start (seconds of a core), memory and recall.
+
+    `vector_bytes` is what one of its vectors takes, in fp32.
+    """
 
     start_seconds: float
     resident_mb: float
     recall: dict[str, float]
+    vector_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +83,17 @@ class Speed:
 def run(*, small: bool, data: Path | None) -> Report:
     """All variants, test pairs; in small over every fourth product."""
     folder = needed(data)
-    measured = compare(folder, ModelSettings(), every=4 if small else 1, pairs=("test",))
-    speeds = in_turns(ModelSettings(), timed_texts(folder))
+    variants = dict(VARIANTS) if small else {**VARIANTS, **trained_variants(folder)}
+    measured = compare(folder, ModelSettings(), variants, every=4 if small else 1, pairs=("test",))
+    speeds = in_turns(ModelSettings(), variants, timed_texts(folder))
     figures = []
     (base, reference), *others = measured.items()
     for name, values in measured.items():
         for title, recall in values.recall.items():
             figures.append(Figure(f"{title} recall@{K}", round(recall, 4), "", kind="quality", note=name))
     for name, values in others:
-        int8, speed = "int8" in name, speeds[name]
+        int8, speed = name == "ONNX Runtime, int8", speeds[name]
+        cut = reference.vector_bytes != values.vector_bytes
         lost = max(reference.recall[title] - values.recall[title] for title in values.recall)
         figures += [
             # One point: what a smaller model may lose at most.
@@ -82,11 +101,11 @@ def run(*, small: bool, data: Path | None) -> Report:
                 f"recall@{K} lost",
                 round(100 * lost, 2),
                 "points",
-                1.0,
+                1.0 if name.startswith("ONNX") else None,
                 "at most",
                 kind="quality",
                 note=name,
-                headline=int8,
+                headline=int8 or name in TRAINED,
             ),
             Figure(
                 "texts/s over torch's",
@@ -94,7 +113,7 @@ def run(*, small: bool, data: Path | None) -> Report:
                 "x",
                 1.5 if int8 else None,
                 note=name,
-                headline=True,
+                headline=not cut,
             ),
             Figure(
                 "torch's time of one title over it",
@@ -110,6 +129,7 @@ def run(*, small: bool, data: Path | None) -> Report:
             Figure("one title", speeds[name].title_ms, "ms", kind="latency", note=name),
             Figure("start", values.start_seconds, "s of a core", kind="latency", note=name),
             Figure("resident at most", values.resident_mb, "MB", note=name),
+            Figure("a vector", values.vector_bytes, "bytes", note=name),
         ]
     return Report(
         benchmark=NAME,
@@ -124,12 +144,26 @@ def run(*, small: bool, data: Path | None) -> Report:
     )
 
 
+def trained_variants(folder: Path) -> dict[str, Mapping[str, Any]]:
+    """Those that are trained, by name, as settings; trained now unless they are kept."""
+    from benchmarks.compress_trained import made
+
+    texts = catalogue_texts(folder)
+    folders = {kind: made(kind, texts, KEPT) for kind, _ in TRAINED.values()}
+    return {name: {"name": str(folders[kind]), **fields} for name, (kind, fields) in TRAINED.items()}
+
+
 def compare(
-    folder: Path, settings: ModelSettings, *, every: int, pairs: Sequence[str]
+    folder: Path,
+    settings: ModelSettings,
+    variants: Mapping[str, Mapping[str, Any]],
+    *,
+    every: int,
+    pairs: Sequence[str],
 ) -> dict[str, Measured]:
     """Each variant, one after the other, in a process of its own."""
     found: dict[str, Measured] = {}
-    for name, fields in VARIANTS.items():
+    for name, fields in variants.items():
         wanted = settings.model_copy(update=dict(fields))
         for part in ("made ready", "measured"):
             # The first process translates or quantises what is not there yet; the second one is measured.
@@ -171,7 +205,12 @@ def measure(folder: Path, settings: ModelSettings, *, every: int, pairs: Sequenc
             )
         recalls[name] = recall_at(K, sides[0], sides[1], matches(folder, name, pairs))
     encoder.close()
-    return Measured(start_seconds=start, resident_mb=_peak_mb(), recall=recalls)
+    return Measured(
+        start_seconds=start,
+        resident_mb=_peak_mb(),
+        recall=recalls,
+        vector_bytes=4 * encoder.dimension,
+    )
 
 
 def loaded(settings: ModelSettings) -> TextEncoder:
@@ -190,22 +229,29 @@ def _peak_mb() -> float:
     return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
 
 
-def timed_texts(folder: Path) -> list[str]:
-    """Texts that are the same for all variants, from both sides of both sets."""
+def catalogue_texts(folder: Path) -> list[str]:
+    """Every product's text, of both sides of both sets."""
     recipe = ProductText()
-    texts = [
+    return [
         recipe.content(product)
         for name in SETS
         for side in "ab"
         for product in read_products(folder, name, side).values()
     ]
+
+
+def timed_texts(folder: Path) -> list[str]:
+    """Texts that are the same for all variants."""
+    texts = catalogue_texts(folder)
     return texts[:: max(1, len(texts) // TIMED)][:TIMED]
 
 
-def in_turns(settings: ModelSettings, texts: Sequence[str]) -> dict[str, Speed]:
+def in_turns(
+    settings: ModelSettings, variants: Mapping[str, Mapping[str, Any]], texts: Sequence[str]
+) -> dict[str, Speed]:
     """Every variant in this process, one round each after the other, so that all meet the same machine."""
     encoders = {}
-    for name, fields in VARIANTS.items():
+    for name, fields in variants.items():
         encoders[name] = loaded(settings.model_copy(update=dict(fields)))
         encoders[name].encode_array(texts[:64])  # not timed: shapes that it has not met
     rates: dict[str, list[float]] = {name: [] for name in encoders}
@@ -247,7 +293,9 @@ def recall_at(
 
 def choose(data: Path | None) -> None:
     """Print recall by variant on the train and valid pairs."""
-    for name, values in compare(needed(data), ModelSettings(), every=1, pairs=CHOOSING_PAIRS).items():
+    folder = needed(data)
+    variants = {**VARIANTS, **trained_variants(folder)}
+    for name, values in compare(folder, ModelSettings(), variants, every=1, pairs=CHOOSING_PAIRS).items():
         print(f"{name:24s} " + "  ".join(f"{title} {recall:.4f}" for title, recall in values.recall.items()))
 
 

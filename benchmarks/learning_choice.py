@@ -80,7 +80,8 @@ def trained_weights(
     """Train, unless this folder holds the weights of a run that ended; a folder that the encoder loads."""
     import torch
 
-    from model.training import Examples, train
+    from model.tasks import Examples
+    from model.training import train
 
     told = run_folder / "trained.json"
     if told.is_file():

@@ -41,6 +41,8 @@ NAME = "methods"
 COVERED_BY = "tests/test_learning_benchmarks.py"
 SEED = 1
 PAIRS, SMALL_PAIRS = 256, 64
+#: Texts of the catalogue that a recipe with `pretrain` reads.
+UNLABELLED = 2_000
 BASE = Recipe(
     seed=SEED,
     distil=0,
@@ -140,8 +142,9 @@ def trained(
     """Train on the first period, then ask; everything that the report says of a method."""
     import torch
 
+    from model.tasks import Examples
     from model.trainable import open_model
-    from model.training import Examples, train
+    from model.training import train
 
     config = read_encoder_config(base, settings)
     prepared = prepare(
@@ -153,10 +156,11 @@ def trained(
         replay=0,
         seed=recipe.seed,
     )
+    texts = [ProductText().content(item.product) for item in one.catalogue.values()]
     found = train(
         folder=base,
         config=config,
-        examples=Examples(pairs=prepared.pairs),
+        examples=Examples(pairs=prepared.pairs, unlabelled=texts[:UNLABELLED]),
         recipe=recipe,
         run=out / "run",
         device=settings.device,
@@ -171,10 +175,12 @@ def trained(
     model = open_model(base, config, recipe, torch.device("cpu"))
     trains = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     _beside(base, found.weights)
-    texts = [ProductText().content(item.product) for item in one.catalogue.values()]
     vectors = [_vectors(folder, base, settings, texts) for folder in (base, found.weights)]
-    test, validation = (_asked(judge, vectors) for judge in (one.periods[0].test, one.periods[0].validation))
+    judge = one.periods[0].test
+    test, validation = (_asked(one_of, vectors) for one_of in (judge, one.periods[0].validation))
     return {
+        "hits": judge.hits(vectors[1]).tolist(),
+        "households": judge.households.tolist(),
         "before": test.before,
         "after": test.after,
         "validation": validation.after,
@@ -214,7 +220,8 @@ def _vectors(folder: Path, base: Path, settings: ModelSettings, texts: list[str]
         encoder.close()
 
 
-def _world(*, small: bool) -> World:
+def small_or_whole_world(*, small: bool) -> World:
+    """The first of these periods, of few households in small."""
     purchases = read_purchases(most=250 if small else None)
     return world(purchases, "weeks", baskets=300 if small else 3_000, queries=200 if small else 1_000)
 
@@ -231,7 +238,12 @@ def _main() -> None:
     recipe = BASE.model_copy(update={**METHODS[options.one], "learning_rate": options.rate})
     settings = ModelSettings(dtype="fp32")
     found = trained(
-        _world(small=options.small), base_folder(settings), settings, recipe, options.pairs, options.out
+        small_or_whole_world(small=options.small),
+        base_folder(settings),
+        settings,
+        recipe,
+        options.pairs,
+        options.out,
     )
     (options.out / "told.json").write_text(json.dumps(found))
 

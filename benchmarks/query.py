@@ -46,6 +46,8 @@ from service.settings import ServiceSettings
 
 NAME = "query"
 QUERIES_PER_SECOND = 50.0
+#: A rate that leaves a slow processor time: what a query takes where none waits for another.
+GENTLE_QUERIES_PER_SECOND = 10.0
 CONNECTIONS = 16
 COMPARED = 200
 
@@ -83,14 +85,16 @@ def run(*, small: bool, data: Path | None) -> Report:
         with serving(folder) as (host, port):
             bodies = [catalogue.query(draw, limit=10) for _ in range(count)]
             warm = [catalogue.query(draw, limit=10) for _ in range(100)]
-            load(host, port, warm, rate=rate)
+            load(host, port, warm, rate=GENTLE_QUERIES_PER_SECOND)
+            gentle = load(host, port, bodies[: count // 5], rate=GENTLE_QUERIES_PER_SECOND)
             timed = load(host, port, bodies, rate=rate)
             compared = [catalogue.query(draw, limit=10, ruled=False) for _ in range(COMPARED)]
             overlap = [catalogue.overlap(body, one_by_one(host, port, body)) for body in compared]
             texts = [{"text": catalogue.products[draw.randrange(items)].title} for _ in range(count // 4)]
             search = load(host, port, texts, rate=rate / 5, path="/v1/search")
     figures = [
-        *latency_figures(timed, p99_ms=30.0),
+        *latency_figures(timed, p99_ms=30.0, note=f"{rate:.0f} queries/s"),
+        *latency_figures(gentle, p99_ms=None, note=f"{GENTLE_QUERIES_PER_SECOND:.0f} queries/s"),
         Figure(
             "overlap@10 with every item scored exactly",
             round(statistics.fmean(overlap), 4),
@@ -125,13 +129,17 @@ def run(*, small: bool, data: Path | None) -> Report:
     )
 
 
-def latency_figures(timed: Sequence[Timed], *, p99_ms: float, note: str = "") -> list[Figure]:
-    """What a steady load took: median, slowest hundredth, and how much of it the service added."""
+def latency_figures(timed: Sequence[Timed], *, p99_ms: float | None, note: str = "") -> list[Figure]:
+    """What a steady load took: median, slowest hundredth, and how much of it the service added.
+
+    Without `p99_ms` nothing is wanted of this load.
+    """
     latencies = [one.latency for one in timed]
 
     def figure(name: str, value: float, target: float | None) -> Figure:
+        wanted = target if p99_ms is not None else None
         return Figure(
-            name, round(value, 2), "ms", target, "at most", kind="latency", note=note, headline=True
+            name, round(value, 2), "ms", wanted, "at most", kind="latency", note=note, headline=True
         )
 
     return [
@@ -142,7 +150,12 @@ def latency_figures(timed: Sequence[Timed], *, p99_ms: float, note: str = "") ->
             statistics.median(one.latency - one.index for one in timed),
             5.0,
         ),
-        Figure("index's own calls p50", round(statistics.median(one.index for one in timed), 2), "ms"),
+        Figure(
+            "index's own calls p50",
+            round(statistics.median(one.index for one in timed), 2),
+            "ms",
+            note=note,
+        ),
     ]
 
 

@@ -18,8 +18,9 @@ from pathlib import Path
 
 from app.local import LocalRedis
 from benchmarks.harness import Figure, Report, Skipped
+from tests.support.commands import command_environment
 from tests.support.qdrant_rest import QdrantRest
-from tests.support.rolling import environment_of, roll
+from tests.support.rolling import roll
 from tests.support.servers import KAFKA_VERSION, ApacheKafka, missing
 
 NAME = "rolling"
@@ -41,8 +42,13 @@ def run(*, small: bool, data: Path | None) -> Report:
             LocalRedis(folder / "redis") as redis,
             QdrantRest(folder / "index") as server,
         ):
-            environment = environment_of(
-                folder, kafka.bootstrap_servers, f"r{uuid.uuid4().hex[:8]}.", redis.url, server.url
+            environment = command_environment(
+                folder,
+                kafka=kafka.bootstrap_servers,
+                namespace=f"r{uuid.uuid4().hex[:8]}.",
+                redis=redis.url,
+                index=server.url,
+                partitions=4,
             )
             done = roll(
                 folder / "parts",

@@ -22,7 +22,8 @@ from pathlib import Path
 
 from adapters.kafka import KafkaSettings, Publisher
 from adapters.kafka_log import Tail
-from schemas.events import ItemUpdated, ProductEvent, parse_event
+from schemas.events import ItemUpdated, ProductEvent
+from schemas.parsing import parse_event
 from schemas.topics import BULK_LANE, LANE_HEADER
 
 PRODUCTS, UPDATED = "catalog.products", "items.updated"

@@ -139,7 +139,8 @@ def shop_pairs(count: int) -> PairTable:
 
 def ours(base: Path, table: PairTable, out: Path) -> Path:
     """As `simstream train` does it."""
-    from model.training import Examples, train
+    from model.tasks import Examples
+    from model.training import train
 
     config = read_encoder_config(base, ModelSettings())
     return train(folder=base, config=config, examples=Examples(pairs=table), recipe=RECIPE, run=out).weights

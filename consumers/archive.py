@@ -27,7 +27,8 @@ from adapters.archive import Archive
 from adapters.kafka import Record
 from consumers.archive_settings import ArchiveSettings
 from consumers.erasures import Erasures, erasure_key
-from schemas.events import InvalidEvent, UserEvent, parse_event
+from schemas.events import UserEvent
+from schemas.parsing import InvalidEvent, parse_event
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from schemas.events import ProductUpserted
-from schemas.items import ItemState, context_fingerprint, live_payload, tombstone_payload
+from schemas.items import ItemState, PictureMark, context_fingerprint, live_payload, tombstone_payload
 from schemas.vectors import (
     BEHAVIOUR,
     CONTENT,
@@ -56,7 +56,7 @@ class Shoppers:
 class Pictured:
     """The picture of an item: its mark (None: it names none), and its vector, or why it has none, if known.
 
-    The mark on a point is the same, with `:reason` behind it where there is no vector.
+    schemas.items.PictureMark says what stands of it on a point.
     """
 
     mark: str | None
@@ -222,12 +222,12 @@ class _Draft:
             self._keep(IMAGE)
         elif found.mark is None:
             self._drop(IMAGE)
-        elif stands is not None and stands.partition(":")[0] == found.mark:
+        elif stands is not None and PictureMark.read(stands).picture == found.mark:
             self._keep(IMAGE)
         elif found.vector is not None:
             self._set(IMAGE, found.mark, found.vector)
         elif found.refused is not None:
-            self.marks[IMAGE] = f"{found.mark}:{found.refused}"
+            self.marks[IMAGE] = PictureMark(found.mark, found.refused).fingerprint
             self.moved.append(IMAGE)
         else:
             self.lacks_picture = True

@@ -35,7 +35,8 @@ from consumers.interest import Scorer, SketchSettings, shopper_from
 from consumers.progress import Delivery, settle_all
 from schemas.behaviour import PLACE
 from schemas.errors import PoisonMessage
-from schemas.events import Frozen, InvalidEvent, UserEvent, fields_parser
+from schemas.events import Frozen, UserEvent
+from schemas.parsing import InvalidEvent, fields_parser
 from schemas.topics import Topics
 
 #: Redis with AOF everysec may lose its last seconds, so commits trail the effect by more than that.

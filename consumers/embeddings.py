@@ -36,12 +36,13 @@ from adapters.metrics import (
 )
 from adapters.redis_items import ItemStore
 from consumers.assembly import Encoded, Wanted
+from consumers.hints import read_hint
 from consumers.pictures import Pictures
 from consumers.point_writer import BehaviourVectors, PointWriter
 from consumers.progress import Delivery
 from consumers.work import BULK, LIVE, Entry, Hint, Worklist
-from schemas.errors import PoisonMessage, Transient
-from schemas.events import Frozen, InvalidEvent, ItemChanged, parse_event
+from schemas.errors import Transient
+from schemas.events import Frozen
 from schemas.topics import Topics
 from schemas.vectors import BEHAVIOUR, Encoder, TextRecipe
 
@@ -125,12 +126,7 @@ class EmbeddingsHandler:
 
     def decode(self, record: Record) -> Hint:
         """Parse a hint. Raises PoisonMessage naming the field and what was expected."""
-        if record.value is None:
-            raise PoisonMessage("a hint must not be a null record: publish an ItemChanged", "null")
-        try:
-            change = parse_event(record.value, ItemChanged)
-        except InvalidEvent as error:
-            raise PoisonMessage(str(error)) from error
+        change = read_hint(record)
         lane = BULK if record.topic == self._bulk_topic else LIVE
         weigh = BEHAVIOUR in change.dimensions
         place = tracing.carried(record.headers)

@@ -19,7 +19,8 @@ from pydantic import SecretStr
 from adapters.kafka import Record
 from consumers.progress import Progress
 from schemas.errors import Transient
-from schemas.events import Frozen, InvalidEvent, UserErased, parse_event
+from schemas.events import Frozen, UserErased
+from schemas.parsing import InvalidEvent, parse_event
 
 log = logging.getLogger(__name__)
 

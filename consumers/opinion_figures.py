@@ -18,13 +18,14 @@ from schemas.opinions import AspectOpinion, ItemOpinions, Opinion, Quote, Tenden
 
 
 class OpinionSettings(Frozen):
-    """Whether `simstream up` listens to reviews, and when reviewers come to something.
+    """Whether somebody listens to reviews, and when reviewers come to something.
 
     `least_reviews` must speak of an aspect before it has a tendency; `majority` is explained above. `quotes`
     clauses of an aspect are kept as evidence.
     """
 
-    #: Needs a head (`simstream opinions train`); off by default.
+    #: `simstream up` listens, and every process takes what was heard for a part of an item's state. Needs a
+    #: head (`simstream opinions train`); off by default.
     consume: bool = False
     least_reviews: int = Field(default=3, ge=1)
     majority: float = Field(default=0.25, gt=0, lt=1)

@@ -25,10 +25,10 @@ from adapters.metrics import OPINION_INSIGHTS_TOTAL, OPINION_REVIEWS_TOTAL
 from adapters.redis_opinions import Heard, KeptOpinions, OpinionStore
 from adapters.redis_reviews import KeptTexts, ReviewStore
 from consumers.announcing import COMMIT_DELAY_SECONDS, Acknowledgements
+from consumers.hints import by_item, read_hint
 from consumers.opinion_figures import OpinionSettings, item_opinions
 from consumers.progress import Delivery
-from schemas.errors import PoisonMessage
-from schemas.events import AspectShift, InvalidEvent, ItemChanged, OpinionInsight, parse_event
+from schemas.events import AspectShift, ItemChanged, OpinionInsight
 from schemas.opinions import ItemOpinions, OpinionJudge, Tendency, tendencies
 from schemas.topics import Topics
 from schemas.vectors import BEHAVIOUR, CONTENT, LEXICAL
@@ -76,28 +76,18 @@ class OpinionsHandler:
 
     def decode(self, record: Record) -> ItemChanged:
         """Parse a hint. Raises PoisonMessage naming the field and what was expected."""
-        if record.value is None:
-            raise PoisonMessage("a hint must not be a null record: publish an ItemChanged")
-        try:
-            return parse_event(record.value, ItemChanged)
-        except InvalidEvent as error:
-            raise PoisonMessage(str(error)) from error
+        return read_hint(record)
 
     def handle(self, deliveries: Sequence[Delivery[ItemChanged]]) -> None:
         """Hear each item once, announce what shifted, settle. Raises Transient with the rest unsettled."""
-        by_item: dict[str, list[Delivery[ItemChanged]]] = {}
-        for delivery in deliveries:
-            if delivery.event.dimensions and set(delivery.event.dimensions) <= _NO_MATTER:
-                delivery.settle()
-            else:
-                by_item.setdefault(delivery.event.product_id, []).append(delivery)
-        judge = self._judge() if by_item else None
+        changed = by_item(deliveries, no_matter=_NO_MATTER)
+        judge = self._judge() if changed else None
         if judge is None:
-            self._say_silent(bool(by_item))
+            self._say_silent(bool(changed))
         else:
             self._silent = False
-            self._listen(list(by_item), judge)
-        for parts in by_item.values():
+            self._listen(list(changed), judge)
+        for parts in changed.values():
             for delivery in parts:
                 delivery.settle()
 

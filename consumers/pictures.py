@@ -30,7 +30,7 @@ from adapters.pictures import PictureSettings
 from consumers.assembly import Pictured
 from schemas.errors import Transient
 from schemas.events import Frozen, Product
-from schemas.items import digest
+from schemas.items import PictureMark, digest
 from schemas.vectors import DenseVector, PictureEncoder
 
 log = logging.getLogger(__name__)
@@ -133,11 +133,11 @@ class Pictures:
                 self._changed.notify()
             job.items.add(product_id)
 
-    def written(self, marks: Sequence[str]) -> None:
+    def written(self, fingerprints: Sequence[str]) -> None:
         """These stand on points by now: what was kept for them can go."""
         with self._changed:
-            for mark in marks:
-                self._found.pop(mark.partition(":")[0], None)
+            for fingerprint in fingerprints:
+                self._found.pop(PictureMark.read(fingerprint).picture, None)
 
     def close(self) -> None:
         """End the threads; pictures in hand are left."""

@@ -60,7 +60,7 @@ class PictureVectors(Protocol):
         """Get it, and announce the item then."""
         ...
 
-    def written(self, marks: Sequence[str]) -> None:
+    def written(self, fingerprints: Sequence[str]) -> None:
         """These stand on points by now."""
         ...
 

@@ -10,15 +10,19 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import repeat
+from typing import TypeVar
 
 from adapters.kafka import Record
 from adapters.metrics import DEAD_LETTERS_TOTAL
 from consumers.dead_letters import DeadLetters
+from consumers.progress import Delivery
 from schemas.errors import Halt, PoisonMessage
 
 log = logging.getLogger(__name__)
+
+E = TypeVar("E")
 
 #: So many of the last records of a topic, and this share of them poison, is a bad deploy and not bad data.
 POISON_WINDOW = 1_000
@@ -35,12 +39,36 @@ class Poison:
         self._recent: dict[str, deque[bool]] = {}
         self._lock = threading.Lock()
 
-    def good(self, topic: str, count: int = 1) -> None:
+    def parsed(
+        self, unread: Sequence[tuple[Record, Delivery[E]]], decode: Callable[[Record], E]
+    ) -> list[Delivery[E]]:
+        """Parse records; what can never parse is dead-lettered. Raises Halt when nearly all of them are."""
+        read: list[Delivery[E]] = []
+        told = 0
+        topic = unread[0][0].topic if unread else ""
+        for record, delivery in unread:
+            if delivery.abandoned:
+                continue
+            if record.topic != topic:
+                self._good(topic, len(read) - told)
+                topic, told = record.topic, len(read)
+            try:
+                delivery.event = decode(record)
+            except PoisonMessage as poison:
+                self._good(topic, len(read) - told)
+                told = len(read)
+                self._bury(record, poison, on_done=delivery.settle)
+            else:
+                read.append(delivery)
+        self._good(topic, len(read) - told)
+        return read
+
+    def _good(self, topic: str, count: int) -> None:
         """So many records of the topic were read, one after the other."""
         with self._lock:
             self._window(topic).extend(repeat(False, min(count, POISON_WINDOW)))
 
-    def bury(self, record: Record, poison: PoisonMessage, *, on_done: Callable[[], None]) -> None:
+    def _bury(self, record: Record, poison: PoisonMessage, *, on_done: Callable[[], None]) -> None:
         """Dead-letter a record. Raises Halt when nearly all of the topic's last thousand were poison."""
         log.warning(
             "record_dead_lettered topic=%s partition=%d offset=%d reason=%s",

@@ -23,9 +23,10 @@ from adapters.kafka import Publisher, Record
 from adapters.metrics import PRICE_INSIGHTS_TOTAL
 from adapters.redis_insights import PriceMarks
 from consumers.announcing import COMMIT_DELAY_SECONDS, Acknowledgements
+from consumers.hints import by_item, read_hint
 from consumers.progress import Delivery
-from schemas.errors import PoisonMessage, Transient
-from schemas.events import Frozen, InvalidEvent, ItemChanged, PriceInsight, parse_event
+from schemas.errors import Transient
+from schemas.events import Frozen, ItemChanged, PriceInsight
 from schemas.topics import Topics
 from schemas.vectors import BEHAVIOUR, REVIEWS
 
@@ -86,24 +87,14 @@ class PriceInsightsHandler:
 
     def decode(self, record: Record) -> ItemChanged:
         """Parse a hint. Raises PoisonMessage naming the field and what was expected."""
-        if record.value is None:
-            raise PoisonMessage("a hint must not be a null record: publish an ItemChanged")
-        try:
-            return parse_event(record.value, ItemChanged)
-        except InvalidEvent as error:
-            raise PoisonMessage(str(error)) from error
+        return read_hint(record)
 
     def handle(self, deliveries: Sequence[Delivery[ItemChanged]]) -> None:
         """Look at each item once, announce what differs, settle. Raises Transient with the rest unsettled."""
-        by_item: dict[str, list[Delivery[ItemChanged]]] = {}
-        for delivery in deliveries:
-            if delivery.event.dimensions and set(delivery.event.dimensions) <= _NO_MATTER:
-                delivery.settle()
-            else:
-                by_item.setdefault(delivery.event.product_id, []).append(delivery)
-        known = self._marks.outliers(list(by_item))
+        changed = by_item(deliveries, no_matter=_NO_MATTER)
+        known = self._marks.outliers(list(changed))
         until = self._monotonic() + self._settings.wait_seconds
-        for product_id, parts in by_item.items():
+        for product_id, parts in changed.items():
             self._look(product_id, known=product_id in known, until=until)
             for delivery in parts:
                 delivery.settle()

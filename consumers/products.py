@@ -24,8 +24,9 @@ from consumers.backlog import is_bulk
 from consumers.progress import Delivery
 from consumers.revised import body_hash, check_revision, product_key, recorded_at
 from schemas.errors import PoisonMessage
-from schemas.events import InvalidEvent, ProductDeleted, ProductUpserted, parse_event
+from schemas.events import ProductDeleted, ProductUpserted
 from schemas.items import digest
+from schemas.parsing import InvalidEvent, parse_event
 from schemas.topics import Topics
 
 _TEXT_DIMENSIONS = ["content", "lexical"]

@@ -36,8 +36,9 @@ from consumers.progress import Delivery
 from consumers.review_digest import review_digest, review_rank
 from consumers.revised import body_hash, check_revision, product_key, recorded_at
 from schemas.errors import PoisonMessage, Transient
-from schemas.events import Frozen, InvalidEvent, ReviewPosted, ReviewRemoved, parse_event
+from schemas.events import Frozen, ReviewPosted, ReviewRemoved
 from schemas.masking import masked
+from schemas.parsing import InvalidEvent, parse_event
 from schemas.topics import Topics
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

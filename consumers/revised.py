@@ -12,7 +12,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from adapters.kafka import Record
 from schemas.errors import PoisonMessage
-from schemas.events import MAX_REVISION, Id, Revised, explain
+from schemas.events import Revised
+from schemas.fields import MAX_REVISION, Id
+from schemas.parsing import explain
 
 #: A derived revision comes from the producer's clock; further ahead than this it would block later events.
 MAX_CLOCK_AHEAD = timedelta(minutes=10)

@@ -19,7 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 from confluent_kafka import KafkaError
 from pydantic import Field
@@ -33,18 +33,18 @@ from adapters.metrics import (
     HALTS_TOTAL,
     IN_FLIGHT_RECORDS,
     LAG_RECORDS,
-    PAUSED_TOPICS,
-    READ_AHEAD_RECORDS,
     RECORDS_TOTAL,
     REWINDS_TOTAL,
     TRANSIENT_ERRORS_TOTAL,
 )
+from consumers.back_pressure import BackPressure
 from consumers.backlog import Backlog, Unread, is_bulk
 from consumers.dead_letters import DeadLetters
 from consumers.erasures import Erasures, OlderWork
+from consumers.handler import Handler
 from consumers.poison import Poison
 from consumers.progress import Delivery, Progress
-from schemas.errors import POISON_KINDS, PoisonMessage, Transient
+from schemas.errors import POISON_KINDS, Transient
 from schemas.events import Frozen
 
 log = logging.getLogger(__name__)
@@ -53,8 +53,6 @@ E = TypeVar("E")
 
 #: Records that are polled and parsed at a time.
 _POLL_RECORDS = 500
-#: Settled records that wait for an older bulk one, about 150 bytes each, per record read ahead.
-_PASSED_PER_READ_AHEAD = 4
 
 
 class RunnerSettings(Frozen):
@@ -69,44 +67,6 @@ class RunnerSettings(Frozen):
     commit_interval_seconds: float = Field(default=0.5, gt=0)
     backoff_seconds: float = Field(default=0.1, gt=0)
     max_backoff_seconds: float = Field(default=5.0, gt=0)
-
-
-class Handler(Protocol[E]):
-    """What a consumer does with its records. It opens nothing, reads no settings, commits nothing."""
-
-    name: str
-    topics: Sequence[str]
-    #: How long a commit trails the effect: longer than the store may lose on a crash.
-    commit_delay_seconds: float
-    #: Whether records of a partition must be handled in the order of offsets, so that no lane passes another.
-    in_order: bool
-
-    def decode(self, record: Record) -> E:
-        """Parse one record. Raises PoisonMessage naming the field and the fix."""
-        ...
-
-    def handle(self, deliveries: Sequence[Delivery[E]]) -> None:
-        """Do the work, now or later, and settle each record when it is done.
-
-        Raises Transient when a store is away: the loop calls again with what is still unsettled.
-        """
-        ...
-
-    def store_epoch(self) -> str | None:
-        """Names the incarnation of the store that holds the effects; None where it loses nothing."""
-        ...
-
-    def adopt(self, epoch: str | None) -> None:
-        """From now on the effects go to this incarnation: what was read before it is abandoned already."""
-        ...
-
-    def fatal(self) -> BaseException | None:
-        """Why a thread of the handler died, if one did."""
-        ...
-
-    def close(self) -> None:
-        """Stop the handler's own threads."""
-        ...
 
 
 class Runner(Generic[E]):
@@ -134,7 +94,13 @@ class Runner(Generic[E]):
         self._poison = Poison(consumer=handler.name, dead_letters=dead_letters, accept=accept_poison)
         self._settings = settings
         self._progress: dict[Partition, Progress] = {}
-        self._paused: set[str] = set()
+        self._back_pressure = BackPressure(
+            reader=reader,
+            consumer=handler.name,
+            topics=handler.topics,
+            in_flight_records=settings.in_flight_records,
+            read_ahead_records=settings.read_ahead_records,
+        )
         # Unbounded on purpose: what is in flight is bounded by pausing, so the poll thread never blocks here.
         self._backlog: Backlog[E] = Backlog()
         self._failure: BaseException | None = None
@@ -226,7 +192,7 @@ class Runner(Generic[E]):
         for progress in self._progress.values():
             progress.collect(now)
         self._acknowledge_erasures()
-        self._apply_back_pressure()
+        self._back_pressure.apply(self._progress, bulk_waiting=self._backlog.bulk_waiting)
         # 5. commit
         if now >= self._next_commit:
             self._next_commit = now + self._settings.commit_interval_seconds
@@ -280,29 +246,7 @@ class Runner(Generic[E]):
         IN_FLIGHT_RECORDS.labels(consumer=self._handler.name).inc(len(records))
         for topic, count in Counter(record.topic for record in records).items():
             RECORDS_TOTAL.labels(consumer=self._handler.name, topic=topic).inc(count)
-        live += self._read(unread)
-
-    def _read(self, unread: Sequence[tuple[Record, Delivery[E]]]) -> list[Delivery[E]]:
-        """Parse records; what can never parse is dead-lettered. Raises Halt when nearly all of them are."""
-        read: list[Delivery[E]] = []
-        decode, told = self._handler.decode, 0
-        topic = unread[0][0].topic if unread else ""
-        for record, delivery in unread:
-            if delivery.abandoned:
-                continue
-            if record.topic != topic:
-                self._poison.good(topic, len(read) - told)
-                topic, told = record.topic, len(read)
-            try:
-                delivery.event = decode(record)
-            except PoisonMessage as poison:
-                self._poison.good(topic, len(read) - told)
-                told = len(read)
-                self._poison.bury(record, poison, on_done=delivery.settle)
-            else:
-                read.append(delivery)
-        self._poison.good(topic, len(read) - told)
-        return read
+        live += self._poison.parsed(unread, self._handler.decode)
 
     def _work(self) -> None:
         """The handler's thread: each batch until it is taken, however long the stores are away."""
@@ -310,7 +254,7 @@ class Runner(Generic[E]):
         try:
             while (taken := self._backlog.take(self._settings.batch_records)) is not None:
                 live, bulk = taken
-                batch = live or self._read(bulk)
+                batch = live or self._poison.parsed(bulk, self._handler.decode)
                 while not self._ended.is_set():
                     open_ones = [one for one in batch if not one.settled and not one.abandoned]
                     if not open_ones:
@@ -328,34 +272,6 @@ class Runner(Generic[E]):
                         pause = min(pause * 2, self._settings.max_backoff_seconds)
         except BaseException as error:  # noqa: BLE001  handed to the loop, which raises it
             self._failure = error
-
-    def _apply_back_pressure(self) -> None:
-        """Pause a topic that has too much in flight, resume it at half: polling never stops."""
-        IN_FLIGHT_RECORDS.labels(consumer=self._handler.name).set(
-            sum(progress.unsettled for progress in self._progress.values())
-        )
-        READ_AHEAD_RECORDS.labels(consumer=self._handler.name).set(
-            sum(self._backlog.bulk_waiting(topic) for topic in self._handler.topics)
-        )
-        PAUSED_TOPICS.labels(consumer=self._handler.name).set(len(self._paused))
-        for topic in self._handler.topics:
-            parts = [part for part in self._progress if part.topic == topic]
-            unsettled = sum(self._progress[part].unsettled for part in parts)
-            # Bulk records that nobody has looked at yet are read ahead, so that live ones can pass them;
-            ahead = self._backlog.bulk_waiting(topic)
-            # and those that have passed wait, settled and small, until the commit can pass too.
-            passed = sum(len(self._progress[part].in_flight) for part in parts) - unsettled
-            full = max(
-                (unsettled - ahead) / self._settings.in_flight_records,
-                ahead / self._settings.read_ahead_records,
-                passed / (_PASSED_PER_READ_AHEAD * self._settings.read_ahead_records),
-            )
-            if full >= 1 and topic not in self._paused:
-                self._paused.add(topic)
-                self._reader.pause(parts)
-            elif full <= 0.5 and topic in self._paused:
-                self._paused.discard(topic)
-                self._reader.resume(parts)
 
     def _acknowledge_erasures(self) -> None:
         """Say which erasures have had their consequences: all that was in hand when they came is done."""
@@ -437,8 +353,7 @@ class Runner(Generic[E]):
 
     def _on_assign(self, commits: Mapping[Partition, int | None]) -> None:
         # The newcomers are not paused, so neither are the others: the next step decides for all of them.
-        self._reader.resume([part for part in self._progress if part.topic in self._paused])
-        self._paused.clear()
+        self._back_pressure.lift(self._progress)
         for part, commit in commits.items():
             self._progress[part] = Progress(commit)
         if self._progress:

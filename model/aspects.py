@@ -13,7 +13,8 @@ from typing import Annotated
 import yaml
 from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
 
-from schemas.events import Frozen, explain
+from schemas.events import Frozen
+from schemas.parsing import explain
 
 DEFAULT_FILE = Path(__file__).with_name("aspects.yaml")
 MOST_ASPECTS = 200

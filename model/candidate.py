@@ -19,13 +19,17 @@ import json
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
 
 from adapters.metrics import GATE_VERDICTS_TOTAL
 from adapters.releases import ReleaseStore, entry_of
+from model.evaluation import ndcg_at, ranks_of
 from model.examples import Prepared
 from model.gate import judge, refuse_broken
 from model.learning_settings import GateSettings
@@ -66,11 +70,13 @@ def new_run(runs: Path, *, parent: str, recipe: Recipe, prepared: Prepared, crea
 
 def open_run(runs: Path, *, parent: str, recipe: Recipe) -> Path | None:
     """The newest run of this parent and recipe that has not ended; None without one."""
-    wanted = {"parent": parent, "recipe": recipe.model_dump(mode="json")}
     for folder in sorted(runs.glob("[!.]*"), reverse=True):
         if (folder / "run.json").is_file() and not (folder / "result.json").exists():
-            if json.loads((folder / "run.json").read_bytes()) == wanted:
-                return folder
+            told = json.loads((folder / "run.json").read_bytes())
+            # Fields that came later have their defaults in a run that was begun without them.
+            with suppress(ValidationError):
+                if told["parent"] == parent and Recipe.model_validate(told["recipe"]) == recipe:
+                    return folder
     return None
 
 
@@ -89,14 +95,15 @@ def finish(
     live = ReleaseVectors(parent_folder, parent, settings)
     try:
         training = _trained(run, recipe, parent, parent_folder, prepared, live, settings)
-        candidate = _assembled(run, parent, parent_folder)
-        reasons = refuse_broken(candidate, parent_folder)
+        candidate = _assembled(run, recipe, parent, parent_folder)
+        reasons = refuse_broken(candidate, parent_folder, layers=len(recipe.layers) or None)
         if reasons:
             return _broken(run, parent, training, reasons)
         slug = parent.release_id.rpartition("-")[0] or parent.release_id
         contents = {name: entry_of(candidate / name).sha256 for name in _names(candidate)}
         release_id = f"{slug[:40]}-{digest(contents, training.model_dump(mode='json'))}"
-        new = ReleaseVectors(candidate, parent, settings)
+        kin = _shaped(parent, recipe)
+        new = ReleaseVectors(candidate, kin, settings)
         try:
             verdict = judge(
                 prepared.sets,
@@ -105,6 +112,7 @@ def finish(
                 settings=gate,
                 seed=recipe.seed,
                 exposure=prepared.exposure,
+                dimension=kin.dimension,
             )
             texts = [text for one in prepared.sets[:1] for text in one.texts]
             page = render(
@@ -130,8 +138,8 @@ def finish(
         created_at=created_at,
         base_model=parent.base_model,
         parent=parent.release_id,
-        dimension=parent.dimension,
-        encoder=parent.encoder,
+        dimension=kin.dimension,
+        encoder=kin.encoder,
         text=parent.text,
         files=files,
         figures={
@@ -153,6 +161,38 @@ def finish(
     return _ended(run, Outcome(standing.verdict or verdict, standing))
 
 
+def rated_by_validation(
+    run: Path,
+    *,
+    recipe: Recipe,
+    parent: Manifest,
+    parent_folder: Path,
+    prepared: Prepared,
+    live: ReleaseVectors,
+    settings: ModelSettings,
+    callbacks: Sequence[Any] = (),
+) -> float:
+    """Train in `run`, and publish nothing: ndcg@10 of the validation queries, 0 where the files are broken.
+
+    `callbacks` are the library trainer's. Raises InvalidRecipe, and ValueError without validation queries.
+    """
+    if prepared.validation is None:
+        raise ValueError("there are no validation queries to rate a recipe by")
+    _trained(run, recipe, parent, parent_folder, prepared, live, settings, callbacks)
+    candidate = _assembled(run, recipe, parent, parent_folder)
+    if refuse_broken(candidate, parent_folder, layers=len(recipe.layers) or None):
+        return 0.0
+    vectors = ReleaseVectors(candidate, _shaped(parent, recipe), settings)
+    try:
+        found = vectors(list(prepared.validation.texts))
+    except UnusableModel:
+        return 0.0
+    finally:
+        vectors.close()
+    ranks = ranks_of(found, prepared.validation.queries, prepared.validation.targets)
+    return float(ndcg_at(ranks, 10).mean())
+
+
 def _broken(run: Path, parent: Manifest, training: Training, reasons: list[str]) -> Outcome:
     """The end of a run whose candidate is not even measured."""
     GATE_VERDICTS_TOTAL.labels(result="broken").inc()
@@ -170,12 +210,14 @@ def _trained(
     prepared: Prepared,
     live: ReleaseVectors,
     settings: ModelSettings,
+    callbacks: Sequence[Any] = (),
 ) -> Training:
     """Train, unless a run that was killed later than that has already; how it went."""
     report = run / "training.json"
     if report.is_file():
         return Training.model_validate_json(report.read_bytes())
-    from model.training import ANCHORS, Examples, train
+    from model.tasks import ANCHORS, Examples
+    from model.training import train
 
     pairs = prepared.pairs
     if recipe.hard_negatives and pairs.negatives is None:
@@ -184,16 +226,22 @@ def _trained(
         )
     tables: dict[str, Mapping[str, Sequence[object]]] = dict(prepared.tables)
     if recipe.distil:
-        # A quarter as many anchors as pairs holds, and costs a tenth of the run.
-        anchors = list(prepared.anchors[: max(1, len(pairs) // 4)])
+        # A quarter as many anchors as pairs holds, and costs a tenth of the run; a student needs all.
+        anchors = list(prepared.anchors if recipe.layers else prepared.anchors[: max(1, len(pairs) // 4)])
         tables[ANCHORS] = {"text": anchors, "label": live(anchors).tolist()}
     found = train(
         folder=parent_folder,
         config=parent.encoder,
-        examples=Examples(pairs=pairs, tables=tables, validation=prepared.validation),
+        examples=Examples(
+            pairs=pairs,
+            tables=tables,
+            validation=prepared.validation,
+            unlabelled=[*prepared.anchors, *pairs.texts],
+        ),
         recipe=recipe,
         run=run,
         device=settings.device,
+        callbacks=callbacks,
     )
     training = Training(
         run=run.name,
@@ -210,7 +258,19 @@ def _trained(
     return training
 
 
-def _assembled(run: Path, parent: Manifest, parent_folder: Path) -> Path:
+def _shaped(parent: Manifest, recipe: Recipe) -> Manifest:
+    """The parent's manifest with the vectors that the recipe makes."""
+    if recipe.dimension is None:
+        return parent
+    return parent.model_copy(
+        update={
+            "dimension": recipe.dimension,
+            "encoder": parent.encoder.model_copy(update={"dimension": recipe.dimension}),
+        }
+    )
+
+
+def _assembled(run: Path, recipe: Recipe, parent: Manifest, parent_folder: Path) -> Path:
     """The parent's files with the run's weights in place of its own."""
     folder = run / "candidate"
     shutil.rmtree(folder, ignore_errors=True)
@@ -221,6 +281,10 @@ def _assembled(run: Path, parent: Manifest, parent_folder: Path) -> Path:
             shutil.copyfile(parent_folder / name, folder / name)
     for path in (run / "weights").glob("*.safetensors*"):
         shutil.copyfile(path, folder / path.name)
+    if recipe.layers:
+        config = json.loads((folder / "config.json").read_bytes())
+        config["num_hidden_layers"] = len(recipe.layers)
+        (folder / "config.json").write_text(json.dumps(config, indent=2))
     return folder
 
 

@@ -8,8 +8,20 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from model.settings import UnusableModel
+
 #: float32, (texts, dimension), each row of length 1.
 Vectors = NDArray[np.float32]
+
+
+def kept(dimension: int | None, hidden_size: int) -> int:
+    """How many numbers of a pooled vector are kept. Raises UnusableModel where the model has fewer."""
+    if dimension is not None and dimension > hidden_size:
+        raise UnusableModel(
+            f"vectors are to have {dimension} numbers, and the model makes {hidden_size}; set "
+            "SIMSTREAM_MODEL__DIMENSION to so many or fewer"
+        )
+    return dimension or hidden_size
 
 
 class Forward(Protocol):

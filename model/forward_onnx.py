@@ -23,7 +23,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from model.engine import VectorsOf
-from model.forward import Vectors
+from model.forward import Vectors, kept
 from model.graph import Graph, graph_of, least_cosine, read_weights, weights_digest, with_weights
 from model.probes import PROBE_TEXTS
 from model.settings import ModelSettings, UnusableModel
@@ -53,12 +53,13 @@ class OnnxForward:
         pooling: Pooling,
         dtype: str,
         threads: int | None,
+        dimension: int | None = None,
     ) -> None:
         self._session = session
         self._pooling = pooling
         self.dtype = dtype
         self.cosine: float | None = None
-        self.dimension = int(shape["hidden_size"])
+        self.dimension = kept(dimension, int(shape["hidden_size"]))
         self.pad_id = int(shape.get("pad_token_id") or 0)
         self.side_by_side = self.ahead = min(threads or _cores(), _MOST_SIDE_BY_SIDE)
 
@@ -74,14 +75,22 @@ class OnnxForward:
             ids[row, : len(found)] = found
         mask = (np.arange(longest) < lengths[:, None]).astype(np.int64)
         (hidden,) = self._session.run(None, {"ids": ids, "mask": mask})
-        vectors = pool(hidden, lengths, self._pooling, skip=skip)
+        vectors = pool(hidden, lengths, self._pooling, skip=skip, dimension=self.dimension)
         return lambda: vectors
 
 
-def pool(hidden: NDArray[np.float32], lengths: NDArray[np.int64], pooling: Pooling, *, skip: int) -> Vectors:
-    """One unit vector per text, (texts, dimension), from hidden states (texts, longest, dimension).
+def pool(
+    hidden: NDArray[np.float32],
+    lengths: NDArray[np.int64],
+    pooling: Pooling,
+    *,
+    skip: int,
+    dimension: int | None = None,
+) -> Vectors:
+    """One unit vector per text, (texts, dimension), from hidden states (texts, longest, hidden size).
 
-    `skip` tokens at the front (a prompt) are left out of a mean. Texts are padded on the right.
+    `skip` tokens at the front (a prompt) are left out of a mean. Texts are padded on the right. The first
+    `dimension` numbers are kept, all of them where it is None.
     """
     if pooling == "cls":
         pooled = hidden[:, 0]
@@ -89,9 +98,10 @@ def pool(hidden: NDArray[np.float32], lengths: NDArray[np.int64], pooling: Pooli
         pooled = hidden[np.arange(len(hidden)), np.maximum(lengths - 1, 0)]
     else:
         position = np.arange(hidden.shape[1])
-        kept = ((position < lengths[:, None]) & (position >= skip)).astype(np.float32)
-        summed = np.matmul(kept[:, None, :], hidden)[:, 0]
-        pooled = summed / np.maximum(kept.sum(axis=1, keepdims=True), 1.0)
+        counted = ((position < lengths[:, None]) & (position >= skip)).astype(np.float32)
+        summed = np.matmul(counted[:, None, :], hidden)[:, 0]
+        pooled = summed / np.maximum(counted.sum(axis=1, keepdims=True), 1.0)
+    pooled = pooled[:, :dimension]
     norms = np.linalg.norm(pooled, axis=1, keepdims=True)
     unit: Vectors = (pooled / np.maximum(norms, 1e-12)).astype(np.float32, copy=False)
     return unit
@@ -111,7 +121,12 @@ def load_onnx(
 
     def forward_of(session: onnxruntime.InferenceSession, dtype: str) -> OnnxForward:
         return OnnxForward(
-            session, shape=shape, pooling=config.pooling, dtype=dtype, threads=settings.threads
+            session,
+            shape=shape,
+            pooling=config.pooling,
+            dtype=dtype,
+            threads=settings.threads,
+            dimension=config.dimension,
         )
 
     def plain(graph: Graph) -> OnnxForward:
@@ -123,7 +138,11 @@ def load_onnx(
         from model.forward_torch import TorchForward
 
         reference = TorchForward(
-            model, device=torch.device("cpu"), pooling=config.pooling, threads=settings.threads
+            model,
+            device=torch.device("cpu"),
+            pooling=config.pooling,
+            threads=settings.threads,
+            dimension=config.dimension,
         )
         return least_cosine(vectors_of(plain(graph), PROBE_TEXTS), vectors_of(reference, PROBE_TEXTS))
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model.forward import Forward, Vectors
+from model.forward import Forward, Vectors, kept
 from model.precision import chosen_device, chosen_precision
 from model.settings import ModelSettings
 from model.weights import load_model
@@ -35,14 +35,20 @@ class TorchForward:
     engine = "torch"
 
     def __init__(
-        self, model: torch.nn.Module, *, device: torch.device, pooling: Pooling, threads: int | None
+        self,
+        model: torch.nn.Module,
+        *,
+        device: torch.device,
+        pooling: Pooling,
+        threads: int | None,
+        dimension: int | None = None,
     ) -> None:
         self._model = model
         self._device = device
         self._pooling = pooling
         shape: Any = model.config
         self.pad_id = int(getattr(shape, "pad_token_id", None) or 0)
-        self.dimension = int(shape.hidden_size)
+        self.dimension = kept(dimension, int(shape.hidden_size))
         self.on_processor = device.type == "cpu"
         self.batch_tokens = BATCH_TOKENS_CPU if self.on_processor else BATCH_TOKENS_GPU
         cores = threads or torch.get_num_threads()
@@ -67,7 +73,7 @@ class TorchForward:
         with torch.inference_mode():
             ids, lengths = self._on_device(batch)
             hidden = self.hidden(ids, lengths, padded=len(batch[0]) != len(batch[-1]))
-            pooled = pool(hidden, lengths, self._pooling, skip=skip)
+            pooled = pool(hidden, lengths, self._pooling, skip=skip, dimension=self.dimension)
             if self._device.type != "cuda":
                 vectors: Vectors = pooled.cpu().numpy()
                 return lambda: vectors
@@ -119,7 +125,13 @@ def load_torch(
     device = chosen_device(settings.device)
 
     def forward_of(model: torch.nn.Module) -> TorchForward:
-        return TorchForward(model, device=device, pooling=config.pooling, threads=settings.threads)
+        return TorchForward(
+            model,
+            device=device,
+            pooling=config.pooling,
+            threads=settings.threads,
+            dimension=config.dimension,
+        )
 
     def probed(model: torch.nn.Module, texts: Sequence[str]) -> NDArray[np.float32]:
         return vectors_of(forward_of(model), texts)
@@ -138,10 +150,18 @@ def load_torch(
     return forward
 
 
-def pool(hidden: torch.Tensor, lengths: torch.Tensor, pooling: Pooling, *, skip: int = 0) -> torch.Tensor:
-    """One unit vector per text, fp32, (texts, dimension), from hidden states (texts, longest, dimension).
+def pool(
+    hidden: torch.Tensor,
+    lengths: torch.Tensor,
+    pooling: Pooling,
+    *,
+    skip: int = 0,
+    dimension: int | None = None,
+) -> torch.Tensor:
+    """One unit vector per text, fp32, (texts, dimension), from hidden states (texts, longest, hidden size).
 
-    `skip` tokens at the front (a prompt) are left out of a mean. Texts are padded on the right.
+    `skip` tokens at the front (a prompt) are left out of a mean. Texts are padded on the right. The first
+    `dimension` numbers are kept, all of them where it is None.
     """
     if pooling == "cls":
         pooled = hidden[:, 0].float()
@@ -150,8 +170,8 @@ def pool(hidden: torch.Tensor, lengths: torch.Tensor, pooling: Pooling, *, skip:
         pooled = hidden[rows, (lengths - 1).clamp(min=0)].float()
     else:
         position = torch.arange(hidden.shape[1], device=hidden.device)
-        kept = ((position < lengths.unsqueeze(1)) & (position >= skip)).float()
+        counted = ((position < lengths.unsqueeze(1)) & (position >= skip)).float()
         # A product of matrices in fp32: the sum of each text's tokens, no masked copy of the states.
-        summed = torch.bmm(kept.unsqueeze(1), hidden.float()).squeeze(1)
-        pooled = summed / kept.sum(1, keepdim=True).clamp(min=1.0)
-    return torch.nn.functional.normalize(pooled, dim=1)
+        summed = torch.bmm(counted.unsqueeze(1), hidden.float()).squeeze(1)
+        pooled = summed / counted.sum(1, keepdim=True).clamp(min=1.0)
+    return torch.nn.functional.normalize(pooled[:, :dimension], dim=1)

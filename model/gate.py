@@ -43,14 +43,18 @@ def judge(
     candidate: Encode,
     settings: GateSettings,
     seed: int,
+    dimension: int | None = None,
     exposure: ExposureSet | None = None,
 ) -> Verdict:
-    """Rank every set with both; the verdict with all figures. Vectors that are no vectors are a refusal."""
+    """Rank every set with both; the verdict with all figures. Vectors that are no vectors are a refusal.
+
+    `dimension` is how long the candidate's vectors are to be; None: as long as the live release's.
+    """
     shown = exposure.texts if exposure is not None else ()
     texts = list(dict.fromkeys([*(text for one in sets for text in one.texts), *shown]))
     place = {text: row for row, text in enumerate(texts)}
     before, after = live(texts), candidate(texts)
-    reasons = _unusable(before, after, len(texts))
+    reasons = _unusable(before, after, len(texts), dimension)
     if reasons:
         return Verdict(passed=False, reasons=reasons)
     figures: list[FigureOf] = []
@@ -96,10 +100,11 @@ def judge(
     return Verdict(passed=not reasons, reasons=reasons, figures=figures, exposure=reported)
 
 
-def refuse_broken(folder: Path, parent: Path) -> list[str]:
+def refuse_broken(folder: Path, parent: Path, *, layers: int | None = None) -> list[str]:
     """What makes the files of a candidate unfit: each reason in a sentence, none if they may be measured.
 
     `parent` is the folder of the release that it was trained from: the same shapes under the same names.
+    `layers` is how many its recipe left; None: as many as the parent has.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -110,8 +115,10 @@ def refuse_broken(folder: Path, parent: Path) -> list[str]:
     reasons = []
     for name in ("model_type", "hidden_size", "num_hidden_layers", "vocab_size"):
         wanted, found = (shape.get(name) for shape in shapes)
+        if name == "num_hidden_layers" and layers is not None:
+            wanted = layers
         if wanted != found:
-            reasons.append(f"config.json says {name} {found}, and its parent has {wanted}")
+            reasons.append(f"config.json says {name} {found}, and {wanted} is expected of its parent's child")
     tensors: dict[str, tuple[int, ...]] = {}
     for path in sorted(folder.glob("*.safetensors")):
         try:
@@ -156,9 +163,12 @@ def _foreign(tensors: Mapping[str, tuple[int, ...]], parent: Mapping[str, tuple[
     return reasons[:5]
 
 
-def _unusable(before: NDArray[np.float32], after: NDArray[np.float32], texts: int) -> list[str]:
-    if before.shape != after.shape or len(after) != texts:
-        return [f"its vectors have the shape {after.shape}, and the live release's {before.shape}"]
+def _unusable(
+    before: NDArray[np.float32], after: NDArray[np.float32], texts: int, dimension: int | None
+) -> list[str]:
+    wanted = (texts, dimension or before.shape[1])
+    if after.shape != wanted:
+        return [f"its vectors have the shape {after.shape}, and {wanted} is expected"]
     if not np.isfinite(after).all():
         return ["its vectors are not finite"]
     if texts > 1 and float(np.abs(after - after[0]).max()) < 1e-4:

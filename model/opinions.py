@@ -29,8 +29,9 @@ from safetensors.numpy import load_file, save_file
 
 from adapters.releases import InvalidRelease, ReleaseStore
 from model.aspects import Aspect, Aspects
-from schemas.events import Frozen, explain
+from schemas.events import Frozen
 from schemas.opinions import Opinion
+from schemas.parsing import explain
 from schemas.releases import Manifest
 from schemas.vectors import Encoder
 

@@ -18,7 +18,8 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
-from schemas.events import Frozen, explain
+from schemas.events import Frozen
+from schemas.parsing import explain
 
 #: Ways of training whose result is weights of the model's own shape, so that a release can be made of it.
 OWN_METHODS = ("full", "top")
@@ -51,6 +52,22 @@ class Task(Strict):
     weight: float = Field(default=1.0, gt=0)
 
 
+class Augment(Strict):
+    """What is done to the texts of pairs before they are trained on, once a run; the title always stays.
+
+    `token_dropout` is the share of words that are left out, `field_dropout` of the parts between separators
+    behind the first, `synonyms` of the words that another of the catalogue's own takes the place of.
+    """
+
+    token_dropout: float = Field(default=0.0, ge=0, le=0.5)
+    field_dropout: float = Field(default=0.0, ge=0, le=0.9)
+    synonyms: float = Field(default=0.0, ge=0, le=0.5)
+    separator: str = Field(default=". ", min_length=1)
+
+    def __bool__(self) -> bool:
+        return bool(self.token_dropout or self.field_dropout or self.synonyms)
+
+
 class Recipe(Strict):
     """Everything that decides what a run does with its data.
 
@@ -58,6 +75,15 @@ class Recipe(Strict):
     "ADALORA", "IA3", ...) with `peft` as its options. `epochs` passes over `batch_pairs` at a time, times
     `accumulation`; `mini_batch` caches gradients, so that a large batch needs little memory. `matryoshka`
     lists shorter vectors that should do as well. `max_tokens` cuts texts in training alone.
+
+    A smaller release: `layers` are those of the parent's that stay (the first is 0); all anchors teach them
+    where the parent had them. `dimension` is how many numbers of a vector are kept, one of `matryoshka`.
+
+    Off by default, each measured once (docs/learning.md): `pretrain` first reads texts without pairs, for
+    `pretrain_epochs`; `adversarial` adds the gradient at word embeddings that are moved so far uphill (FGM,
+    Miyato et al. 2017, eq. 5); `augment` varies texts; `average` is the share of the last steps whose weights
+    are averaged (Izmailov et al. 2018, SWA); `soup` trains so many times, from one seed to the next, and
+    averages what comes of it (Wortsman et al. 2022, model soups).
 
     Against forgetting: `distil` weighs the task that holds anchor items where the parent had them, `replay`
     is the share of old pairs, `l2_sp` pulls weights towards the parent's, and `interpolate` is how far to go
@@ -77,6 +103,15 @@ class Recipe(Strict):
     hard_negatives: int = Field(default=0, ge=0, le=16)
     mini_batch: int | None = Field(default=None, ge=1)
     matryoshka: tuple[int, ...] = ()
+    layers: tuple[int, ...] = ()
+    dimension: int | None = Field(default=None, ge=1)
+
+    pretrain: Literal["none", "mlm", "tsdae", "simcse"] = "none"
+    pretrain_epochs: float = Field(default=1.0, gt=0)
+    adversarial: float = Field(default=0.0, ge=0, le=10)
+    augment: Augment = Augment()
+    average: float = Field(default=0.0, ge=0, le=1)
+    soup: int = Field(default=1, ge=1, le=10)
 
     distil: float = Field(default=0.5, ge=0)
     replay: float = Field(default=0.3, ge=0, lt=1)
@@ -111,6 +146,17 @@ class Recipe(Strict):
             raise ValueError("expected each table once: two tasks name the same data")
         if self.peft and self.method in OWN_METHODS:
             raise ValueError(f"options of peft are set, and the method {self.method!r} is none of peft's")
+        if self.adversarial and self.method != "full":
+            raise ValueError(
+                f"adversarial moves word embeddings, and the method {self.method!r} does not train them"
+            )
+        if list(self.layers) != sorted(set(self.layers)) or any(layer < 0 for layer in self.layers):
+            raise ValueError("expected layers in ascending order, each once, the first being 0")
+        if self.dimension is not None and self.dimension not in self.matryoshka:
+            raise ValueError(
+                f"dimension {self.dimension} is none of matryoshka, and a vector that was not trained to be "
+                "cut loses by it: name it there too"
+            )
         return self
 
 

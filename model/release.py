@@ -21,11 +21,12 @@ from pydantic import ValidationError
 
 from adapters.releases import InvalidRelease, ReleaseStore, entry_of
 from model.encoder_process import EncoderProcess
+from model.forward import kept
 from model.sentence_config import read_encoder_config
 from model.settings import ModelSettings, UnusableModel, base_folder
 from model.text import ProductText, TextSettings
-from schemas.events import explain
 from schemas.items import digest
+from schemas.parsing import explain
 from schemas.releases import EncoderConfig, FileEntry, Manifest
 
 if TYPE_CHECKING:
@@ -217,11 +218,13 @@ def _manifest(
         raise UnusableModel(f"config.json of {settings.name} names no hidden_size; set SIMSTREAM_MODEL__NAME")
     name = Path(settings.name).name if Path(settings.name).is_dir() else settings.name.rpartition("/")[2]
     contents = {file: entry.sha256 for file, entry in entries.items()}
+    # A field that says nothing is left out: releases made before there was one keep their names.
+    encoder = config.model_dump(mode="json", exclude={"dimension"} if config.dimension is None else None)
     return Manifest(
-        release_id=f"{_slug(name)}-{digest(contents, config.model_dump(mode='json'), text)}",
+        release_id=f"{_slug(name)}-{digest(contents, encoder, text)}",
         created_at=created_at,
         base_model=name if Path(settings.name).is_dir() else settings.name,
-        dimension=dimension,
+        dimension=kept(config.dimension, dimension),
         encoder=config,
         text=text,
         files=entries,

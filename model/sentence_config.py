@@ -61,6 +61,7 @@ def read_encoder_config(folder: Path, settings: ModelSettings) -> EncoderConfig:
         passage_prompt=passage_prompt if settings.passage_prompt is None else settings.passage_prompt,
         include_prompt=include_prompt,
         lower_case=bool(sentence.get("do_lower_case", False)),
+        dimension=settings.dimension,
     )
 
 

@@ -37,8 +37,9 @@ class ModelSettings(Frozen):
     GPUs: it spends half a minute on the first texts, and on a processor gains nothing over packed weights.
     `engine` `auto` takes ONNX Runtime on a processor without bf16. `int8` runs there alone, never chosen by
     itself: its vectors are not those of fp32, so all that encode for one index use it, or none. `graphs` is
-    the folder where translated models are kept. `text` is the recipe of releases made from now on; a release
-    that exists keeps its own.
+    the folder where translated models are kept. `dimension` cuts vectors to so many numbers: for a model that
+    was trained to be cut (Matryoshka). `text` is the recipe of releases made from now on; a release that
+    exists keeps its own.
     """
 
     name: str = Field(default=DEFAULT_MODEL, min_length=1)
@@ -54,6 +55,7 @@ class ModelSettings(Frozen):
     max_length: int | None = Field(default=None, ge=2)
     query_prompt: str | None = None
     passage_prompt: str | None = None
+    dimension: int | None = Field(default=None, ge=1)
     text: TextSettings = TextSettings()
 
 

@@ -10,6 +10,7 @@ serving does. Adapters of peft are merged into the weights: a release is a plain
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,16 +54,59 @@ def open_model(
         processor_kwargs={"local_files_only": True},
     )
     pooling = Pooling(transformer.get_embedding_dimension(), pooling_mode=_POOLINGS[config.pooling])
-    model = SentenceTransformer(modules=[transformer, pooling], device=str(device))
+    model = SentenceTransformer(modules=[transformer, pooling, *_cut(config)], device=str(device))
     model.max_seq_length = min(config.max_length, recipe.max_tokens or config.max_length)
     backbone: Any = model.transformers_model
     # Behind the hidden states that are used: it would get no gradient, and several devices wait for all.
     if getattr(backbone, "pooler", None) is not None:
         backbone.pooler = None
+    if recipe.layers:
+        keep_layers(backbone, recipe.layers)
     if recipe.gradient_checkpointing:
         backbone.gradient_checkpointing_enable()
     _choose_weights(model, backbone, recipe)
     return model
+
+
+def _cut(config: EncoderConfig) -> list[torch.nn.Module]:
+    """What cuts vectors as serving does, where it does."""
+    if config.dimension is None:
+        return []
+    dimension = config.dimension
+
+    class Cut(torch.nn.Module):
+        def forward(self, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+            return features | {"sentence_embedding": features["sentence_embedding"][:, :dimension]}
+
+        def get_embedding_dimension(self) -> int:
+            return dimension
+
+    return [Cut()]
+
+
+def keep_layers(backbone: Any, layers: Sequence[int]) -> None:
+    """Leave only these of the backbone's layers, in their order; its configuration counts them.
+
+    Raises InvalidRecipe for a layer that it does not have.
+    """
+    standing = _layers(backbone)
+    if standing is None:
+        raise InvalidRecipe("layers: there is no list of layers in this model")
+    if layers[-1] >= len(standing):
+        raise InvalidRecipe(f"layers: there is no {layers[-1]}, the model has 0 to {len(standing) - 1}")
+    chosen = [standing[layer] for layer in layers]
+    del standing[len(chosen) :]
+    for place, layer in enumerate(chosen):
+        standing[place] = layer
+    backbone.config.num_hidden_layers = len(chosen)
+
+
+def _layers(backbone: Any) -> torch.nn.ModuleList | None:
+    wanted = backbone.config.num_hidden_layers
+    return next(
+        (one for one in backbone.modules() if isinstance(one, torch.nn.ModuleList) and len(one) == wanted),
+        None,
+    )
 
 
 def _dropouts(folder: Path, dropout: float | None) -> dict[str, float]:
@@ -79,15 +123,7 @@ def _choose_weights(model: SentenceTransformer, backbone: Any, recipe: Recipe) -
     if recipe.method == "full":
         return
     if recipe.method == "top":
-        layers = next(
-            (
-                module
-                for module in backbone.modules()
-                if isinstance(module, torch.nn.ModuleList)
-                and len(module) == backbone.config.num_hidden_layers
-            ),
-            None,
-        )
+        layers = _layers(backbone)
         if layers is None:
             raise InvalidRecipe("the method 'top' found no list of layers in this model; try 'full'")
         backbone.requires_grad_(False)

@@ -11,45 +11,36 @@ loss, the pull towards the parent's weights (model/trainer.py), and validation b
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from model.evaluation import RetrievalSet, hits_at, ndcg_at, ranks_of
-from model.losses import HeadLoss, MaskedContrastiveLoss, Weighted, cached
-from model.pairs import NegativeMask, PairTable
 from model.precision import chosen_device, fast_half
-from model.recipe import HEADS, MASKED_CONTRASTIVE, InvalidRecipe, Recipe, Task
+from model.pretraining import pretrained
+from model.recipe import InvalidRecipe, Recipe, Task
+from model.soup import mean_of_weights
+from model.tasks import ANCHORS, Examples, columns_of, loss_of
 from model.trainable import interpolate, open_model, save_weights
 from model.trainer import trainer_class
 from schemas.releases import EncoderConfig
 
 log = logging.getLogger(__name__)
 
-Columns = Mapping[str, Sequence[Any]]
-#: The table of anchor items and where the parent had them.
-ANCHORS = "anchors"
 #: The figure that early stopping and the choice of the best checkpoint go by.
 BEST_BY = "ndcg_at_10"
-
-
-@dataclass(frozen=True, slots=True)
-class Examples:
-    """What a run learns from: pairs, further tables by name (columns of texts, then `label`), validation."""
-
-    pairs: PairTable | None
-    tables: Mapping[str, Columns] = field(default_factory=dict)
-    validation: RetrievalSet | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +64,76 @@ def train(
     recipe: Recipe,
     run: Path,
     device: str = "auto",
+    callbacks: Sequence[Any] = (),
 ) -> Trained:
     """Train the release in `folder`; a run that was cut off goes on from its last whole checkpoint.
 
-    Raises InvalidRecipe, UnusableModel.
+    `callbacks` are the library trainer's own. Raises InvalidRecipe, UnusableModel.
     """
+    where = chosen_device(device)
+    start = folder
+    if recipe.pretrain != "none":
+        texts = examples.unlabelled or (examples.pairs.texts if examples.pairs is not None else ())
+        start = pretrained(
+            folder=folder,
+            config=config,
+            texts=list(dict.fromkeys(texts)),
+            recipe=recipe,
+            run=run,
+            device=where,
+        )
+    if recipe.soup == 1:
+        return _one_run(folder, start, config, examples, recipe, run, where, callbacks)
+    each = []
+    for number in range(recipe.soup):
+        single = recipe.model_copy(update={"soup": 1, "seed": recipe.seed + number})
+        each.append(_kept(run / f"soup-{number}", folder, start, config, examples, single, where, callbacks))
+    weights = mean_of_weights([one.weights for one in each], run / "weights")
+    for one in each:
+        shutil.rmtree(one.weights.parent)
+    return replace(
+        each[0],
+        weights=weights,
+        steps=sum(one.steps for one in each),
+        seconds=sum(one.seconds for one in each),
+        resumed_at=max(one.resumed_at for one in each),
+        best=None,
+    )
+
+
+def _kept(
+    run: Path,
+    folder: Path,
+    start: Path,
+    config: EncoderConfig,
+    examples: Examples,
+    recipe: Recipe,
+    where: torch.device,
+    callbacks: Sequence[Any],
+) -> Trained:
+    """One run of several, unless it ended before the run was cut off."""
+    told = run / "trained.json"
+    if told.is_file():
+        found = json.loads(told.read_bytes())
+        return Trained(**(found | {"weights": Path(found["weights"])}))
+    one = _one_run(folder, start, config, examples, recipe, run, where, callbacks)
+    aside = told.with_suffix(".tmp")
+    aside.write_text(json.dumps(asdict(one), default=str))
+    aside.replace(told)
+    return one
+
+
+def _one_run(
+    folder: Path,
+    start: Path,
+    config: EncoderConfig,
+    examples: Examples,
+    recipe: Recipe,
+    run: Path,
+    where: torch.device,
+    callbacks: Sequence[Any],
+) -> Trained:
+    """From the weights in `start`, which may have been pretrained; those in `folder` are the parent's."""
     from datasets import Dataset, DatasetDict, disable_progress_bars
     from transformers import EarlyStoppingCallback, PrinterCallback, set_seed
     from transformers.utils.logging import disable_progress_bar
@@ -85,18 +141,24 @@ def train(
     disable_progress_bars()
     disable_progress_bar()  # type: ignore[no-untyped-call]
     started = time.monotonic()
-    where = chosen_device(device)
     precision = _precision(recipe, where)
     set_seed(recipe.seed)
-    model = open_model(folder, config, recipe, where)
+    model = open_model(start, config, recipe, where)
+    origin = model if start == folder else open_model(folder, config, recipe, where)
     parent = {
-        name: weight.detach().clone() for name, weight in model.named_parameters() if weight.requires_grad
+        name: weight.detach().clone() for name, weight in origin.named_parameters() if weight.requires_grad
     }
+    del origin
     tasks = [*recipe.tasks]
     if recipe.distil and ANCHORS in examples.tables and all(task.data != ANCHORS for task in tasks):
         tasks.append(Task(data=ANCHORS, loss="EmbedDistillLoss", weight=recipe.distil))
-    data = {task.data: Dataset.from_dict(dict(_columns(task, examples, recipe))) for task in tasks}
-    losses = {task.data: _loss(task, examples, recipe, model) for task in tasks}
+    data = {
+        task.data: Dataset.from_dict(
+            dict(columns_of(task, examples, recipe, lambda texts: _unit(model, texts)))
+        )
+        for task in tasks
+    }
+    losses = {task.data: loss_of(task, examples, recipe, model) for task in tasks}
     steps_total = _steps([len(table) for table in data.values()], recipe)
     checkpoints = run / "checkpoints"
     resumed_at = _keep_whole(checkpoints)
@@ -109,11 +171,16 @@ def train(
         train_dataset=DatasetDict(data),
         loss=losses,
         evaluator=evaluator,
-        callbacks=[EarlyStoppingCallback(recipe.patience)] if evaluator is not None else None,
+        callbacks=[*callbacks, *([EarlyStoppingCallback(recipe.patience)] if evaluator is not None else [])],
     )
     trainer.pull = (recipe.l2_sp, parent)
+    trainer.uphill = recipe.adversarial
+    if recipe.average:
+        trainer.average_over(first=steps_total - math.ceil(recipe.average * steps_total) + 1)
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=bool(resumed_at) or None)
+    if trainer.average is not None:
+        _take_average(trainer, model, evaluator)
     if recipe.interpolate < 1 and recipe.method in ("full", "top"):
         interpolate(parent, model, recipe.interpolate)
     weights = save_weights(model, run / "weights")
@@ -141,69 +208,24 @@ def train(
     )
 
 
-def _columns(task: Task, examples: Examples, recipe: Recipe) -> Columns:
-    """The task's table: columns of texts in the order the loss wants them, then the label."""
-    if task.data != "pairs":
-        if task.data not in examples.tables:
-            known = ", ".join(["pairs", *examples.tables])
-            raise InvalidRecipe(f"there are no examples {task.data!r} for a task of the recipe: {known}")
-        return examples.tables[task.data]
-    table = examples.pairs
-    if table is None or not len(table):
-        raise InvalidRecipe("the recipe trains on pairs, and there are none")
-    columns: dict[str, Sequence[Any]] = {
-        "anchor": [table.texts[row] for row in table.anchors],
-        "positive": [table.texts[row] for row in table.positives],
-    }
-    if table.negatives is not None:
-        for column in range(min(recipe.hard_negatives, table.negatives.shape[1])):
-            columns[f"negative_{column + 1}"] = [table.texts[row] for row in table.negatives[:, column]]
-    if task.loss == MASKED_CONTRASTIVE:
-        columns["label"] = list(range(len(table)))
-    return columns
+def _unit(model: Any, texts: Sequence[str]) -> NDArray[np.float32]:
+    found: NDArray[np.float32] = model.encode(
+        list(texts), batch_size=64, normalize_embeddings=True, show_progress_bar=False, convert_to_numpy=True
+    )
+    return found
 
 
-def _loss(task: Task, examples: Examples, recipe: Recipe, model: Any) -> torch.nn.Module:
-    loss: torch.nn.Module
-    if task.loss == MASKED_CONTRASTIVE:
-        if task.data != "pairs" or examples.pairs is None:
-            raise InvalidRecipe(f"{MASKED_CONTRASTIVE} is a loss of the pairs, not of {task.data!r}")
-        plain = MaskedContrastiveLoss(
-            model,
-            mask=NegativeMask(examples.pairs) if recipe.mask else None,
-            weights=examples.pairs.weights,
-            scale=recipe.scale,
-            symmetric=recipe.symmetric,
-            popularity=recipe.popularity,
-        )
-        loss = plain if recipe.mini_batch is None else cached(plain, recipe.mini_batch)
-    elif task.loss in HEADS:
-        labels = examples.tables[task.data]["label"]
-        loss = HeadLoss(
-            model,
-            dimension=model.get_embedding_dimension(),
-            classes=int(max(labels)) + 1 if task.loss == "category_head" else None,
-        )
-    else:
-        loss = _library_loss(task, model)
-    if recipe.matryoshka and task.loss not in HEADS:
-        from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss
-
-        loss = MatryoshkaLoss(model, loss, matryoshka_dims=list(recipe.matryoshka))
-    return loss if task.weight == 1 else Weighted(loss, task.weight)
-
-
-def _library_loss(task: Task, model: Any) -> torch.nn.Module:
-    from sentence_transformers.sentence_transformer import losses
-
-    known = sorted(name for name in losses.__all__ if name.endswith("Loss"))
-    if task.loss not in known:
-        raise InvalidRecipe(f"the loss {task.loss!r} is none of {', '.join([MASKED_CONTRASTIVE, *known])}")
-    try:
-        loss: torch.nn.Module = getattr(losses, task.loss)(model, **task.options)
-    except TypeError as error:
-        raise InvalidRecipe(f"{task.loss} does not take these options: {error}") from error
-    return loss
+def _take_average(trainer: Any, model: Any, evaluator: Any) -> None:
+    """The averaged weights in place of the best checkpoint's, unless validation says they are worse."""
+    backbone = model.transformers_model
+    best = {name: tensor.detach().clone() for name, tensor in backbone.state_dict().items()}
+    backbone.load_state_dict(trainer.average.module.state_dict())
+    if evaluator is None:
+        return
+    averaged, known = evaluator(model)[BEST_BY], trainer.state.best_metric or 0.0
+    if averaged < known:
+        backbone.load_state_dict(best)
+    log.info("weights_averaged steps=%d figure=%.4f best=%.4f", trainer.average.n_averaged, averaged, known)
 
 
 def _arguments(
@@ -291,13 +313,7 @@ def _evaluator(validation: RetrievalSet) -> Any:
         def __call__(
             self, model: Any, output_path: str | None = None, epoch: float = -1, steps: int = -1
         ) -> dict[str, float]:
-            vectors = model.encode(
-                list(validation.texts),
-                batch_size=64,
-                normalize_embeddings=True,
-                show_progress_bar=False,
-                convert_to_numpy=True,
-            )
+            vectors = _unit(model, validation.texts)
             if not np.isfinite(vectors).all():
                 # The gate refuses it by name; here it is merely no improvement.
                 return {BEST_BY: 0.0, "hit_at_10": 0.0}

@@ -26,7 +26,7 @@ from typing import IO
 from adapters.kafka import Headers, Publisher
 from producers.mapping import EventMaker, Target
 from producers.rows import Row, Source, UnreadableFile
-from schemas.events import InvalidEvent
+from schemas.parsing import InvalidEvent
 from schemas.topics import BULK_LANE, LANE_HEADER, Topic
 
 log = logging.getLogger(__name__)

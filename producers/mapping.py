@@ -16,16 +16,8 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from schemas.events import (
-    Frozen,
-    InvalidEvent,
-    ProductDeleted,
-    ProductUpserted,
-    ReviewPosted,
-    ReviewRemoved,
-    UserEvent,
-    explain,
-)
+from schemas.events import Frozen, ProductDeleted, ProductUpserted, ReviewPosted, ReviewRemoved, UserEvent
+from schemas.parsing import InvalidEvent, explain
 
 ATTRIBUTE_PREFIX = "attributes."
 

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AwareDatetime, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from schemas.behaviour import Window
-from schemas.events import Amount, Currency, Frozen, Id, Moment, Name, Product, UserEventType
+from schemas.events import Frozen, Product, UserEventType
+from schemas.fields import Amount, Currency, Id, Moment, Name
 from schemas.relations import RelationBasis
 
 #: What a query can weigh. A dimension that the live collection does not have is left out, with a note.

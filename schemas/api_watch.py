@@ -11,7 +11,8 @@ from typing import Annotated
 from pydantic import AwareDatetime, ConfigDict, Field
 
 from schemas.api import MAX_LIMIT, HitItem, Strict
-from schemas.events import Frozen, Id, UserEventType
+from schemas.events import Frozen, UserEventType
+from schemas.fields import Id
 from schemas.releases import Verdict
 from schemas.rollouts import RolloutState
 

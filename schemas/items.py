@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 import orjson
 from pydantic import Field
@@ -19,10 +19,9 @@ from schemas.events import Frozen, Product, ProductUpserted
 CATEGORY_SEPARATOR = " > "
 #: Names the version of `payload`: part of the context fingerprint, so that a new layout is written out.
 PAYLOAD_VERSION = 2
-
-
 #: Stands between the fingerprint of a sketch and that of its shoppers' weights.
 SHOPPERS_WEIGHED = "/"
+_REFUSED = ":"
 
 
 class RatingPrior(Frozen):
@@ -99,6 +98,27 @@ class ItemState:
     def deleted(self) -> bool:
         """Whether the item has left the catalogue."""
         return self.product is None
+
+
+class PictureMark(NamedTuple):
+    """What stands for an item's picture among the fingerprints of its point: a name, or why it has no vector.
+
+    `picture` names the picture and the model; on the point it is followed by `:refused` where there is one.
+    """
+
+    picture: str
+    refused: str | None = None
+
+    @classmethod
+    def read(cls, fingerprint: str) -> Self:
+        """What a fingerprint says."""
+        picture, mark, refused = fingerprint.partition(_REFUSED)
+        return cls(picture, refused if mark else None)
+
+    @property
+    def fingerprint(self) -> str:
+        """The mark as it stands on a point."""
+        return self.picture if self.refused is None else self.picture + _REFUSED + self.refused
 
 
 def category_terms(path: list[str]) -> list[str]:

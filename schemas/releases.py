@@ -52,6 +52,7 @@ class EncoderConfig(Frozen):
 
     `max_length` is in tokens, special ones included. Prompts are put in front of the text as they are;
     without `include_prompt` their tokens are left out of a mean. `lower_case` is applied before tokenising.
+    `dimension` is how many numbers of a vector are kept, before it is scaled; None: all.
     """
 
     pooling: Pooling
@@ -60,6 +61,7 @@ class EncoderConfig(Frozen):
     passage_prompt: str = ""
     include_prompt: bool = True
     lower_case: bool = False
+    dimension: Annotated[int, Field(ge=1)] | None = None
 
 
 class FigureOf(Frozen):

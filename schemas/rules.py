@@ -11,7 +11,7 @@ from typing import Annotated, Self
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from schemas.api import Strict
-from schemas.events import Id, Name
+from schemas.fields import Id, Name
 
 #: Boosts and bridges ask the index once more each, so that what they lift is among the candidates.
 MAX_LIFTS = 50

@@ -15,7 +15,7 @@ from adapters.index_port import LIVE_ALIAS, VectorIndex, release_of
 from schemas.api import DimensionAge, ItemBehaviour, ItemRating, ItemView, ReleaseView
 from schemas.api_watch import MapRequest, MapView, Place
 from schemas.behaviour import BehaviourReader, ItemFigures
-from schemas.items import Items, ItemState, RatingPrior, ReviewState
+from schemas.items import Items, ItemState, PictureMark, RatingPrior, ReviewState
 from schemas.vectors import CONTENT, IMAGE, AnyOf, Point, SparseVector, Where
 from service.errors import (
     DeletedItem,
@@ -267,8 +267,8 @@ def _ages(payload: dict[str, Any] | Any) -> dict[str, DimensionAge]:
     return {
         name: DimensionAge(updated_at=updated[name], fingerprint=fingerprint)
         for name, fingerprint in fingerprints.items()
-        # A picture that was refused has a mark that says why, and no vector.
-        if name in updated and not (name == IMAGE and ":" in fingerprint)
+        # A picture that was refused has no vector.
+        if name in updated and not (name == IMAGE and PictureMark.read(fingerprint).refused is not None)
     }
 
 

@@ -18,7 +18,8 @@ from typing import Protocol
 
 from adapters.kafka import Record
 from schemas.errors import Halt, Transient
-from schemas.events import InvalidEvent, ItemUpdated, parse_event
+from schemas.events import ItemUpdated
+from schemas.parsing import InvalidEvent, parse_event
 from service.errors import Busy
 
 log = logging.getLogger(__name__)

@@ -20,6 +20,7 @@ from service import examples
 from service.access import caller
 from service.catalogue import Catalogue
 from service.errors import Busy, Unavailable
+from service.item_route import ItemRoute
 from service.openapi import example, problems_of
 from service.opinions import Opinions
 from service.parameters import Limit
@@ -29,16 +30,13 @@ from service.strict_json import StrictJsonRoute
 from service.timing import ITEMS, Timings
 from service.workers import Workers
 
-RELATIONS_SUFFIX = "/relations"
-OPINIONS_SUFFIX = "/opinions"
 
-
-def relations(related: Relations, catalogue: Catalogue, workers: Workers, dependencies: Any) -> APIRouter:
+def relations(related: Relations, workers: Workers, dependencies: Any) -> APIRouter:
     """What goes with an item. To be included before the route of items, which takes every path."""
-    router = APIRouter(prefix="/v1", route_class=StrictJsonRoute, tags=["items"], dependencies=dependencies)
+    router = APIRouter(prefix="/v1", route_class=ItemRoute, tags=["items"], dependencies=dependencies)
 
     @router.get(
-        "/items/{item_id:path}/relations",
+        "/items/{item_id:id}/relations",
         response_model=RelationsView,
         summary="What goes with an item, and what could be bought instead",
         responses={**problems_of(404, 409, 410), **example(examples.RELATIONS, tagged=True)},
@@ -46,32 +44,22 @@ def relations(related: Relations, catalogue: Catalogue, workers: Workers, depend
     async def relations_of_item(
         request: Request, item_id: ItemId, limit: Annotated[Limit, Query()] = 10
     ) -> Response:
-        # An id may itself end in "/relations", percent-encoded; only the raw path tells it from the route.
-        if not request.scope.get("raw_path", b"").endswith(RELATIONS_SUFFIX.encode()):
-            return await workers.run_tagged(
-                request, lambda timings: catalogue.item(item_id + RELATIONS_SUFFIX, timings)
-            )
         return await workers.run_tagged(request, lambda timings: related.relations(item_id, limit, timings))
 
     return router
 
 
-def opinions(heard: Opinions, catalogue: Catalogue, workers: Workers, dependencies: Any) -> APIRouter:
+def opinions(heard: Opinions, workers: Workers, dependencies: Any) -> APIRouter:
     """What reviewers say about an item. To be included before the route of items, which takes every path."""
-    router = APIRouter(prefix="/v1", route_class=StrictJsonRoute, tags=["items"], dependencies=dependencies)
+    router = APIRouter(prefix="/v1", route_class=ItemRoute, tags=["items"], dependencies=dependencies)
 
     @router.get(
-        "/items/{item_id:path}/opinions",
+        "/items/{item_id:id}/opinions",
         response_model=OpinionsView,
         summary="What reviewers say about an item, aspect by aspect",
         responses={**problems_of(404, 409, 410), **example(examples.OPINIONS, tagged=True)},
     )
     async def opinions_of_item(request: Request, item_id: ItemId) -> Response:
-        # As for relations: an id may itself end so, percent-encoded.
-        if not request.scope.get("raw_path", b"").endswith(OPINIONS_SUFFIX.encode()):
-            return await workers.run_tagged(
-                request, lambda timings: catalogue.item(item_id + OPINIONS_SUFFIX, timings)
-            )
         return await workers.run_tagged(request, lambda timings: heard.opinions(item_id, timings))
 
     return router

@@ -32,6 +32,7 @@ from service import examples, problems
 from service.access import caller
 from service.catalogue import Catalogue
 from service.errors import Refused, Unavailable
+from service.item_route import ItemRoute
 from service.keys import Scope
 from service.openapi import example, problems_of
 from service.parameters import RecommendationForm, ShortForm, TrendingForm
@@ -40,12 +41,9 @@ from service.query import QueryEngine
 from service.recommend import Recommender
 from service.settings import ServiceSettings
 from service.standing import NOTE, Standing
-from service.strict_json import StrictJsonRoute
 from service.timing import Timings
 from service.workers import Workers
 
-SIMILAR_SUFFIX = "/similar"
-PRICE_SUFFIX = "/price"
 NAMING = "asking a release by name (release_id)"
 ItemId = Annotated[str, Path(min_length=1, max_length=256, examples=["B00X"])]
 UserId = Annotated[str, Path(min_length=1, max_length=256, examples=["u000123"])]
@@ -68,7 +66,7 @@ def ranking(
     dependencies: Any,
 ) -> APIRouter:
     """Items and their neighbours."""
-    router = APIRouter(prefix="/v1", route_class=StrictJsonRoute, tags=["items"], dependencies=dependencies)
+    router = APIRouter(prefix="/v1", route_class=ItemRoute, tags=["items"], dependencies=dependencies)
 
     def answering(ask: Callable[[Timings], Answer]) -> Callable[[Timings], Answer]:
         """`ask`, with a word on item state where that is away."""
@@ -90,11 +88,6 @@ def ranking(
     async def similar_to_item(
         request: Request, item_id: ItemId, query: Annotated[ShortForm, Query()]
     ) -> Response:
-        # An id may itself end in "/similar", percent-encoded; only the raw path tells it from the route.
-        if not request.scope.get("raw_path", b"").endswith(SIMILAR_SUFFIX.encode()):
-            return await workers.run_tagged(
-                request, lambda timings: catalogue.item(item_id + SIMILAR_SUFFIX, timings)
-            )
         wanted = _permitted(request, query.request(item_id))
         return await workers.run_tagged(request, answering(partial(engine.similar, wanted)))
 
@@ -105,10 +98,6 @@ def ranking(
         responses={**problems_of(404, 409, 410), **example(examples.PRICE, tagged=True)},
     )
     async def price(request: Request, item_id: ItemId) -> Response:
-        if not request.scope.get("raw_path", b"").endswith(PRICE_SUFFIX.encode()):
-            return await workers.run_tagged(
-                request, lambda timings: catalogue.item(item_id + PRICE_SUFFIX, timings)
-            )
         return await workers.run_tagged(request, lambda timings: prices.price(item_id, timings))
 
     @router.get(

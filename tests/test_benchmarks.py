@@ -257,11 +257,14 @@ def test_every_benchmark_of_the_house_is_found_under_its_files_name() -> None:
         "compress": "tests/test_compress.py",
         "chaos": "tests/chaos",
         "continual": "tests/test_continual.py",
+        "craft": "tests/test_learning_benchmarks.py",
+        "labels": "tests/test_labels_benchmark.py",
         "learning": "tests/test_learning_benchmarks.py",
         "methods": "tests/test_learning_benchmarks.py",
         "opinions": "tests/model/test_opinions.py",
         "rolling": "tests/chaos/test_rolling.py",
         "scale": "tests/chaos/test_scale.py",
+        "tuning": "tests/test_tuning_benchmark.py",
     }
     for named in covered.values():
         path = harness.ROOT / named

@@ -39,9 +39,9 @@ def uncommented() -> dict[str, str]:
 
 def command_line() -> Any:
     """The command line as a tree of commands."""
-    from app.cli import app
+    from app.cli import command_line as made
 
-    return typer.main.get_command(app)
+    return typer.main.get_command(made())
 
 
 def parse(command: Any, words: list[str]) -> None:

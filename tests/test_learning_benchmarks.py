@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import learning_choice, methods, training_rate
+from benchmarks import craft, learning_choice, methods, training_rate
 from benchmarks.continual_data import world
 from benchmarks.learning import Size, measure
 from benchmarks.learning_choice import chosen_share
@@ -220,3 +220,29 @@ def test_lora_trains_fewer_weights_and_ends_as_a_release_of_the_same_size(
     assert not [figure for figure in report.missed(small=True) if figure.kind == "count"]
     assert found["LoRA"]["trains"] < found["full"]["trains"]
     assert found["LoRA"]["release_mib"] == pytest.approx(found["full"]["release_mib"], rel=0.01)
+
+
+def test_a_variant_is_compared_with_plain_training_query_by_query(
+    tmp_path: Path, one_thread: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = write_tiny_model(tmp_path / "tiny")
+    settings = ModelSettings(name=str(base), device="cpu", dtype="fp32")
+    one = world(purchases(), "weeks", baskets=300, queries=60, periods=PERIODS)
+
+    def here(name: str, choice: int, pairs: int, *, small: bool) -> dict[str, Any]:
+        recipe = methods.BASE.model_copy(update={"learning_rate": 1e-3, **craft.VARIANTS[name][choice]})
+        found = methods.trained(one, base, settings, recipe, pairs, tmp_path / name)
+        return found | {"choice": choice}
+
+    monkeypatch.setattr(craft, "_apart", here)
+    report = craft.run(small=True, data=None)
+    found = {f"{figure.name}, {figure.note}": figure.value for figure in report.figures}
+    (name,) = [name for name in craft.VARIANTS if f"over plain, {name}" in found]
+    low, value, high = (
+        found[f"over plain{which}, {name}"] for which in (", lower 95 % bound", "", ", upper 95 % bound")
+    )
+    assert low <= value <= high
+    assert value == pytest.approx(
+        100 * (found[f"hit@10, trained, {name}"] - found[f"hit@10, trained, {craft.PLAIN}"]), abs=0.02
+    )
+    assert not [figure for figure in report.missed(small=True) if figure.kind == "count"]

@@ -149,12 +149,12 @@ def test_every_alert_has_a_section_of_the_runbook_that_says_what_to_do() -> None
 def test_every_metric_and_command_that_the_runbook_names_exists() -> None:
     import typer
 
-    from app.cli import app
+    from app.cli import command_line
 
     names = {one.name for one in DECLARED}
     assert set(re.findall(r"simstream_[a-z_]+", RUNBOOK)) <= names
     commands = set(re.findall(r"`simstream ([a-z][a-z -]*)", RUNBOOK))
-    tree: Any = typer.main.get_command(app)
+    tree: Any = typer.main.get_command(command_line())
     for words in commands:
         command = tree
         for word in words.split():

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.quality import answers
-from benchmarks.quality_index import Contents, RememberedEncoder, Remembering, filled
+from benchmarks.quality_index import Contents, Remembering, filled
 from benchmarks.quality_sets import DataSet, Question, smaller
+from benchmarks.remembered import RememberedEncoder
 from benchmarks.sketching import Interactions
 from model.text import ProductText
 from schemas.api import Seed

@@ -6,7 +6,6 @@ Writes  a folder; back: Redis, commits, releases
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +14,7 @@ import typer
 from adapters.audit import Audit
 from app.backup import back_up
 from app.backup import restore as put_back
+from app.commands.common import say
 from app.discovery import stack_settings
 from app.doctor_stores import is_embedded
 from app.observability import configure_logging
@@ -31,7 +31,7 @@ def backup(folder: Folder) -> None:
     """
     settings = _settings()
     with Audit(settings.audit).acting("backup", folder=str(folder)) as act:
-        told = back_up(settings, folder, say=_say)
+        told = back_up(settings, folder, say=say)
         act.note(keys=told.keys, releases=list(told.releases))
     print(f"{told.keys} keys and {len(told.releases)} releases of {told.made_at.isoformat()} in {folder}")
 
@@ -48,7 +48,7 @@ def restore(
     """
     settings = _settings()
     with Audit(settings.audit).acting("restore", folder=str(folder), replace=replace) as act:
-        told = put_back(settings, folder, replace=replace, say=_say)
+        told = put_back(settings, folder, replace=replace, say=say)
         act.note(made_at=told.made_at.isoformat())
     print(
         f"restored to {told.made_at.isoformat()}; whoever asked to be forgotten since is to be forgotten "
@@ -72,7 +72,3 @@ def _settings() -> Settings:
             "stack and copy its data folder"
         )
     return settings
-
-
-def _say(sentence: str) -> None:
-    print(sentence, file=sys.stderr, flush=True)

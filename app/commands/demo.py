@@ -30,7 +30,8 @@ from app.settings import Settings, load_settings
 from app.stack import running
 from producers.shop import Shop
 from schemas.api import Answer, Hit
-from schemas.events import ItemUpdated, ProductUpserted, UserEvent, UserEventType, parse_event
+from schemas.events import ItemUpdated, ProductUpserted, UserEvent, UserEventType
+from schemas.parsing import parse_event
 
 #: Nothing here takes longer; a stack that is stuck is said to be.
 _PATIENCE_SECONDS = 120.0

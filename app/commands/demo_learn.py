@@ -39,7 +39,8 @@ from producers.shop import Shop
 from producers.shop_assortment import TASTE_GROUPS
 from schemas.api import Answer
 from schemas.errors import Halt
-from schemas.events import ItemUpdated, ProductUpserted, parse_event
+from schemas.events import ItemUpdated, ProductUpserted
+from schemas.parsing import parse_event
 from schemas.rollouts import Rollout, RolloutState
 
 if TYPE_CHECKING:

@@ -14,11 +14,10 @@ from typing import Annotated
 
 import typer
 
-from app.discovery import stack_settings
+from app.commands.common import DataDir, settings_at
 from app.doctor import Report, examine
 from app.doctor_stores import checks, is_embedded
 from app.observability import configure_logging
-from app.settings import load_settings
 from app.wiring import make_topics
 from schemas.errors import Halt, Transient
 
@@ -28,15 +27,13 @@ def doctor(
     repair: Annotated[
         bool, typer.Option("--repair", help="Create the topics that are missing; nothing else is changed.")
     ] = False,
-    data_dir: Annotated[Path, typer.Option(help="The data folder of `simstream up --embedded`.")] = Path(
-        "var"
-    ),
+    data_dir: DataDir = Path("var"),
 ) -> None:
     """Look at connections, topics, groups, Redis, index, releases, service, clocks and disks.
 
     Exit code 0: nothing found; 1: a fault; 3: warnings alone. Each finding comes with its remedy.
     """
-    settings = stack_settings(load_settings(), data_dir)
+    settings = settings_at(data_dir)
     configure_logging(settings.log.model_copy(update={"level": "ERROR"}))
     made: list[str] = []
     if repair:

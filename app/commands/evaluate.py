@@ -24,6 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from app.asking import Asker
+from app.commands.common import DataDir
 from app.commands.publish import FileFormat
 from app.commands.query import parsed_weights
 from app.discovery import service_url
@@ -72,9 +73,7 @@ def evaluate(
     delimiter: Annotated[str | None, typer.Option(help="Between the columns of a CSV file.")] = None,
     json_wanted: Annotated[bool, typer.Option("--json", help="The figures as JSON.")] = False,
     url: Annotated[str | None, typer.Option(help="Where the service answers.")] = None,
-    data_dir: Annotated[Path, typer.Option(help="The data folder of `simstream up --embedded`.")] = Path(
-        "var"
-    ),
+    data_dir: DataDir = Path("var"),
 ) -> None:
     """Judge the running service against labelled pairs or next items; fit its weights to them."""
     if fit_weights and (weights is not None or preset is not None):

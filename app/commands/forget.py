@@ -15,18 +15,14 @@ import typer
 
 from adapters.audit import Audit
 from adapters.index import open_index
-from app.discovery import stack_settings
+from app.commands.common import DataDir, settings_at
 from app.forgetting import Forgotten
-from app.observability import configure_logging
-from app.settings import load_settings
 from consumers.erasures import erasure_key
 
 
 def forget(
     user: Annotated[str, typer.Argument(help="The user id, as events carry it.")],
-    data_dir: Annotated[Path, typer.Option(help="The data folder of `simstream up --embedded`.")] = Path(
-        "var"
-    ),
+    data_dir: DataDir = Path("var"),
     timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for readers and writers.")] = 300.0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
@@ -37,8 +33,7 @@ def forget(
     """
     from app.forgetting import forget as forgotten
 
-    settings = stack_settings(load_settings(), data_dir)
-    configure_logging(settings.log)
+    settings = settings_at(data_dir, logged=True)
     index = open_index(settings.qdrant)
     try:
         collections = [

@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
 import threading
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from app.discovery import stack_settings
-from app.observability import configure_logging, export_metrics
+from app.commands.common import DataDir, say, settings_at
+from app.observability import export_metrics
 from app.settings import Settings, load_settings
 from schemas.releases import Verdict
 
 archive = typer.Typer(no_args_is_help=True, help="The trainer's archive of user events.")
-
-DataDir = Annotated[Path, typer.Option(help="The data folder of `simstream up --embedded`.")]
 
 
 @archive.command("show")
@@ -54,7 +51,7 @@ def follow_archive(data_dir: DataDir = Path("var")) -> None:
     """Bring the archive up to the end of user.events; `simstream train` does so first."""
     from app.learning import follow, in_words
 
-    print(in_words(follow(_settings(data_dir))))
+    print(in_words(follow(settings_at(data_dir, logged=True))))
 
 
 def train(
@@ -77,7 +74,7 @@ def train(
     One that passes the gate stays a candidate until `simstream releases promote`, or goes live by itself
     where SIMSTREAM_ROLLOUT__APPROVAL is automatic. The exit code is 0 also when the gate refuses.
     """
-    settings = _settings(data_dir)
+    settings = settings_at(data_dir, logged=True)
     files = {"recipe": recipe, "golden": golden, "labelled": labelled}
     chosen = {name: str(path) for name, path in files.items() if path is not None}
     settings = settings.model_copy(update={"training": settings.training.model_copy(update=chosen)})
@@ -88,7 +85,7 @@ def train(
         return
     from app.learning import one_run
 
-    outcome = one_run(settings, data_dir, say=_say, parent=parent)
+    outcome = one_run(settings, data_dir, say=say, parent=parent)
     for line in verdict_lines(outcome.verdict):
         print(line)
     if outcome.manifest is None:
@@ -113,19 +110,13 @@ def _by_schedule(settings: Settings, data_dir: Path) -> None:
     signal.signal(signal.SIGTERM, interrupt)
     be_nice(settings.training.nice)
     export_metrics(settings.metrics, process="trainer")
-    Schedule(on_its_device(settings), data_dir, say=_say).run(threading.Event())
+    Schedule(on_its_device(settings), data_dir, say=say).run(threading.Event())
 
 
 def register(app: typer.Typer) -> None:
     """Add these commands."""
     app.add_typer(archive, name="archive")
     app.command()(train)
-
-
-def _settings(data_dir: Path) -> Settings:
-    settings = load_settings()
-    configure_logging(settings.log)
-    return stack_settings(settings, data_dir)
 
 
 def verdict_lines(verdict: Verdict, *, slices: bool = True) -> list[str]:
@@ -146,7 +137,3 @@ def verdict_lines(verdict: Verdict, *, slices: bool = True) -> list[str]:
             for one in verdict.exposure
         ]
     return [*lines, *(f"refused: {reason}" for reason in verdict.reasons)]
-
-
-def _say(sentence: str) -> None:
-    print(sentence, file=sys.stderr, flush=True)

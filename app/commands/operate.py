@@ -11,10 +11,12 @@ import typer
 
 from adapters.audit import Audit
 from adapters.kafka_admin import open_admin, topic_ids
+from app.commands.common import DataDir
 from app.discovery import kafka_settings
 from app.observability import configure_logging
+from app.runners import reconciler
 from app.settings import Settings, load_settings
-from app.wiring import open_live_index, open_publisher, open_store, recipe_of, reconciler
+from app.wiring import open_live_index, open_publisher, open_store, recipe_of
 from consumers.redrive import DeadLetter, Identity, read_dead_letters, redrive
 
 dlq = typer.Typer(no_args_is_help=True, help="Records that could not be applied: list, show, redrive.")
@@ -23,7 +25,6 @@ TopicOption = Annotated[
     str | None,
     typer.Option("--topic", help="Only this input topic; without it, every one that has dead letters."),
 ]
-DataDir = Annotated[Path, typer.Option(help="The data folder of `simstream up --embedded`.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 
 

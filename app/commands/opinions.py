@@ -6,22 +6,17 @@ Writes  what app/opinions.py writes
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from app.discovery import stack_settings
-from app.observability import configure_logging
-from app.settings import Settings, load_settings
+from app.commands.common import DataDir, say, settings_at
 from app.wiring import open_opinions
 
 opinions = typer.Typer(
     no_args_is_help=True, help="What reviewers say about aspects of items (docs/opinions.md)."
 )
-
-DataDir = Annotated[Path, typer.Option(help="The data folder of `simstream up --embedded`.")]
 
 
 @opinions.command("train")
@@ -29,7 +24,7 @@ def train(data_dir: DataDir = Path("var")) -> None:
     """Train a head on the live release from the stars of reviews; it listens from then on."""
     from app.opinions import train_opinions
 
-    print(train_opinions(_settings(data_dir), data_dir, say=_say).release_id)
+    print(train_opinions(settings_at(data_dir, logged=True), data_dir, say=say).release_id)
 
 
 @opinions.command("use")
@@ -40,15 +35,15 @@ def use(
     """Let another head listen: an earlier one, for example."""
     from app.opinions import listen_with
 
-    listen_with(_settings(data_dir), head, say=_say)
+    listen_with(settings_at(data_dir, logged=True), head, say=say)
 
 
 @opinions.command("stop")
 def stop(data_dir: DataDir = Path("var")) -> None:
     """Let no head listen, and forget what was heard: nobody would take it back when a review is."""
-    store = open_opinions(_settings(data_dir))
+    store = open_opinions(settings_at(data_dir, logged=True))
     store.set_head(None)
-    _say(f"nobody listens any more; what was heard of {store.drop_all()} items is forgotten")
+    say(f"nobody listens any more; what was heard of {store.drop_all()} items is forgotten")
 
 
 @opinions.command("show")
@@ -56,7 +51,7 @@ def show(data_dir: DataDir = Path("var")) -> None:
     """List the heads there are, and say which one listens."""
     from app.opinions import heads
 
-    settings = _settings(data_dir)
+    settings = settings_at(data_dir, logged=True)
     live, store = open_opinions(settings).head(), heads(settings)
     for name in store.list():
         made = store.manifest(name)
@@ -66,16 +61,6 @@ def show(data_dir: DataDir = Path("var")) -> None:
         )
     if live is None:
         print("no head listens: `simstream opinions train` makes one from the stars of reviews")
-
-
-def _settings(data_dir: Path) -> Settings:
-    settings = stack_settings(load_settings(), data_dir)
-    configure_logging(settings.log)
-    return settings
-
-
-def _say(sentence: str) -> None:
-    print(sentence, file=sys.stderr, flush=True)
 
 
 def register(app: typer.Typer) -> None:

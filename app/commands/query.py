@@ -17,6 +17,7 @@ import httpx
 import typer
 
 from app.commands.answers import show
+from app.commands.common import DataDir
 from app.discovery import service_url
 from app.settings import Settings, load_settings
 
@@ -27,7 +28,6 @@ _Url = Annotated[
         "`simstream up` writes, else the host and port of the settings."
     ),
 ]
-_DataDir = Annotated[Path, typer.Option(help="The data folder of `simstream up --embedded`.")]
 _Weights = Annotated[
     str | None, typer.Option(help="Weights of the dimensions, for example content=1,lexical=0.5.")
 ]
@@ -64,7 +64,7 @@ def similar(
     filter_json: _Filter = None,
     as_json: _Json = False,
     url: _Url = None,
-    data_dir: _DataDir = Path("var"),
+    data_dir: DataDir = Path("var"),
 ) -> None:
     """Show the neighbours of an item."""
     body = _options(preset, weights, diversity, limit, explain, filter_json)
@@ -85,7 +85,7 @@ def search(
     filter_json: _Filter = None,
     as_json: _Json = False,
     url: _Url = None,
-    data_dir: _DataDir = Path("var"),
+    data_dir: DataDir = Path("var"),
 ) -> None:
     """Show the items that a text describes."""
     body = _options(preset, weights, diversity, limit, explain, filter_json)
@@ -108,7 +108,7 @@ def recommend(
     filter_json: _Filter = None,
     as_json: _Json = False,
     url: _Url = None,
-    data_dir: _DataDir = Path("var"),
+    data_dir: DataDir = Path("var"),
 ) -> None:
     """Show what a shopper may like, from what they looked at and bought lately."""
     parameters = _options(preset, weights, diversity, limit, explain, filter_json)
@@ -129,7 +129,7 @@ def trending(
     limit: _Limit = 10,
     as_json: _Json = False,
     url: _Url = None,
-    data_dir: _DataDir = Path("var"),
+    data_dir: DataDir = Path("var"),
 ) -> None:
     """Show the items with the most shoppers in a window."""
     parameters = {"window": window, "limit": limit, "category": category or []}

@@ -15,7 +15,8 @@ from adapters.index_port import release_of
 from adapters.redis_client import connect
 from adapters.redis_nodes import RedisNodes
 from adapters.state_export import export_state
-from app.commands.releases import DataDir, Timeout, Wait, follow
+from app.commands.common import DataDir, say
+from app.commands.releases import Timeout, Wait, follow
 from app.discovery import stack_settings
 from app.observability import configure_logging
 from app.rebuild import FromLog, remove_retired
@@ -104,7 +105,7 @@ def _from_log(settings: Settings, *, accept_missing: int, act: Action) -> None:
             encoder=release.encoder,
             recipe=release.recipe,
             publisher=publisher,
-            say=_say,
+            say=say,
         ).run(accept_missing=accept_missing)
     act.note(report=list(done.sentences()))
     for sentence in done.sentences():
@@ -132,7 +133,3 @@ def register(app: typer.Typer) -> None:
     """Add these commands."""
     app.command()(rebuild)
     app.command("export-state")(export)
-
-
-def _say(sentence: str) -> None:
-    print(sentence, file=sys.stderr, flush=True)

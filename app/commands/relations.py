@@ -7,13 +7,10 @@ Writes  what app/relations.py writes
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
-from app.discovery import stack_settings
-from app.observability import configure_logging
-from app.settings import load_settings
+from app.commands.common import DataDir, settings_at
 from app.wiring import open_relations
 from schemas.relations import Run
 
@@ -21,23 +18,20 @@ relations = typer.Typer(
     no_args_is_help=True, help="What is bought or looked at together (docs/relations.md)."
 )
 
-DataDir = Annotated[Path, typer.Option(help="The data folder of `simstream up --embedded`.")]
-
 
 @relations.command("mine")
 def mine(data_dir: DataDir = Path("var")) -> None:
     """Bring the archive of user events up to now, mine it, and make that what the service answers with."""
     from app.relations import mine_once
 
-    settings = stack_settings(load_settings(), data_dir)
-    configure_logging(settings.log)
+    settings = settings_at(data_dir, logged=True)
     print(_told(mine_once(settings)))
 
 
 @relations.command("show")
 def show(data_dir: DataDir = Path("var")) -> None:
     """Say which run the service answers with."""
-    run = open_relations(stack_settings(load_settings(), data_dir)).live()
+    run = open_relations(settings_at(data_dir)).live()
     print("no run yet: `simstream relations mine` makes one" if run is None else _told(run))
 
 

@@ -17,10 +17,9 @@ import typer
 from adapters.audit import Action, Audit
 from adapters.redis_rollouts import RolloutBoard
 from adapters.releases import ReleaseStore
-from app.discovery import stack_settings
+from app.commands.common import DataDir, settings_at
 from app.observability import configure_logging
 from app.rollouts import request
-from app.settings import Settings, load_settings
 from app.wiring import open_board
 from consumers.release_requests import ask_back, ask_removal, wait_until
 from schemas.errors import Halt
@@ -30,7 +29,6 @@ releases = typer.Typer(
     no_args_is_help=True, help="Releases of the model: list, show, promote, rollback, prune."
 )
 
-DataDir = Annotated[Path, typer.Option(help="The data folder of `simstream up --embedded`.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Follow it until it is live or stands still.")]
 Timeout = Annotated[float | None, typer.Option(help="Give up following after so many seconds.")]
@@ -39,7 +37,7 @@ Timeout = Annotated[float | None, typer.Option(help="Give up following after so 
 @releases.command("list")
 def list_releases(data_dir: DataDir = Path("var"), as_json: AsJson = False) -> None:
     """Every release in the folder and every collection: its state, and why it stands still."""
-    settings = _settings(data_dir)
+    settings = settings_at(data_dir)
     rollouts = open_board(settings).all()
     rows: list[dict[str, Any]] = [
         {
@@ -75,7 +73,7 @@ def show_release(release: str, data_dir: DataDir = Path("var")) -> None:
     """A release's manifest, what its line knows of each period, and where its collections stand, as JSON."""
     from model.transfer import backward_transfer, known_by
 
-    settings = _settings(data_dir)
+    settings = settings_at(data_dir)
     store = ReleaseStore(settings.releases)
     line = store.line(release)
     known = known_by(line)
@@ -100,7 +98,7 @@ def promote(
     ] = False,
 ) -> None:
     """Bring a release live: backfill, verify, one alias change. This is the approval by hand."""
-    settings = _settings(data_dir)
+    settings = settings_at(data_dir)
     configure_logging(settings.log)
     board = open_board(settings)
     with Audit(settings.audit).acting(
@@ -122,7 +120,7 @@ def rollback(
     timeout: Timeout = None,
 ) -> None:
     """Make the collection live that was so before: it is still written, so this is one alias change."""
-    settings = _settings(data_dir)
+    settings = settings_at(data_dir)
     configure_logging(settings.log)
     board = open_board(settings)
     with Audit(settings.audit).acting("releases.rollback", release=release) as act:
@@ -139,7 +137,7 @@ def prune(
     data_dir: DataDir = Path("var"),
 ) -> None:
     """Remove collections before their grace is over, or give up a release that is on its way."""
-    settings = _settings(data_dir)
+    settings = settings_at(data_dir)
     configure_logging(settings.log)
     with Audit(settings.audit).acting("releases.prune", release=release) as act:
         asked = list(ask_removal(open_board(settings), release))
@@ -151,10 +149,6 @@ def prune(
 def register(app: typer.Typer) -> None:
     """Add these commands."""
     app.add_typer(releases, name="releases")
-
-
-def _settings(data_dir: Path) -> Settings:
-    return stack_settings(load_settings(), data_dir)
 
 
 def follow(

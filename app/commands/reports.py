@@ -14,15 +14,13 @@ import typer
 
 from adapters.audit import Audit
 from adapters.redis_reports import ReportStore
+from app.commands.common import DataDir, settings_at
 from app.commands.publish import fail
-from app.discovery import stack_settings
-from app.settings import load_settings
 from app.wiring import open_reports
 from schemas.reports import Report, ReportStatus
 
 reports = typer.Typer(no_args_is_help=True, help="What people reported about answers (docs/insights.md).")
 
-DataDir = Annotated[Path, typer.Option(help="The data folder of `simstream up --embedded`.")]
 Ids = Annotated[list[str], typer.Argument(help="Ids of reports, as `list` shows them.")]
 
 
@@ -56,7 +54,7 @@ def reject(ids: Ids, data_dir: DataDir = Path("var")) -> None:
 
 
 def _decide(ids: list[str], status: ReportStatus, data_dir: Path) -> None:
-    settings, unknown = stack_settings(load_settings(), data_dir), []
+    settings, unknown = settings_at(data_dir), []
     store = open_reports(settings)
     with Audit(settings.audit).acting(f"reports.{status}", reports=ids):
         for report_id in ids:
@@ -70,7 +68,7 @@ def _decide(ids: list[str], status: ReportStatus, data_dir: Path) -> None:
 
 
 def _store(data_dir: Path) -> ReportStore:
-    return open_reports(stack_settings(load_settings(), data_dir))
+    return open_reports(settings_at(data_dir))
 
 
 def _line(one: Report) -> str:

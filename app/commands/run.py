@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
@@ -12,13 +11,10 @@ from typing import Annotated
 import typer
 
 from adapters.child import calm_collector
-from app.insights import insights_runner
+from app.commands.common import say
 from app.observability import configure_logging, export_metrics, start_tracing
-from app.opinions import LiveJudge, opinions_runner
-from app.rollouts import make_rollouts, rolling
+from app.runners import state_runner
 from app.settings import load_settings
-from app.stack import running, serve_alone
-from app.store_figures import looking
 from app.wiring import (
     make_topics,
     open_live,
@@ -27,9 +23,7 @@ from app.wiring import (
     open_publisher,
     open_store,
     patiently,
-    state_runner,
 )
-from app.written_collections import WrittenCollections
 
 
 class Consumer(StrEnum):
@@ -55,15 +49,15 @@ def up(
     port: Annotated[int | None, typer.Option(help="Port of the query API; 0 picks a free one.")] = None,
 ) -> None:
     """Run everything in one process: topics, consumers, query API; with --embedded the servers as well."""
+    from app.stack import running
+
     settings = load_settings()
     configure_logging(settings.log)
     start_tracing(settings.tracing, process="stack")
     _stop_on_sigterm()
     port = settings.service.port if port is None else port
-    with running(settings, data_dir=data_dir, port=port, embedded=embedded, say=_say) as (where, _, failures):
-        _say(
-            f"ready: explorer and API {where.http} (documentation at {where.http}/docs), Kafka {where.kafka}"
-        )
+    with running(settings, data_dir=data_dir, port=port, embedded=embedded, say=say) as (where, _, failures):
+        say(f"ready: explorer and API {where.http} (documentation at {where.http}/docs), Kafka {where.kafka}")
         failures.stopped.wait()
         failures.check()
 
@@ -76,6 +70,10 @@ def consume(
 ) -> None:
     """Run one consumer, for one process or pod."""
     settings = load_settings()
+    if consumer is Consumer.OPINIONS and not settings.opinions.consume:
+        raise ValueError(
+            "nobody would read what is heard of reviews: set SIMSTREAM_OPINIONS__CONSUME=true everywhere"
+        )
     configure_logging(settings.log)
     export_metrics(settings.metrics, process=consumer.value)
     start_tracing(settings.tracing, process=consumer.value)
@@ -86,12 +84,17 @@ def consume(
     publisher = open_publisher(settings, consumer.value)
     opened = ExitStack()
     opened.callback(publisher.close)
+    # Imported where it is needed: all of it takes a processor three times as long as what products needs.
     if consumer is Consumer.INSIGHTS:
+        from app.insights import insights_runner
+
         index, _ = open_live_index(settings)
         opened.callback(index.close)
         found = insights_runner(settings, publisher=publisher, index=index, accept_poison=accept_poison)
         run, stop = found.run, found.stop
     elif consumer is Consumer.OPINIONS:
+        from app.opinions import LiveJudge, opinions_runner
+
         judge = LiveJudge(settings, open_opinions(settings), None)
         opened.callback(judge.close)
         heard = opinions_runner(settings, publisher=publisher, judge=judge, accept_poison=accept_poison)
@@ -100,6 +103,10 @@ def consume(
         runner = state_runner(consumer.value, settings, publisher=publisher, accept_poison=accept_poison)
         run, stop = runner.run, runner.stop
     else:
+        from app.rollouts import make_rollouts, rolling
+        from app.store_figures import looking
+        from app.written_collections import WrittenCollections
+
         index, _, releases = open_live(settings)
         opened.callback(releases.close)
         opened.callback(index.close)
@@ -128,6 +135,8 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port of the query API; 0 picks a free one.")] = None,
 ) -> None:
     """Run the query API alone."""
+    from app.serving import serve_alone
+
     settings = load_settings()
     configure_logging(settings.log)
     export_metrics(settings.metrics, process="service")
@@ -146,10 +155,6 @@ def register(app: typer.Typer) -> None:
     """Add these commands."""
     for command in (up, consume, serve, topics):
         app.command()(command)
-
-
-def _say(sentence: str) -> None:
-    print(sentence, file=sys.stderr, flush=True)
 
 
 def _stop_on_sigterm() -> None:

@@ -18,7 +18,8 @@ from adapters.redis_client import Outcome, RedisSettings, connect, translated
 from adapters.redis_items import Applied, ItemStore, LogPosition, ProductWrite
 from app.local import LocalRedis
 from schemas.errors import Halt, Transient
-from schemas.events import MAX_REVISION, ProductUpserted
+from schemas.events import ProductUpserted
+from schemas.fields import MAX_REVISION
 
 NOW = datetime(2026, 11, 24, 8, tzinfo=UTC)
 RUNS = settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))

@@ -21,7 +21,8 @@ from adapters.review_scripts import APPLY, SETTLE
 from app.local import LocalRedis
 from consumers.review_digest import review_digest, review_rank
 from schemas.errors import Transient
-from schemas.events import MAX_REVISION, ProductUpserted
+from schemas.events import ProductUpserted
+from schemas.fields import MAX_REVISION
 from schemas.items import Rating, ReviewState
 from tests.adapters.test_redis_items import NOW, ODD_IDS
 from tests.support.review_oracle import expected

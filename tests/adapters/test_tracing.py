@@ -23,6 +23,8 @@ ASKED = f"""
 import sys, app.cli, app.stack, app.consumer_process
 from adapters import tracing
 
+app.cli.command_line()
+
 for endpoint in ("", {ON.endpoint!r}):
     tracing.start(tracing.TracingSettings(endpoint=endpoint), process="x")
     print(sum(name.startswith(("opentelemetry.sdk.trace", "opentelemetry.exporter", "adapters.tracing_spans"))

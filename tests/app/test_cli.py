@@ -6,10 +6,23 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
+
+from app.cli import COMMANDS, command_line
 
 ROOT = Path(__file__).parents[2]
+#: Says which of what a consumer does without is imported, for one command and for all of them.
+IMPORTED = """
+import sys
+from app.cli import command_line
+
+for words in (["consume", "products"], []):
+    command_line(words)
+    print(sorted({"fastapi", "pyarrow", "qdrant_client"} & set(sys.modules)))
+"""
 
 
 @pytest.mark.parametrize(
@@ -47,3 +60,27 @@ def test_a_rebuild_of_the_embedded_stack_says_why_it_cannot_be(tmp_path: Path) -
     )
     assert done.returncode == 1
     assert "its broker keeps nothing across a restart" in done.stderr
+
+
+def test_every_command_is_found_alone_as_among_the_others() -> None:
+    def names(words: list[str]) -> list[str]:
+        found: Any = typer.main.get_command(command_line(words))
+        return list(found.commands)
+
+    assert sorted(names([])) == sorted(COMMANDS)
+    for command in COMMANDS:
+        assert command in names([command, "--help"])
+    # What is no command is looked for among all of them.
+    assert names(["consme"]) == names([])
+
+
+def test_a_consumer_does_not_wait_for_the_imports_of_other_commands() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTED],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert done.stdout.splitlines() == ["[]", "['fastapi', 'pyarrow', 'qdrant_client']"]

@@ -28,17 +28,9 @@ from adapters.releases import ReleaseSettings, ReleaseStore
 from app import doctor_releases, doctor_stores
 from app.doctor import Finding, Report, clock, disks, examine, public_keys, service
 from app.local import LocalRedis
+from app.runners import state_group, state_runner
 from app.settings import Settings, load_settings
-from app.wiring import (
-    alias_of,
-    make_topics,
-    open_board,
-    open_generations,
-    open_publisher,
-    patiently,
-    state_group,
-    state_runner,
-)
+from app.wiring import alias_of, make_topics, open_board, open_generations, open_publisher, patiently
 from model.release import first_release
 from model.settings import ModelSettings
 from schemas.errors import Halt, Transient

@@ -22,7 +22,8 @@ from app.wiring import collection_spec
 from consumers.pictures import ImageSettings, Marks
 from model.release import first_release
 from model.settings import ModelSettings, UnusableModel
-from schemas.events import ItemChanged, Product, parse_event
+from schemas.events import ItemChanged, Product
+from schemas.parsing import parse_event
 from schemas.vectors import CONTENT, IMAGE, Point
 from tests.support.pictures import IMAGE_DIMENSION, write_tiny_clip
 from tests.support.tiny_model import DIMENSION, write_tiny_model
@@ -106,8 +107,12 @@ def test_a_collection_that_was_made_without_them_does_without_and_says_so(
 
 
 @pytest.mark.parametrize("same", [True, False])
-def test_pictures_of_another_model_are_not_mixed_in(stage: Stage, same: bool) -> None:
+def test_pictures_of_another_model_are_not_mixed_in(
+    stage: Stage, same: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stage.index.ensure_collection(stage.collection, collection_spec(stage.on, DIMENSION))
+    # It is ensured by whoever writes it, once, and only looked at here.
+    monkeypatch.setattr(stage.index, "ensure_collection", None)
     mark = Marks(stage.on.images.model if same else "another").of(Product(title="a", image_url="u"))
     vectors = {CONTENT: [1.0] * DIMENSION, IMAGE: [1.0] * IMAGE_DIMENSION}
     payload = {"product_id": "a", "deleted": False, "fingerprints": {IMAGE: mark}}

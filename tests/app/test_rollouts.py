@@ -18,15 +18,9 @@ from adapters.index_port import release_of
 from adapters.releases import ReleaseSettings, ReleaseStore
 from app.local import LocalRedis
 from app.rollouts import make_rollouts, refuse_unless_passed, rolling
+from app.runners import state_runner
 from app.settings import Settings, load_settings
-from app.wiring import (
-    make_topics,
-    open_board,
-    open_live,
-    open_publisher,
-    open_store,
-    state_runner,
-)
+from app.wiring import make_topics, open_board, open_live, open_publisher, open_store
 from app.written_collections import Instance, WrittenCollections
 from consumers.release_requests import ask_back, ask_removal
 from consumers.rollout import RolloutSettings

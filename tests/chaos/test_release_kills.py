@@ -6,12 +6,10 @@ Somebody looks all the time: two records never say live, and what the alias name
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -20,46 +18,33 @@ import pytest
 
 from adapters.index import open_index
 from adapters.releases import ReleaseStore
-from app.children import Child
 from app.local import LocalRedis
+from app.runners import state_runner
 from app.settings import Settings, load_settings
-from app.wiring import live_collection, make_topics, open_board, open_publisher, open_store, state_runner
+from app.wiring import live_collection, make_topics, open_board, open_publisher, open_store
 from consumers.release_requests import ask_back, ask_removal
 from model.release import first_release
 from schemas.rollouts import Rollout, RolloutState
 from schemas.vectors import AnyOf, Where
-from tests.support.draining import SESSION_TIMEOUT_SECONDS
+from tests.support.commands import Command, command_environment
 from tests.support.qdrant_rest import QdrantRest
 from tests.support.release_shop import NOW, ReleaseShop, thread, until
 from tests.support.rotated_model import permutation, write_rotated_model
 from tests.support.servers import ApacheKafka
-from tests.support.tiny_model import DIMENSION, GRAPHS, write_tiny_model
+from tests.support.tiny_model import DIMENSION
 
-ROOT = Path(__file__).parents[2]
 ITEMS = 60
 SECONDS = 240.0
 LIVE_POINTS = Where(must_not=(AnyOf("deleted", (True,)),))
 
 
-class Owner(Child):
+class Owner(Command):
     """`simstream consume embeddings`, started again under another number after each kill."""
 
     stop_timeout_seconds = 30.0
 
-    def __init__(self, folder: Path, environment: dict[str, str], number: int) -> None:
-        super().__init__(folder)
-        self.name = f"owner-{number}"
-        self._environment = environment
-
-    def command(self) -> list[str]:
-        return [sys.executable, "-m", "app.cli", "consume", "embeddings"]
-
-    def environment(self) -> dict[str, str]:
-        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-        return {**os.environ, **self._environment, "PYTHONPATH": path}
-
-    def ready(self) -> bool:
-        return True
+    def __init__(self, folder: Path, environment: Mapping[str, str], number: int) -> None:
+        super().__init__(folder, environment, f"owner-{number}", "consume", "embeddings")
 
     def backfill_pid(self) -> int | None:
         """The process of its backfill, if one runs."""
@@ -78,22 +63,14 @@ class Owner(Child):
 def environment(kafka: ApacheKafka, namespace: str, tmp_path: Path) -> Iterator[dict[str, str]]:
     """Servers of this test's own, as settings."""
     with LocalRedis(tmp_path / "redis") as redis, QdrantRest(tmp_path / "index") as server:
-        yield {
-            "SIMSTREAM_NAMESPACE": namespace,
-            "SIMSTREAM_LOG__LEVEL": "INFO",
-            "SIMSTREAM_KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
-            "SIMSTREAM_KAFKA__PARTITIONS": "2",
-            "SIMSTREAM_KAFKA__REPLICATION_FACTOR": "1",
-            "SIMSTREAM_KAFKA__OPTIONS": json.dumps(
-                {"session.timeout.ms": int(SESSION_TIMEOUT_SECONDS * 1000), "heartbeat.interval.ms": 1000}
-            ),
-            "SIMSTREAM_REDIS__URL": redis.url,
-            "SIMSTREAM_QDRANT__URL": server.url,
-            "SIMSTREAM_RELEASES__URL": str(tmp_path / "releases"),
-            "SIMSTREAM_MODEL__NAME": str(write_tiny_model(tmp_path / "model")),
-            "SIMSTREAM_MODEL__ENGINE": "onnx",
-            "SIMSTREAM_MODEL__GRAPHS": GRAPHS,
-            "SIMSTREAM_MODEL__THREADS": "1",
+        yield command_environment(
+            tmp_path,
+            kafka=kafka.bootstrap_servers,
+            namespace=namespace,
+            redis=redis.url,
+            index=server.url,
+            partitions=2,
+        ) | {
             "SIMSTREAM_ROLLOUT__POLL_SECONDS": "0.1",
             "SIMSTREAM_ROLLOUT__LEASE_SECONDS": "2",
             # Slow enough to be killed in the middle of it.

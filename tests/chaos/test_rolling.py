@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from app.local import LocalRedis
+from tests.support.commands import command_environment
 from tests.support.qdrant_rest import QdrantRest
-from tests.support.rolling import environment_of, roll
+from tests.support.rolling import roll
 from tests.support.servers import ApacheKafka
 
 
@@ -14,7 +15,14 @@ def test_no_query_fails_and_no_event_is_lost_while_every_process_is_restarted_an
     kafka: ApacheKafka, namespace: str, tmp_path: Path
 ) -> None:
     with LocalRedis(tmp_path / "redis") as redis, QdrantRest(tmp_path / "index") as server:
-        environment = environment_of(tmp_path, kafka.bootstrap_servers, namespace, redis.url, server.url)
+        environment = command_environment(
+            tmp_path,
+            kafka=kafka.bootstrap_servers,
+            namespace=namespace,
+            redis=redis.url,
+            index=server.url,
+            partitions=4,
+        )
         done = roll(tmp_path / "parts", environment, consumers=1, services=2, items=20, clients=2)
     print(done)
     assert done.restarts == 5

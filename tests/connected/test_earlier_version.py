@@ -20,11 +20,12 @@ from adapters.kafka import Record
 from adapters.redis_backup import remove_keys
 from adapters.state_export import export_state
 from adapters.state_generation import FIRST
+from consumers.handler import Handler
 from consumers.progress import Delivery, Progress
-from consumers.runner import Handler
 from schemas import items
 from schemas.errors import Halt, PoisonMessage
-from schemas.events import EVENT_MODELS, ItemUpdated, parse_event
+from schemas.events import EVENT_MODELS, ItemUpdated
+from schemas.parsing import parse_event
 from schemas.releases import Manifest
 from schemas.rollouts import Rollout
 from schemas.topics import Topics

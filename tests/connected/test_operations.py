@@ -26,7 +26,7 @@ from adapters.index_port import release_of
 from adapters.kafka import Publisher
 from adapters.redis_rollouts import RolloutBoard
 from adapters.releases import ReleaseSettings, ReleaseStore
-from app.cli import app
+from app.cli import command_line
 from benchmarks.stack import RunningStack, embedded_stack
 from consumers.release_requests import ask_for
 from schemas.events import ItemChanged, ProductUpserted, UserEvent
@@ -256,7 +256,7 @@ def test_rules_and_dashboards_name_what_the_exporter_shows(stack: RunningStack, 
 def doctor(stack: RunningStack, *words: str, **environment: str) -> tuple[int, dict[str, Any]]:
     """`simstream doctor` about that stack: its exit code, and what it found."""
     arguments = ["doctor", "--json", "--data-dir", str(stack.folder), *words]
-    done = CliRunner().invoke(app, arguments, env=environment)
+    done = CliRunner().invoke(command_line(arguments), arguments, env=environment)
     return done.exit_code, json.loads(done.stdout)
 
 

@@ -23,7 +23,8 @@ from model.opinion_settings import HeadSettings
 from model.opinion_training import NothingLearned
 from model.release import first_release
 from model.settings import ModelSettings
-from schemas.events import OpinionInsight, ReviewPosted, ReviewRemoved, parse_event
+from schemas.events import OpinionInsight, ReviewPosted, ReviewRemoved
+from schemas.parsing import parse_event
 from tests.connected.test_pipeline import NOW, product
 from tests.support.pipeline import Pipeline, RunnerThread
 from tests.support.tiny_model import GRAPHS, write_tiny_model

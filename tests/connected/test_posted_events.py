@@ -27,7 +27,8 @@ from adapters.kafka_log import read_to_end
 from adapters.kafka_reader import Partition
 from app.local import LocalRedis, TansuBroker
 from client import ApiError, Retries, Simstream
-from schemas.events import Frozen, UserEvent, parse_event
+from schemas.events import Frozen, UserEvent
+from schemas.parsing import parse_event
 from schemas.topics import Topic
 from service.api import create_app
 from service.settings import ServiceSettings

@@ -14,7 +14,8 @@ from app.insights import insights_runner
 from app.local import LocalRedis
 from app.settings import Settings
 from consumers.runner import RunnerSettings
-from schemas.events import PriceInsight, ProductUpserted, parse_event
+from schemas.events import PriceInsight, ProductUpserted
+from schemas.parsing import parse_event
 from tests.connected.test_pipeline import NOW
 from tests.support.pipeline import Pipeline, RunnerThread
 

@@ -17,8 +17,9 @@ import pytest
 from prometheus_client import generate_latest
 
 from adapters.redis_client import connect, run_id
+from app.runners import state_runner
 from app.settings import Settings, load_settings
-from app.wiring import make_topics, open_publisher, open_store, state_runner
+from app.wiring import make_topics, open_publisher, open_store
 from schemas.errors import Halt, Transient
 from schemas.events import ProductUpserted
 from tests.support.secured import SecuredKafka, SecuredRedis

@@ -596,3 +596,4 @@ def test_what_is_no_hint_is_poison(rig: Rig, body: bytes | None, said: str) -> N
     with pytest.raises(PoisonMessage) as caught:
         rig.handler.decode(Record(TOPICS.changed.name, "id", 0, 0, 0, b"p1", body))
     assert said in caught.value.reason
+    assert caught.value.kind == ("null" if body is None else "invalid")

@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 
 from adapters.kafka import Publisher, Record
-from adapters.redis_client import RedisSettings, connect
+from adapters.redis_client import Client, RedisSettings, connect
 from adapters.redis_items import ItemStore, LogPosition, ProductWrite
 from adapters.redis_nodes import RedisNodes
 from adapters.redis_opinions import OpinionStore
@@ -292,19 +292,31 @@ def test_hints_that_move_no_review_ask_nothing_and_what_is_no_hint_is_poison(wor
     assert world.item() is None
     world.hint("p", dimensions=["context"])
     assert world.item() is not None
-    for value in (None, b"{}"):
-        with pytest.raises(PoisonMessage):
+    for value, kind in ((None, "null"), (b"{}", "invalid")):
+        with pytest.raises(PoisonMessage) as caught:
             world.handler.decode(Record(TOPICS.changed.name, "t", 0, 0, 0, b"p", value, ()))
+        assert caught.value.kind == kind
 
 
-def test_what_reviewers_come_to_is_part_of_the_items_state(
+def asked_for(client: Client, store: ItemStore) -> int:
+    """How many HGETs one reading of an item sends."""
+
+    def sent() -> int:
+        return int(cast(Any, client).info("commandstats").get("cmdstat_hget", {"calls": 0})["calls"])
+
+    before = sent()
+    store.read(["p"])
+    return sent() - before
+
+
+def test_what_reviewers_come_to_is_part_of_the_items_state_where_somebody_listens(
     world: World, redis_server: LocalRedis, namespace: str
 ) -> None:
     world.write(posted(1, "Quiet and flimsy"), posted(2, "Quiet and flimsy"))
     world.hint("p")
     product = ProductUpserted(product_id="p", revision=1, occurred_at=NOW, title="A fan")
     with connect(RedisSettings(url=redis_server.url)) as client:
-        items = ItemStore(client=client, namespace=namespace)
+        items = ItemStore(client=client, namespace=namespace, opinions=True)
         items.apply(
             [
                 ProductWrite(
@@ -319,6 +331,11 @@ def test_what_reviewers_come_to_is_part_of_the_items_state(
             ]
         )
         assert items.read(["p"])["p"].opinions == ("build: bad", "noise: good")
+        # Where nobody listens it is not asked for.
+        deaf = ItemStore(client=client, namespace=namespace)
+        asked = [asked_for(client, store) for store in (items, deaf)]
+        assert asked == [1, 0]
+        assert deaf.read(["p"])["p"].opinions == ()
 
 
 def test_evidence_is_of_useful_reviews_and_shows_the_other_side_last() -> None:

@@ -231,11 +231,12 @@ def test_however_it_is_redelivered_and_killed_the_topic_ends_with_the_truth(worl
 
 
 def test_what_is_no_hint_is_poison(world: World) -> None:
-    for value, said in (
-        (None, "null record"),
-        (b"{}", "occurred_at"),
-        (b'{"kind":"item_changed"}', "product_id"),
+    for value, said, kind in (
+        (None, "null record", "null"),
+        (b"{}", "occurred_at", "invalid"),
+        (b'{"kind":"item_changed"}', "product_id", "invalid"),
     ):
-        with pytest.raises(PoisonMessage, match=said):
+        with pytest.raises(PoisonMessage, match=said) as caught:
             world.handler.decode(Record("items.changed", "t", 0, 1, 1_000, b"a", value, ()))
+        assert caught.value.kind == kind
     assert world.handler.store_epoch() == world.marks.run_id()

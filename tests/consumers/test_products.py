@@ -15,7 +15,8 @@ from adapters.redis_items import Applied, ProductWrite
 from consumers.products import ProductChange, ProductsHandler
 from consumers.progress import Delivery, Progress
 from schemas.errors import PoisonMessage, Transient
-from schemas.events import MAX_REVISION, ItemChanged
+from schemas.events import ItemChanged
+from schemas.fields import MAX_REVISION
 from schemas.topics import Topics
 
 NOW = datetime(2026, 11, 24, 8, tzinfo=UTC)

@@ -21,7 +21,8 @@ from consumers.erasures import Erasures, erasure_key
 from consumers.progress import Delivery, Progress
 from consumers.reviews import ReviewChange, ReviewsHandler, ReviewsSettings, plain
 from schemas.errors import PoisonMessage, Transient
-from schemas.events import MAX_REVISION, ProductUpserted, UserErased
+from schemas.events import ProductUpserted, UserErased
+from schemas.fields import MAX_REVISION
 from schemas.items import ReviewState
 from schemas.topics import Topics
 from tests.consumers.test_products import Publisher

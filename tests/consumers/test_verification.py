@@ -15,7 +15,8 @@ from consumers.assembly import Encoded, assemble
 from consumers.backfill import BulkAnnouncer
 from consumers.verification import Verifier
 from model.text import ProductText
-from schemas.events import ItemChanged, ProductUpserted, parse_event
+from schemas.events import ItemChanged, ProductUpserted
+from schemas.parsing import parse_event
 from schemas.topics import Topics
 from schemas.vectors import item_vectors
 from tests.consumers.state import NOW

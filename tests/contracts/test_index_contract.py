@@ -632,6 +632,7 @@ def test_an_unknown_collection_is_named(index: VectorIndex) -> None:
     calls: list[Callable[[], object]] = [
         lambda: index.upsert("nowhere", [point("a", [1.0, 0, 0, 0])], ticket=1),
         lambda: index.fetch("nowhere", ["a"], vectors=False),
+        lambda: index.spec_of("nowhere"),
         lambda: index.count("nowhere"),
         lambda: index.candidates("nowhere", FusedQuery((query,))),
         lambda: list(index.scan("nowhere")),

@@ -59,5 +59,11 @@ def test_a_collection_keeps_pictures_or_does_without_as_it_was_made(
     index.ensure_collection(name, made)
     for asked in (WITH, WITHOUT, item_vectors(4, 7)):
         assert index.ensure_collection(name, asked).dense == made.dense
+        stands = index.spec_of(name)
+        assert (stands.dense, set(stands.sparse_with_idf), set(stands.sparse)) == (
+            made.dense,
+            set(made.sparse_with_idf),
+            set(made.sparse),
+        )
     with pytest.raises(ValueError, match="exists with other vectors"):
         index.ensure_collection(name, item_vectors(5, 3))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,36 @@ def test_a_run_ends_as_a_release_with_recipe_figures_and_verdict(tmp_path: Path)
         assert np.isfinite(release.encoder.encode_array(["red lamp"])).all()
     finally:
         release.encoder.close()
+
+
+def test_a_student_of_one_layer_and_shorter_vectors_passes_the_same_gate(tmp_path: Path) -> None:
+    run, store, settings = started(tmp_path, distil=0.1, layers=(1,), matryoshka=(32, 16), dimension=16)
+    outcome = ended(run, store, settings)
+    assert outcome.verdict.passed, outcome.verdict.reasons
+    assert outcome.manifest is not None
+    manifest = store.manifest(outcome.manifest.release_id)
+    assert (manifest.dimension, manifest.encoder.dimension) == (16, 16)
+    release = load_release(store, manifest.release_id, settings)
+    try:
+        assert release.encoder.encode_array(["red lamp"]).shape == (1, 16)
+    finally:
+        release.encoder.close()
+    parent = store.fetch(manifest.parent or "")
+    sizes = [
+        (folder / "model.safetensors").stat().st_size for folder in (parent, store.fetch(manifest.release_id))
+    ]
+    assert sizes[1] < sizes[0]
+
+
+def test_a_run_that_an_earlier_version_began_goes_on(tmp_path: Path) -> None:
+    run, _, _ = started(tmp_path)
+    told = json.loads((run / "run.json").read_bytes())
+    for name in ("adversarial", "augment", "soup"):
+        del told["recipe"][name]
+    (run / "run.json").write_text(json.dumps(told))
+    assert open_run(run.parent, parent=told["parent"], recipe=QUICK) == run
+    other = QUICK.model_copy(update={"adversarial": 0.5})
+    assert open_run(run.parent, parent=told["parent"], recipe=other) is None
 
 
 def test_examples_are_the_same_when_a_run_is_opened_again(tmp_path: Path) -> None:

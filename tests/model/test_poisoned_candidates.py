@@ -74,10 +74,12 @@ def flipped(path: Path) -> None:
     path.write_bytes(bytes(body))
 
 
+@pytest.mark.usefixtures("encoder_here")
 def test_an_unharmed_candidate_gets_past_the_check(settings: Settings) -> None:
     check(settings, published(settings, "good", nothing).release_id)
 
 
+@pytest.mark.usefixtures("encoder_here")
 @pytest.mark.parametrize(
     ("harm", "changes", "reason"),
     [
@@ -102,6 +104,7 @@ def test_bytes_that_were_flipped_after_publishing_are_named(settings: Settings) 
         check(settings, name)
 
 
+@pytest.mark.usefixtures("encoder_here")
 @pytest.mark.parametrize("shuffled", [False, True], ids=["true labels", "shuffled labels"])
 def test_what_was_trained_on_shuffled_labels_is_refused_by_the_gates_figures(
     settings: Settings, tmp_path: Path, shuffled: bool

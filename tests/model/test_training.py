@@ -8,11 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
+from model import pretraining
 from model.encoder import TextEncoder
 from model.evaluation import hits_at, ranks_of
-from model.recipe import InvalidRecipe, Recipe, Task
-from model.training import Examples, train
+from model.recipe import Augment, InvalidRecipe, Recipe, Task
+from model.tasks import Examples
+from model.trainer import moved_uphill
+from model.training import train
 from schemas.releases import EncoderConfig
 from tests.support.learning import QUICK, little_examples, little_pairs, little_set, tiny_release
 
@@ -20,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def trained(
-    tmp_path: Path, recipe: Recipe, *, run: str = "run", **tables: Any
+    tmp_path: Path, recipe: Recipe, *, run: str = "run", validated: bool = True, **tables: Any
 ) -> tuple[Path, Path, EncoderConfig]:
     store, release, _ = tiny_release(tmp_path)
     config = store.manifest(release).encoder
@@ -28,7 +33,9 @@ def trained(
         folder=store.fetch(release),
         config=config,
         examples=Examples(
-            pairs=little_pairs(), tables=tables, validation=little_set("validation", little_pairs(), 20)
+            pairs=little_pairs(),
+            tables=tables,
+            validation=little_set("validation", little_pairs(), 20) if validated else None,
         ),
         recipe=recipe,
         run=tmp_path / run,
@@ -63,6 +70,11 @@ def hit_rate(found: Any) -> float:
         {"matryoshka": (32, 16, 8)},
         {"mini_batch": 4, "batch_pairs": 16},
         {"l2_sp": 1e-4, "interpolate": 0.9, "accumulation": 2, "batch_pairs": 4},
+        {"adversarial": 0.5},
+        {"augment": Augment(token_dropout=0.1, synonyms=0.1)},
+        {"average": 0.3},
+        {"soup": 2, "epochs": 3},
+        {"layers": (0,)},
     ],
     ids=lambda changes: "-".join(changes) or "full",
 )
@@ -148,6 +160,125 @@ def vectors_of_base(base: Path, config: EncoderConfig, settings: Any, texts: lis
         encoder.close()
 
 
+@pytest.mark.parametrize("objective", ["mlm", "tsdae", "simcse"])
+def test_texts_alone_are_read_before_the_pairs(tmp_path: Path, objective: str) -> None:
+    _, _, settings = tiny_release(tmp_path)
+    texts = list(little_pairs().texts)[:8]
+    recipe = QUICK.model_copy(
+        update={"pretrain": objective, "epochs": 1, "learning_rate": 1e-3, "max_tokens": 16}
+    )
+    found = []
+    for run, one in (("plain", recipe.model_copy(update={"pretrain": "none"})), ("read", recipe)):
+        base, weights, config = trained(tmp_path, one, run=run)
+        found.append(vectors(weights, base, config, settings, texts))
+    assert np.isfinite(found[1]).all()
+    assert float(np.abs(found[0] - found[1]).max()) > 1e-3
+    assert not list((tmp_path / "read" / "pretraining").glob("weights"))
+
+
+def test_what_was_read_before_a_kill_is_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from model import training
+
+    recipe = QUICK.model_copy(update={"pretrain": "simcse", "epochs": 1})
+
+    def killed(*_: Any, **__: Any) -> Any:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        # Behind the pretraining, whose own run goes through another door.
+        patch.setattr(training, "pretrained", lambda **given: (real(**given), killed())[0])
+        real = pretraining.pretrained
+        with pytest.raises(Killed):
+            trained(tmp_path, recipe)
+    monkeypatch.setattr(pretraining, "_by_loss", killed)
+    trained(tmp_path, recipe)
+    assert (tmp_path / "run" / "pretrained" / "model.safetensors").is_file()
+
+
+def test_the_second_pass_sees_words_moved_uphill_and_puts_them_back() -> None:
+    weight = torch.nn.Parameter(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+    (weight**2).sum().backward()  # type: ignore[no-untyped-call]
+    before = weight.detach().clone()
+    assert weight.grad is not None
+    with moved_uphill(weight, 0.5):
+        moved = weight.detach() - before
+        assert float(torch.linalg.vector_norm(moved)) == pytest.approx(0.5, rel=1e-5)
+        assert float((moved * weight.grad).sum()) > 0
+    assert torch.equal(weight.detach(), before)
+
+
+def test_moving_words_changes_what_is_learned(tmp_path: Path) -> None:
+    _, _, settings = tiny_release(tmp_path)
+    texts = list(little_pairs().texts)[:8]
+    found = []
+    for run, far in (("plain", 0.0), ("moved", 1.0)):
+        base, weights, config = trained(
+            tmp_path, QUICK.model_copy(update={"epochs": 1, "adversarial": far}), run=run
+        )
+        found.append(vectors(weights, base, config, settings, texts))
+    assert float(np.abs(found[0] - found[1]).max()) > 1e-4
+
+
+def test_an_average_is_between_the_weights_that_it_is_of(tmp_path: Path) -> None:
+    last, average = (
+        load_file(
+            trained(
+                tmp_path,
+                QUICK.model_copy(update={"epochs": 1, "average": share}),
+                run=f"run{share}",
+                validated=False,  # which would keep the last weights where they are better
+            )[1]
+            / "model.safetensors"
+        )
+        for share in (0.0, 1.0)
+    )
+    first = load_file(tiny_release(tmp_path)[0].fetch(tiny_release(tmp_path)[1]) / "model.safetensors")
+    name = next(name for name in last if name.endswith("word_embeddings.weight"))
+    gone = float(torch.linalg.vector_norm(last[name] - first[name]))
+    assert 0 < float(torch.linalg.vector_norm(average[name] - first[name])) < gone
+
+
+def test_a_killed_soup_keeps_the_runs_that_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from model import training
+
+    one_run = training._one_run  # noqa: SLF001
+    seeds: list[int] = []
+
+    def counted(*arguments: Any) -> Any:
+        seeds.append(arguments[4].seed)
+        if len(seeds) == 2:
+            raise Killed
+        return one_run(*arguments)
+
+    monkeypatch.setattr(training, "_one_run", counted)
+    recipe = QUICK.model_copy(update={"epochs": 1, "soup": 2})
+    with pytest.raises(Killed):
+        trained(tmp_path, recipe)
+    _, weights, _ = trained(tmp_path, recipe)
+    assert seeds == [3, 4, 4]
+    assert weights == tmp_path / "run" / "weights"
+
+
+def test_shorter_vectors_are_trained_beside_anchors_of_whole_ones(tmp_path: Path) -> None:
+    _, _, settings = tiny_release(tmp_path)
+    texts = list(little_pairs().texts)
+    store, release, _ = tiny_release(tmp_path)
+    config = store.manifest(release).encoder
+    teacher = vectors_of_base(store.fetch(release), config, settings, texts)
+    base, weights, _ = trained(
+        tmp_path,
+        QUICK.model_copy(update={"matryoshka": (32, 8), "distil": 0.1}),
+        anchors={"text": texts, "label": teacher.tolist()},
+    )
+    short = config.model_copy(update={"dimension": 8})
+    before, after = (vectors(folder, base, short, settings, texts) for folder in (base, weights))
+    assert after.shape == (len(texts), 8)
+    np.testing.assert_allclose(np.linalg.norm(after, axis=1), 1.0, atol=1e-5)
+    assert hit_rate(after) > hit_rate(before) + 0.15
+
+
 class Killed(BaseException):
     """Stands for a kill: nothing is cleaned up."""
 
@@ -197,6 +328,7 @@ def test_a_killed_run_goes_on_from_its_last_whole_checkpoint(
         ({"tasks": (Task(data="nothing"),)}, "nothing"),
         ({"tasks": (Task(data="pairs", loss="MagicLoss"),)}, "MagicLoss"),
         ({"arguments": {"learning_speed": 3}}, "learning_speed"),
+        ({"layers": (0, 7)}, "there is no 7"),
     ],
 )
 def test_what_cannot_be_done_is_refused_by_name(tmp_path: Path, changes: dict[str, Any], named: str) -> None:

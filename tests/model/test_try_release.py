@@ -73,6 +73,7 @@ def test_weights_that_are_not_finite_are_named(store: ReleaseStore, good: Manife
         tried(store, name)
 
 
+@pytest.mark.usefixtures("encoder_here")
 def test_a_dimension_that_is_not_the_manifests_is_named(store: ReleaseStore, good: Manifest) -> None:
     folder = store.fetch(good.release_id)
     name = published(store, good, folder, "wrong-size", dimension=DIMENSION * 2)
@@ -80,6 +81,7 @@ def test_a_dimension_that_is_not_the_manifests_is_named(store: ReleaseStore, goo
         tried(store, name)
 
 
+@pytest.mark.usefixtures("encoder_here")
 def test_a_model_that_has_collapsed_is_refused(store: ReleaseStore, good: Manifest) -> None:
     def collapse(weights: dict[str, torch.Tensor]) -> None:
         last = max(name for name in weights if name.endswith("output.LayerNorm.weight"))
@@ -90,6 +92,7 @@ def test_a_model_that_has_collapsed_is_refused(store: ReleaseStore, good: Manife
         tried(store, name)
 
 
+@pytest.mark.usefixtures("encoder_here")
 def test_weights_that_the_configuration_asks_for_and_are_not_there(
     store: ReleaseStore, good: Manifest
 ) -> None:
@@ -136,6 +139,7 @@ def test_files_that_were_harmed_after_they_were_published(
         tried(store, good.release_id)
 
 
+@pytest.mark.usefixtures("encoder_here")
 def test_a_file_that_was_truncated_before_its_manifest_was_made(store: ReleaseStore, good: Manifest) -> None:
     folder = changed(store, good, lambda weights: None)
     _truncated(folder)

@@ -9,7 +9,8 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from producers.mapping import TARGETS, EventMaker, InvalidMapping, mapping_of
-from schemas.events import InvalidEvent, ProductDeleted, ProductUpserted, ReviewPosted, UserEvent
+from schemas.events import ProductDeleted, ProductUpserted, ReviewPosted, UserEvent
+from schemas.parsing import InvalidEvent
 
 NOW = datetime(2026, 11, 25, 8, 0, tzinfo=UTC)
 ROW: dict[str, Any] = {"product_id": "1", "title": "A kettle"}

@@ -13,18 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.events import (
-    MAX_REVISION,
     Frozen,
-    InvalidEvent,
     ItemChanged,
     ProductDeleted,
     ProductUpserted,
     ReviewPosted,
     ReviewRemoved,
     UserEvent,
-    fields_parser,
-    parse_event,
 )
+from schemas.fields import MAX_REVISION
+from schemas.parsing import InvalidEvent, fields_parser, parse_event
 
 WHEN = "2026-11-24T08:00:00Z"
 PRODUCT: dict[str, Any] = {

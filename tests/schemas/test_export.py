@@ -18,9 +18,9 @@ from schemas.events import (
     ReviewRemoved,
     StageTimes,
     UserErased,
-    parse_event,
 )
 from schemas.export import asyncapi, documents, event_schema, write_documents
+from schemas.parsing import parse_event
 from schemas.topics import Topic, Topics
 
 DOCS = Path(__file__).parent.parent.parent / "docs" / "schemas"

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import pytest
 from fastapi.testclient import TestClient
@@ -149,11 +149,26 @@ def test_an_unknown_id_comes_back_only_escaped(client: TestClient, item_id: str)
 
 @pytest.mark.parametrize("odd", ["a%0Ab", "%0A", "a%0D%0A", "a%E2%80%A8"])
 def test_an_id_with_an_end_of_line_is_an_id_like_any_other(client: TestClient, odd: str) -> None:
-    for route in ("", "/similar", "/price"):
+    for route in ("", "/similar", "/price", "/relations", "/opinions"):
         said = problem(client.get(f"/v1/items/{odd}{route}"), 404)
         assert said["detail"] != "Not Found", "the router has not found the route"
     # This service knows no shoppers, and says so where the route is found.
     problem(client.get(f"/v1/users/{odd}/recent"), 503)
+
+
+@pytest.mark.parametrize("odd", ["odd", "a%0Ab"])
+def test_an_id_that_ends_as_a_route_does_is_told_from_it_by_the_path_as_it_was_sent(
+    fresh_shop: Shop, odd: str
+) -> None:
+    endings = ("similar", "price", "relations", "opinions")
+    ids = {ending: f"{unquote(odd)}/{ending}" for ending in endings}
+    fresh_shop.publish([product(item_id, "Leather boot") for item_id in ids.values()])
+    with TestClient(fresh_shop.app()) as client:
+        for ending, item_id in ids.items():
+            assert client.get(f"/v1/items/{odd}%2F{ending}").json()["item_id"] == item_id
+            problem(client.get(f"/v1/items/{odd}/{ending}"), 404)  # of an item "odd", which there is not
+            of_it = client.get(f"/v1/items/{odd}%2F{ending}/{ending}")
+            assert of_it.status_code == (503 if ending == "opinions" else 200), "nobody keeps opinions here"
 
 
 @pytest.mark.parametrize(

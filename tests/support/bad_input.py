@@ -16,7 +16,8 @@ from typing import Any, NamedTuple, TypeVar
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from schemas.events import MAX_REVISION, ProductUpserted
+from schemas.events import ProductUpserted
+from schemas.fields import MAX_REVISION
 
 T = TypeVar("T")
 Event = dict[str, Any]

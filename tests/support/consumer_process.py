@@ -38,10 +38,11 @@ from adapters.redis_nodes import RedisNodes
 from adapters.redis_reviews import ReviewApplied, ReviewStore, ReviewWrite
 from consumers.dead_letters import DeadLetters
 from consumers.embeddings import EmbeddingsHandler, EmbeddingsSettings
+from consumers.handler import Handler
 from consumers.products import ProductChange, ProductsHandler
 from consumers.progress import Delivery
 from consumers.reviews import ReviewsHandler, ReviewsSettings
-from consumers.runner import Handler, Runner, RunnerSettings
+from consumers.runner import Runner, RunnerSettings
 from model.text import ProductText
 from schemas.errors import Transient
 from schemas.vectors import PayloadChange, Point, item_vectors

@@ -65,22 +65,22 @@ class Names:
 
     @property
     def products_group(self) -> str:
-        """As app/wiring.py names it."""
+        """As app/runners.py names it."""
         return f"{self.namespace}simstream-products"
 
     @property
     def reviews_group(self) -> str:
-        """As app/wiring.py names it."""
+        """As app/runners.py names it."""
         return f"{self.namespace}simstream-reviews"
 
     @property
     def behaviour_group(self) -> str:
-        """As app/wiring.py names it."""
+        """As app/runners.py names it."""
         return f"{self.namespace}simstream-behaviour"
 
     @property
     def embeddings_group(self) -> str:
-        """As app/wiring.py names it."""
+        """As app/runners.py names it."""
         return f"{self.namespace}simstream-embeddings-{self.collection.removeprefix(self.namespace)}"
 
     def group(self, consumer: str) -> str:

@@ -29,11 +29,12 @@ from consumers.behaviour import BehaviourHandler, BehaviourSettings
 from consumers.dead_letters import DeadLetters
 from consumers.debounce import DebounceSettings
 from consumers.embeddings import EmbeddingsHandler, EmbeddingsSettings
+from consumers.handler import Handler
 from consumers.products import ProductsHandler
 from consumers.reconcile import Reconciler
 from consumers.redrive import DeadLetter, read_dead_letters
 from consumers.reviews import ReviewsHandler, ReviewsSettings
-from consumers.runner import Handler, Runner, RunnerSettings
+from consumers.runner import Runner, RunnerSettings
 from consumers.shopper_vectors import ShopperVectors, VectorSettings
 from model.text import ProductText
 from schemas.vectors import Encoder, Point, TextRecipe, item_vectors
@@ -128,7 +129,9 @@ class Pipeline:
         self._redis = connect(RedisSettings(url=redis_url, cluster=redis_cluster))
         self._vectors = VectorSettings()
         self._behaviour = behaviour
-        self.store = ItemStore(client=self._redis, namespace=namespace, behaviour_mark=self._vectors.mark)
+        self.store = ItemStore(
+            client=self._redis, namespace=namespace, behaviour_mark=self._vectors.mark, opinions=True
+        )
         self.nodes = RedisNodes(self._redis)
         self.behaviour_store = BehaviourStore(
             nodes=self.nodes,

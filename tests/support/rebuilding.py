@@ -3,7 +3,7 @@
 Reads   what the consumers read
 Writes  everything under its namespace: topics, state, collections, the alias
 
-The consumers are put together by app/wiring.py, as a process would; the encoder is a fake one.
+The consumers are put together by app/runners.py, as a process would; the encoder is a fake one.
 """
 
 from __future__ import annotations
@@ -28,19 +28,9 @@ from adapters.redis_client import RedisSettings, connect
 from adapters.redis_nodes import RedisNodes
 from adapters.state_export import export_state
 from app.rebuild import FromLog
+from app.runners import STATE_CONSUMERS, embeddings_runner, reconciler, state_runner
 from app.settings import Settings
-from app.wiring import (
-    STATE_CONSUMERS,
-    alias_of,
-    embeddings_runner,
-    live_state,
-    make_topics,
-    open_behaviour,
-    open_publisher,
-    open_store,
-    reconciler,
-    state_runner,
-)
+from app.wiring import alias_of, live_state, make_topics, open_behaviour, open_publisher, open_store
 from consumers.behaviour import BehaviourHandler
 from consumers.erasures import erasure_key
 from consumers.products import ProductsHandler

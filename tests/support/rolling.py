@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
-import sys
 import threading
 import time
 import urllib.error
@@ -30,67 +28,27 @@ from typing import Any
 
 from adapters.index import open_index
 from adapters.kafka import Publisher
-from app.children import HOST, Child
+from app.children import HOST
 from app.settings import Settings, load_settings
 from app.wiring import live_collection, make_topics, open_publisher
 from schemas.events import UserEvent
-from tests.support.draining import SESSION_TIMEOUT_SECONDS
+from tests.support.commands import Command
 from tests.support.release_shop import NOW, until
-from tests.support.tiny_model import GRAPHS, write_tiny_model
 
-ROOT = Path(__file__).parents[2]
 CONSUMERS = ("products", "behaviour", "embeddings")
 PAUSE_SECONDS = 0.02
 
 
-def environment_of(folder: Path, bootstrap: str, namespace: str, redis: str, index: str) -> dict[str, str]:
-    """Settings of the processes: a tiny model, four partitions, groups that form soon."""
-    return {
-        "SIMSTREAM_NAMESPACE": namespace,
-        "SIMSTREAM_LOG__LEVEL": "INFO",
-        "SIMSTREAM_KAFKA__BOOTSTRAP_SERVERS": bootstrap,
-        "SIMSTREAM_KAFKA__PARTITIONS": "4",
-        "SIMSTREAM_KAFKA__REPLICATION_FACTOR": "1",
-        "SIMSTREAM_KAFKA__OPTIONS": json.dumps(
-            {"session.timeout.ms": int(SESSION_TIMEOUT_SECONDS * 1000), "heartbeat.interval.ms": 1000}
-        ),
-        "SIMSTREAM_REDIS__URL": redis,
-        "SIMSTREAM_QDRANT__URL": index,
-        "SIMSTREAM_RELEASES__URL": str(folder / "releases"),
-        "SIMSTREAM_MODEL__NAME": str(write_tiny_model(folder / "model")),
-        "SIMSTREAM_MODEL__ENGINE": "onnx",
-        "SIMSTREAM_MODEL__GRAPHS": GRAPHS,
-        "SIMSTREAM_MODEL__THREADS": "1",
-    }
-
-
-class Part(Child):
-    """One `simstream` command that runs for ever."""
-
-    start_timeout_seconds = 120.0
-    stop_timeout_seconds = 60.0
-
-    def __init__(self, folder: Path, environment: Mapping[str, str], name: str, *words: str) -> None:
-        super().__init__(folder)
-        self.name = name
-        self._words = words
-        self._environment = environment
-
-    def command(self) -> list[str]:
-        return [sys.executable, "-m", "app.cli", *self._words]
-
-    def environment(self) -> dict[str, str]:
-        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-        return {**os.environ, **self._environment, "PYTHONPATH": path}
+class Part(Command):
+    """A consumer, ready once its group has given it partitions."""
 
     def ready(self) -> bool:
-        """Once its group has given it partitions."""
         with self.log_file.open("rb") as log:
             log.seek(self._log_start)
             return b"partitions_assigned" in log.read()
 
 
-class Served(Part):
+class Served(Command):
     """A service on a port that stays its own from start to start."""
 
     def command(self) -> list[str]:
@@ -334,11 +292,11 @@ def roll(
     return done
 
 
-def _start(opened: ExitStack, parts: Sequence[Part]) -> None:
+def _start(opened: ExitStack, parts: Sequence[Command]) -> None:
     """All at a time: most of a start is imports."""
     failures: list[BaseException] = []
 
-    def start(part: Part) -> None:
+    def start(part: Command) -> None:
         try:
             part.start()
         except BaseException as error:  # noqa: BLE001  raised below

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import pytest
 from typer.testing import CliRunner
 
-from app.cli import app
+from app.cli import command_line
 from consumers.erasures import erasure_key
 from schemas.errors import Transient
 
@@ -29,7 +29,9 @@ def test_a_shopper_stands_in_the_audit_log_by_the_name_of_user_erasures_alone(
         "SIMSTREAM_QDRANT__URL": f"edge:{tmp_path / 'index'}",
         "SIMSTREAM_ERASURES__KEY": "a secret of the shop",
     }
-    done = CliRunner().invoke(app, ["forget", USER, "--data-dir", str(tmp_path)], env=environment)
+    done = CliRunner().invoke(
+        command_line(["forget"]), ["forget", USER, "--data-dir", str(tmp_path)], env=environment
+    )
     assert isinstance(done.exception, Transient)
     begun, failed = (json.loads(line) for line in log.read_text().splitlines())
     assert begun["what"] == {"shopper": erasure_key(USER, b"a secret of the shop")}

@@ -14,7 +14,7 @@ from adapters.index_port import LIVE_ALIAS, collection_name
 from adapters.redis_client import RedisSettings, connect
 from adapters.redis_rollouts import RolloutBoard
 from adapters.releases import ReleaseSettings, ReleaseStore, entry_of
-from app.cli import app
+from app.cli import command_line
 from app.local import LocalRedis
 from schemas.errors import Halt
 from schemas.releases import EncoderConfig, Manifest
@@ -61,7 +61,7 @@ class House:
         self.first = self.board.change(None, first.placed(RolloutState.LIVE, now=NOW))
 
     def run(self, *words: str) -> Result:
-        return CliRunner().invoke(app, ["releases", *words], env=self.env)
+        return CliRunner().invoke(command_line(["releases"]), ["releases", *words], env=self.env)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 from typer.testing import CliRunner
 
-from app.cli import app
+from app.cli import command_line
 from app.local import LocalRedis
 from app.settings import load_settings
 from app.wiring import open_reports
@@ -26,7 +26,7 @@ def test_what_was_reported_is_listed_and_decided(
     for seed, item in (("a", "b"), ("a", "b"), ("c", "d")):
         request = ReportRequest(seed=seed, item_id=item, reason="not_similar", note="a toy")
         assert store.add(request, reporter="shop", now=NOW) is not None
-    ask = CliRunner()
+    ask, app = CliRunner(), command_line(["reports"])
     first, second = ask.invoke(app, ["reports", "list"]).output.splitlines()
     assert "pending  not similar  2 x  b for a: a toy" in first
     ids = [line.split()[0] for line in (first, second)]
