@@ -18,11 +18,12 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from model.recipe import Recipe, Task
+from model.tasks import Examples
 from schemas.releases import EncoderConfig
 
 log = logging.getLogger(__name__)
@@ -33,24 +34,28 @@ TSDAE_LEFT_OUT, MLM_HIDDEN = 0.6, 0.15
 _DONE = "pretrained.json"
 
 
-def pretrained(
-    *,
-    folder: Path,
-    config: EncoderConfig,
-    texts: Sequence[str],
-    recipe: Recipe,
-    run: Path,
-    device: torch.device,
-) -> Path:
-    """A folder like the parent's whose weights have read `texts`; a run that was cut off finds it done."""
+class Reading(NamedTuple):
+    """What is read, by which release, as which recipe says, in which run's folder."""
+
+    folder: Path
+    config: EncoderConfig
+    texts: Sequence[str]
+    recipe: Recipe
+    run: Path
+    device: torch.device
+
+
+def pretrained(reading: Reading) -> Path:
+    """A folder like the parent's whose weights have read the texts; a run that was cut off finds it done."""
+    folder, run, recipe = reading.folder, reading.run, reading.recipe
     into = run / "pretrained"
     if (into / _DONE).is_file():
         return into
     shutil.rmtree(into, ignore_errors=True)
     if recipe.pretrain == "mlm":
-        weights = _by_guessing(folder, config, texts, recipe, run, device)
+        weights = _by_guessing(reading)
     else:
-        weights = _by_loss(folder, config, texts, recipe, run, device)
+        weights = _by_loss(reading)
     aside = run / "pretrained.tmp"
     shutil.rmtree(aside, ignore_errors=True)
     shutil.copytree(folder, aside, ignore=shutil.ignore_patterns("*.safetensors*", "manifest.json"))
@@ -59,21 +64,14 @@ def pretrained(
     (aside / _DONE).write_text("{}")
     aside.rename(into)
     shutil.rmtree(weights, ignore_errors=True)
-    log.info("pretraining_ended objective=%s texts=%d", recipe.pretrain, len(texts))
+    log.info("pretraining_ended objective=%s texts=%d", recipe.pretrain, len(reading.texts))
     return into
 
 
-def _by_loss(
-    folder: Path,
-    config: EncoderConfig,
-    texts: Sequence[str],
-    recipe: Recipe,
-    run: Path,
-    device: torch.device,
-) -> Path:
-    from model.tasks import Examples
+def _by_loss(reading: Reading) -> Path:
     from model.training import train
 
+    recipe, texts = reading.recipe, reading.texts
     if recipe.pretrain == "tsdae":
         random = Random(recipe.seed)
         tables = {TEXTS: {"damaged": [_damaged(text, random) for text in texts], "text": list(texts)}}
@@ -94,12 +92,12 @@ def _by_loss(
         tracking=(),
     )
     found = train(
-        folder=folder,
-        config=config,
+        folder=reading.folder,
+        config=reading.config,
         examples=Examples(pairs=None, tables=tables),
         recipe=plain,
-        run=run / "pretraining",
-        device=str(device),
+        run=reading.run / "pretraining",
+        device=str(reading.device),
     )
     return found.weights
 
@@ -110,14 +108,7 @@ def _damaged(text: str, random: Random) -> str:
     return " ".join(left or words[:1]) or text
 
 
-def _by_guessing(
-    folder: Path,
-    config: EncoderConfig,
-    texts: Sequence[str],
-    recipe: Recipe,
-    run: Path,
-    device: torch.device,
-) -> Path:
+def _by_guessing(reading: Reading) -> Path:
     from transformers import (
         AutoModelForMaskedLM,
         AutoTokenizer,
@@ -127,20 +118,20 @@ def _by_guessing(
         TrainingArguments,
     )
 
-    tokenizer: Any = AutoTokenizer.from_pretrained(
-        str(folder), local_files_only=True, trust_remote_code=False
-    )
+    recipe, folder = reading.recipe, str(reading.folder)
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     # The encoder comes without a head for guessing: a new one is tied to its own table of words.
     model: Any = AutoModelForMaskedLM.from_pretrained(
-        str(folder),
+        folder,
         dtype=torch.float32,
         use_safetensors=True,
         local_files_only=True,
         trust_remote_code=False,
     )
-    length = min(config.max_length, recipe.max_tokens or config.max_length)
-    encoded = [tokenizer(text, truncation=True, max_length=length) for text in texts]
-    out = run / "pretraining"
+    longest = reading.config.max_length
+    length = min(longest, recipe.max_tokens or longest)
+    encoded = [tokenizer(text, truncation=True, max_length=length) for text in reading.texts]
+    out = reading.run / "pretraining"
     trainer = Trainer(
         model=model,
         args=TrainingArguments(
@@ -150,12 +141,12 @@ def _by_guessing(
             learning_rate=recipe.learning_rate,
             max_grad_norm=recipe.max_grad_norm,
             seed=recipe.seed,
-            use_cpu=device.type == "cpu",
+            use_cpu=reading.device.type == "cpu",
             save_strategy="no",
             report_to="none",
             disable_tqdm=True,
             logging_strategy="no",
-            dataloader_pin_memory=device.type == "cuda",
+            dataloader_pin_memory=reading.device.type == "cuda",
         ),
         train_dataset=encoded,
         data_collator=DataCollatorForLanguageModeling(tokenizer, mlm_probability=MLM_HIDDEN),

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from model.evaluation import RetrievalSet, hits_at, ndcg_at, ranks_of
 from model.precision import chosen_device, fast_half
-from model.pretraining import pretrained
+from model.pretraining import Reading, pretrained
 from model.recipe import InvalidRecipe, Recipe, Task
 from model.soup import mean_of_weights
 from model.tasks import ANCHORS, Examples, columns_of, loss_of
@@ -74,14 +74,7 @@ def train(
     start = folder
     if recipe.pretrain != "none":
         texts = examples.unlabelled or (examples.pairs.texts if examples.pairs is not None else ())
-        start = pretrained(
-            folder=folder,
-            config=config,
-            texts=list(dict.fromkeys(texts)),
-            recipe=recipe,
-            run=run,
-            device=where,
-        )
+        start = pretrained(Reading(folder, config, list(dict.fromkeys(texts)), recipe, run, where))
     if recipe.soup == 1:
         return _one_run(folder, start, config, examples, recipe, run, where, callbacks)
     each = []

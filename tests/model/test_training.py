@@ -186,8 +186,8 @@ def test_what_was_read_before_a_kill_is_not_read_again(
     def killed(*_: Any, **__: Any) -> Any:
         raise Killed
 
-    def killed_behind(**given: Any) -> Any:
-        pretraining.pretrained(**given)
+    def killed_behind(reading: pretraining.Reading) -> Any:
+        pretraining.pretrained(reading)
         raise Killed
 
     with monkeypatch.context() as patch:

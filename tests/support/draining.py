@@ -22,6 +22,14 @@ from schemas.events import ItemChanged, ProductEvent, ReviewEvent, ReviewPosted,
 from schemas.topics import BULK_LANE, LANE_HEADER, Topic, Topics
 from tests.support.servers import Broker
 
+#: What a broker says that does not know yet, or no longer, who coordinates a group.
+_COORDINATION = frozenset(
+    {
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    }
+)
 ShopEvent = ProductEvent | ReviewEvent | UserEvent
 
 #: Tansu lets a new group wait for half a session timeout before it hands out partitions; Apache refuses less
@@ -179,10 +187,22 @@ class Shop:
 
 
 def commits_of(settings: KafkaSettings, group: str, parts: Iterable[Partition]) -> dict[Partition, int]:
-    """What the group has committed of these partitions, 0 where nothing; asked by no member of it."""
+    """What the group has committed of these partitions, 0 where nothing; asked by no member of it.
+
+    A busy broker may be about to find out who coordinates the group: that is asked again, for half a minute.
+    """
+    wanted = [TopicPartition(part.topic, part.number) for part in parts]
+    deadline = time.monotonic() + 30.0
     asking = Consumer({**settings.client_config("test-commits"), "group.id": group})
     try:
-        answers = asking.committed([TopicPartition(part.topic, part.number) for part in parts], timeout=10.0)
+        while True:
+            try:
+                answers = asking.committed(wanted, timeout=10.0)
+                break
+            except KafkaException as error:
+                if error.args[0].code() not in _COORDINATION or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
     finally:
         asking.close()
     return {Partition(one.topic, one.partition): max(0, one.offset) for one in answers}

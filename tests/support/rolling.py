@@ -108,8 +108,9 @@ class Clients:
             turn += 1
             item = f"p{turn * 7 % self.items}"
             started = time.monotonic()
-            # Around all of them once: one that is gone refuses the connection, and the next is asked.
-            for shift in range(len(self.services)):
+            # Around all of them: one that is gone refuses the connection, and the next is asked. Twice, for
+            # one that was passed as out of balance may be in again when the next one is killed.
+            for shift in range(2 * len(self.services)):
                 service = self.services[(turn + shift) % len(self.services)]
                 if service.name in self.in_balance and self._asked(service, item):
                     break
