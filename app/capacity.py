@@ -77,8 +77,9 @@ Encoder = Literal["cpu", "cpu-bf16", "gpu"]
 TOKENS_A_SECOND: Mapping[Encoder, float] = {"cpu": 4_716, "cpu-bf16": 11_298, "gpu": 1_112_173}
 #: Both of the machine's, where there is no GPU.
 CPU_ENCODER_CORES = 2
-#: query.json: what the service adds to the index's own calls, nearly all of it Python's, on one core.
-SERVICE_SECONDS = 0.00319
+#: query.json, 10 queries/s: what the service adds to the index's own calls, nearly all of it Python's, on one
+#: core without bf16.
+SERVICE_SECONDS = 0.0081
 PARTITIONS = 12
 
 

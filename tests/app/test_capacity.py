@@ -136,9 +136,9 @@ def test_what_no_shop_is_is_refused(wrong: dict[str, float]) -> None:
 
 
 def test_the_model_s_rates_are_those_of_the_result_files() -> None:
-    def figure(benchmark: str, name: str) -> float:
+    def figure(benchmark: str, name: str, note: str | None = None) -> float:
         kept = result_json.validate_json((RESULTS / f"{benchmark}.json").read_bytes()).report
-        return next(one.value for one in kept.figures if one.name == name)
+        return next(one.value for one in kept.figures if one.name == name and note in (None, one.note))
 
     # Another run of a benchmark says something else; one and a half times as much is another machine.
     for constant, measured in (
@@ -149,7 +149,10 @@ def test_the_model_s_rates_are_those_of_the_result_files() -> None:
         (model.TOKENS_A_SECOND["cpu"], 110 * figure("embedding-rate", "the encoder alone")),
         (model.TOKENS_A_SECOND["cpu-bf16"], figure("encoder", "our tokens/s")),
         (model.TOKENS_A_SECOND["gpu"], figure("encoder-gpu", "our tokens/s")),
-        (1e3 * model.SERVICE_SECONDS, figure("query", "median overhead over the index's own calls")),
+        (
+            1e3 * model.SERVICE_SECONDS,
+            figure("query", "median overhead over the index's own calls", "10 queries/s"),
+        ),
     ):
         assert constant == pytest.approx(measured, rel=0.5)
 
