@@ -7,10 +7,9 @@ Never   opens the index; never names a shopper
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Any
 
 import numpy as np
 
@@ -114,10 +113,14 @@ def _kind(kind: str, one: Measured) -> KindExposure:
     groups = []
     for number, name in enumerate(one.grouping.names):
         ratio = ratio_of(one, number, CONFIDENCE)
-        figures: Mapping[str, Any] = {field: round(value, 4) for field, value in _named(ratio).items()}
         groups.append(
             GroupExposure(
-                group=name, items=int(counts[number]), share=round(float(shares[number]), 5), **figures
+                group=name,
+                items=int(counts[number]),
+                share=round(float(shares[number]), 5),
+                ratio=round(ratio.value, 4),
+                low=round(ratio.low, 4),
+                high=round(ratio.high, 4),
             )
         )
     low, high = bounds(one.drawn_ginis(), CONFIDENCE)
@@ -131,7 +134,3 @@ def _kind(kind: str, one: Measured) -> KindExposure:
         least=named[0].group if named else None,
         groups=groups,
     )
-
-
-def _named(ratio: Any) -> dict[str, float]:
-    return {"ratio": ratio.value, "low": ratio.low, "high": ratio.high}

@@ -11,7 +11,7 @@ import hashlib
 import math
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
@@ -64,11 +64,11 @@ class Catalogue:
         self.digests = self._digests(shop)
         texts = [release.recipe.content(product) for product in self.products[:drawn_around]]
         encoder = RememberedEncoder(release.encoder, KEPT_VECTORS / f"{release.release_id}.npz")
-        self.content = drawn(encoded(encoder, texts), len(self.products))
+        self.content = drawn(encoder.encode_array(texts), len(self.products))
         self.reviews = np.zeros_like(self.content)
         reviewed = sorted(self.digests)
         digests = [self.digests[row] for row in reviewed[:drawn_around]]
-        self.reviews[reviewed] = drawn(encoded(encoder, digests), len(reviewed))
+        self.reviews[reviewed] = drawn(encoder.encode_array(digests), len(reviewed))
         if len(texts) > WORTH_KEEPING:
             encoder.keep()
         print(f"{len(texts) + len(digests)} texts encoded in {time.monotonic() - started:.0f} s", flush=True)
@@ -256,11 +256,6 @@ def postings(
 def _order(user: str) -> int:
     """A shopper's place in the one order of all, and in its upper half their index."""
     return int.from_bytes(hashlib.blake2b(user.encode(), digest_size=8).digest(), "big")
-
-
-def encoded(encoder: RememberedEncoder, texts: Sequence[str]) -> NDArray[np.float32]:
-    """All vectors, shape (texts, dimension)."""
-    return np.array(encoder.encode(texts), dtype=np.float32)
 
 
 def open_store(folder: Path) -> tuple[ReleaseStore, str]:

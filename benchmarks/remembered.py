@@ -38,14 +38,23 @@ class RememberedEncoder:
     def encode(
         self, texts: Sequence[str], *, query: bool = False, background: bool = False
     ) -> list[list[float]]:
-        """One unit vector per text."""
+        """`encode_array` as plain lists of floats."""
+        vectors: list[list[float]] = self.encode_array(texts, query=query, background=background).tolist()
+        return vectors
+
+    def encode_array(
+        self, texts: Sequence[str], *, query: bool = False, background: bool = False
+    ) -> NDArray[np.float32]:
+        """Unit vectors, float32, shape (texts, dimension)."""
         keys = [hashlib.blake2b(f"{query}:{text}".encode(), digest_size=16).digest() for text in texts]
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._vectors}
         if missing:
             made = self._encoder.encode_array(list(missing.values()), query=query, background=background)
             self._vectors.update(zip(missing, made, strict=True))
             self.encoded += len(missing)
-        return [self._vectors[key].tolist() for key in keys]
+        if not keys:
+            return np.empty((0, self.dimension), dtype=np.float32)
+        return np.stack([self._vectors[key] for key in keys])
 
     def keep(self) -> None:
         """Write what is new aside, then into its place."""
