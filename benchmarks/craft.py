@@ -15,21 +15,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import ROOT, Figure, Report
-from benchmarks.methods import BASE, PAIRS, SEED, SMALL_PAIRS, UNLABELLED, small_or_whole_world, trained
+from benchmarks.harness import Figure, Report
+from benchmarks.methods import BASE, PAIRS, SEED, SMALL_PAIRS, UNLABELLED, child, in_a_process
 from model.evaluation import compare
 from model.recipe import Augment
-from model.settings import ModelSettings, base_folder
 
 NAME = "craft"
 COVERED_BY = "tests/test_learning_benchmarks.py"
@@ -123,11 +118,7 @@ def _told(changes: Mapping[str, Any]) -> str:
 
 def _apart(name: str, choice: int, pairs: int, *, small: bool) -> dict[str, Any]:
     """Train one variant in a process of its own."""
-    with tempfile.TemporaryDirectory(prefix="simstream-craft-") as folder:
-        command = [sys.executable, "-m", "benchmarks.craft", "--one", name, "--choice", str(choice)]
-        command += ["--pairs", str(pairs), "--out", folder, *(["--small"] if small else [])]
-        subprocess.run(command, cwd=ROOT, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
-        found: dict[str, Any] = json.loads((Path(folder) / "told.json").read_bytes())
+    found = in_a_process(NAME, ["--one", name, "--choice", str(choice)], pairs, small=small)
     print(f"{name}, {_told(VARIANTS[name][choice])}: {found['validation']:.4f} for choosing", flush=True)
     return found | {"choice": choice}
 
@@ -137,22 +128,7 @@ def _main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.craft")
     parser.add_argument("--one", choices=list(VARIANTS), required=True)
     parser.add_argument("--choice", type=int, default=0)
-    parser.add_argument("--pairs", type=int, default=PAIRS)
-    parser.add_argument("--small", action="store_true")
-    parser.add_argument("--out", type=Path, required=True)
-    options = parser.parse_args()
-    changes = VARIANTS[options.one][options.choice]
-    recipe = BASE.model_copy(update={"learning_rate": RATE, **changes})
-    settings = ModelSettings(dtype="fp32")
-    found = trained(
-        small_or_whole_world(small=options.small),
-        base_folder(settings),
-        settings,
-        recipe,
-        options.pairs,
-        options.out,
-    )
-    (options.out / "told.json").write_text(json.dumps(found))
+    child(parser, lambda options: {"learning_rate": RATE, **VARIANTS[options.one][options.choice]})
 
 
 if __name__ == "__main__":

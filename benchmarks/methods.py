@@ -20,7 +20,7 @@ import resource
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,13 +126,18 @@ def _figures(name: str, one: Mapping[str, Any]) -> Iterator[Figure]:
 
 def _apart(name: str, pairs: int, rate: float, *, small: bool) -> dict[str, Any]:
     """Train with one method in a process of its own."""
-    with tempfile.TemporaryDirectory(prefix="simstream-methods-") as folder:
-        told = Path(folder) / "told.json"
-        command = [sys.executable, "-m", "benchmarks.methods", "--one", name, "--pairs", str(pairs)]
-        command += ["--rate", str(rate), "--out", folder, *(["--small"] if small else [])]
-        subprocess.run(command, cwd=ROOT, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
-        found: dict[str, Any] = json.loads(told.read_bytes())
+    found = in_a_process(NAME, ["--one", name, "--rate", str(rate)], pairs, small=small)
     print(f"{name}, learning rate {rate:g}: {found['validation']:.4f} for choosing", flush=True)
+    return found
+
+
+def in_a_process(benchmark: str, words: Sequence[str], pairs: int, *, small: bool) -> dict[str, Any]:
+    """What a benchmark's own `child`, asked with these words, measured."""
+    with tempfile.TemporaryDirectory(prefix=f"simstream-{benchmark}-") as folder:
+        command = [sys.executable, "-m", f"benchmarks.{benchmark}", *words, "--pairs", str(pairs)]
+        command += ["--out", folder, *(["--small"] if small else [])]
+        subprocess.run(command, cwd=ROOT, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+        found: dict[str, Any] = json.loads((Path(folder) / "told.json").read_bytes())
     return found
 
 
@@ -220,7 +225,7 @@ def _vectors(folder: Path, base: Path, settings: ModelSettings, texts: list[str]
         encoder.close()
 
 
-def small_or_whole_world(*, small: bool) -> World:
+def _small_or_whole(*, small: bool) -> World:
     """The first of these periods, of few households in small."""
     purchases = read_purchases(most=250 if small else None)
     return world(purchases, "weeks", baskets=300 if small else 3_000, queries=200 if small else 1_000)
@@ -231,20 +236,21 @@ def _main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.methods")
     parser.add_argument("--one", choices=list(METHODS), required=True)
     parser.add_argument("--rate", type=float, required=True)
+    child(parser, lambda options: {**METHODS[options.one], "learning_rate": options.rate})
+
+
+def child(
+    parser: argparse.ArgumentParser, changes: Callable[[argparse.Namespace], Mapping[str, Any]]
+) -> None:
+    """Train BASE with what the command line changes of it; leave what was measured in the `--out` folder."""
     parser.add_argument("--pairs", type=int, default=PAIRS)
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    recipe = BASE.model_copy(update={**METHODS[options.one], "learning_rate": options.rate})
+    recipe = BASE.model_copy(update=dict(changes(options)))
     settings = ModelSettings(dtype="fp32")
-    found = trained(
-        small_or_whole_world(small=options.small),
-        base_folder(settings),
-        settings,
-        recipe,
-        options.pairs,
-        options.out,
-    )
+    one = _small_or_whole(small=options.small)
+    found = trained(one, base_folder(settings), settings, recipe, options.pairs, options.out)
     (options.out / "told.json").write_text(json.dumps(found))
 
 

@@ -36,7 +36,7 @@ from adapters.archive import EVENTS, Archive
 from benchmarks.harness import ROOT, Figure, Report
 from benchmarks.insights import release
 from benchmarks.quality_index import NOW, Contents, filled, remembering
-from benchmarks.relations_presets import KINDS, Compared, InMemory, compared
+from benchmarks.relations_presets import KINDS, Compared, compared, in_memory
 from benchmarks.sketch import bought_in_a_year
 from consumers.baskets import Interactions, RelationSettings, occasions, read_archive
 from consumers.relations import counted, mine
@@ -44,7 +44,7 @@ from producers.shop import Shop
 from producers.shop_relations import Pair, Visits, load, related
 from schemas.events import ProductUpserted
 from schemas.insights import Relation
-from schemas.relations import Mined, Run
+from schemas.relations import Mined
 from service.relations import Relations
 from service.settings import ServiceSettings
 from service.timing import Timings
@@ -166,19 +166,10 @@ def _said(
         rows = _rows(happened, names)
         archive.write(rows.to_pylist(), part=("bench", 0, 0, rows.num_rows))
     found = mine(read_archive(archive.recent()), RelationSettings())
-    run = Run(
-        run="r",
-        mined_at=NOW,
-        baskets=found.baskets,
-        visits=found.visits,
-        items=len(found.mined),
-        pairs=found.pairs,
-    )
+    reader = in_memory(found)
     pairs: dict[str, set[Pair]] = {"complements": set(), "substitutes": set()}
     with filled(Contents(products), release(), ServiceSettings()) as asked:
-        service = Relations(
-            catalogue=asked.catalogue, reader=InMemory(found.mined, run), alike=ServiceSettings().alike
-        )
+        service = Relations(catalogue=asked.catalogue, reader=reader, alike=ServiceSettings().alike)
         for product in products:
             view = service.relations(product.product_id, 100, Timings())
             for kind, of_kind in pairs.items():

@@ -26,6 +26,7 @@ from benchmarks import sketching
 from benchmarks.insights import release
 from benchmarks.quality_index import NOW, Asked, Contents, filled
 from consumers.baskets import Interactions, RelationSettings
+from consumers.relations import Found as FoundRelations
 from consumers.relations import mine
 from producers.shop import Shop
 from producers.shop_relations import Pair, Planted, Visits, related
@@ -89,7 +90,11 @@ def compared(products: Sequence[ProductUpserted], happened: Visits, truth: Plant
 
 def mined(products: Sequence[ProductUpserted], happened: Visits) -> InMemory:
     """What the miner finds in these visits."""
-    found = mine(_events(products, happened), RelationSettings())
+    return in_memory(mine(_events(products, happened), RelationSettings()))
+
+
+def in_memory(found: FoundRelations) -> InMemory:
+    """A run of the miner as the service reads it."""
     run = Run(
         run="r",
         mined_at=NOW,

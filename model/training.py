@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -75,12 +75,13 @@ def train(
     if recipe.pretrain != "none":
         texts = examples.unlabelled or (examples.pairs.texts if examples.pairs is not None else ())
         start = pretrained(Reading(folder, config, list(dict.fromkeys(texts)), recipe, run, where))
+    given = _Given(folder, start, config, examples, where, callbacks)
     if recipe.soup == 1:
-        return _one_run(folder, start, config, examples, recipe, run, where, callbacks)
+        return _one_run(given, recipe, run)
     each = []
     for number in range(recipe.soup):
         single = recipe.model_copy(update={"soup": 1, "seed": recipe.seed + number})
-        each.append(_kept(run / f"soup-{number}", folder, start, config, examples, single, where, callbacks))
+        each.append(_kept(given, single, run / f"soup-{number}"))
     weights = mean_of_weights([one.weights for one in each], run / "weights")
     for one in each:
         shutil.rmtree(one.weights.parent)
@@ -94,39 +95,32 @@ def train(
     )
 
 
-def _kept(
-    run: Path,
-    folder: Path,
-    start: Path,
-    config: EncoderConfig,
-    examples: Examples,
-    recipe: Recipe,
-    where: torch.device,
-    callbacks: Sequence[Any],
-) -> Trained:
+class _Given(NamedTuple):
+    """What runs of one training share; `folder` is the parent, `start` its weights or pretrained ones."""
+
+    folder: Path
+    start: Path
+    config: EncoderConfig
+    examples: Examples
+    where: torch.device
+    callbacks: Sequence[Any]
+
+
+def _kept(given: _Given, recipe: Recipe, run: Path) -> Trained:
     """One run of several, unless it ended before the run was cut off."""
     told = run / "trained.json"
     if told.is_file():
         found = json.loads(told.read_bytes())
         return Trained(**(found | {"weights": Path(found["weights"])}))
-    one = _one_run(folder, start, config, examples, recipe, run, where, callbacks)
+    one = _one_run(given, recipe, run)
     aside = told.with_suffix(".tmp")
     aside.write_text(json.dumps(asdict(one), default=str))
     aside.replace(told)
     return one
 
 
-def _one_run(
-    folder: Path,
-    start: Path,
-    config: EncoderConfig,
-    examples: Examples,
-    recipe: Recipe,
-    run: Path,
-    where: torch.device,
-    callbacks: Sequence[Any],
-) -> Trained:
-    """From the weights in `start`, which may have been pretrained; those in `folder` are the parent's."""
+def _one_run(given: _Given, recipe: Recipe, run: Path) -> Trained:
+    """To a folder of weights, or on from the run's last whole checkpoint."""
     from datasets import Dataset, DatasetDict, disable_progress_bars
     from transformers import EarlyStoppingCallback, PrinterCallback, set_seed
     from transformers.utils.logging import disable_progress_bar
@@ -134,6 +128,7 @@ def _one_run(
     disable_progress_bars()
     disable_progress_bar()  # type: ignore[no-untyped-call]
     started = time.monotonic()
+    folder, start, config, examples, where, callbacks = given
     precision = _precision(recipe, where)
     set_seed(recipe.seed)
     model = open_model(start, config, recipe, where)

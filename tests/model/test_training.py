@@ -250,7 +250,7 @@ def test_a_killed_soup_keeps_the_runs_that_ended(tmp_path: Path, monkeypatch: py
     seeds: list[int] = []
 
     def counted(*arguments: Any) -> Any:
-        seeds.append(arguments[4].seed)
+        seeds.append(arguments[1].seed)
         if len(seeds) == 2:
             raise Killed
         return one_run(*arguments)
