@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from multiprocessing.connection import Connection
 
 #: Whoever gives the interpreter's lock away, as a forward pass does some hundred times, may wait one interval
@@ -20,14 +21,20 @@ from multiprocessing.connection import Connection
 GIL_SWITCH_SECONDS = 0.0005
 
 
-def start_child(module: str, theirs: socket.socket) -> subprocess.Popen[bytes]:
-    """Run `python -m module` with its end of a socket pair, which is closed here."""
+def start_child(
+    module: str, theirs: socket.socket, *, environment: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """Run `python -m module` with its end of a socket pair, which is closed here.
+
+    It gets this process's environment, and what is in `environment` besides.
+    """
     with theirs:
         # A process group of its own: Ctrl-C in a terminal is the parent's to handle.
         return subprocess.Popen(  # noqa: S603  our own interpreter and module
             [sys.executable, "-m", module, str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
+            env={**os.environ, **(environment or {})},
             process_group=0,
         )
 

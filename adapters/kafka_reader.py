@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from confluent_kafka import (
@@ -28,6 +30,7 @@ from schemas.errors import Halt, Transient
 log = logging.getLogger(__name__)
 
 _ASSIGN_PATIENCE_SECONDS = 60.0
+_LAST_COMMIT_SECONDS = 10.0
 #: Errors of a poll that say "never", each with what to do.
 _REFUSALS = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "grant this principal READ on the topic",
@@ -44,12 +47,24 @@ class Partition(NamedTuple):
     number: int
 
 
+def _with_offsets(offsets: Mapping[Partition, int]) -> list[TopicPartition]:
+    return [TopicPartition(part.topic, part.number, offset) for part, offset in offsets.items()]
+
+
+#: Of what a poll may take, the part that is kept for each topic behind the first.
+_KEPT = 10
+
+
 class GroupReader:
-    """One member of a consumer group. Not thread-safe: the loop that polls owns it."""
+    """A process in a consumer group, with a member per topic. Not thread-safe: the loop that polls owns it.
+
+    A member per topic, because `cooperative-sticky` evens out numbers of partitions and not topics: where
+    each member reads two, the second one to come is given all of one topic and nothing of the other.
+    """
 
     def __init__(self, settings: KafkaSettings, *, group: str, client_id: str) -> None:
         self.group = group
-        config: dict[str, Any] = {
+        self._config: dict[str, Any] = {
             "session.timeout.ms": 45_000,
             "max.poll.interval.ms": 300_000,
             "fetch.error.backoff.ms": 100,
@@ -66,11 +81,15 @@ class GroupReader:
             "isolation.level": "read_committed",
             "on_commit": self._committed,
         }
-        self._consumer = Consumer(config)
+        self._consumer = Consumer(self._config)
+        # By topic; the first of them is the one above.
+        self._members: dict[str, Consumer] = {}
         self._admin = AdminClient(settings.client_config(f"{client_id}-admin"))
         self._topic_ids: dict[str, str] = {}
         self._on_commit_error: Callable[[Mapping[Partition, int], KafkaError], None] | None = None
         self._failure: BaseException | None = None
+        # By partition the last commit that was answered, well or badly.
+        self._answered: dict[Partition, int] = {}
         # Partitions that changed hands during the poll under way.
         self._moved: set[Partition] = set()
 
@@ -83,14 +102,17 @@ class GroupReader:
         on_lost: Callable[[Sequence[Partition]], None],
         on_commit_error: Callable[[Mapping[Partition, int], KafkaError], None],
     ) -> None:
-        """Join the group. Callbacks run inside `poll`; `on_assign` gets each partition's commit, or None."""
+        """Join the group. Callbacks run inside `poll`; `on_assign` gets each partition's commit, or None.
+
+        What waits in the first topic is polled first.
+        """
         self._topic_ids = topic_ids(self._admin, topics)
         self._on_commit_error = on_commit_error
 
-        def assigned(_: Consumer, partitions: list[TopicPartition]) -> None:
+        def assigned(consumer: Consumer, partitions: list[TopicPartition]) -> None:
             # An exception must not cross the C callback: `poll` raises it.
             try:
-                self._assigned(partitions, on_assign)
+                self._assigned(consumer, partitions, on_assign)
             except Halt as error:
                 self._failure = error
 
@@ -106,16 +128,26 @@ class GroupReader:
             on_lost(gone)
             consumer.incremental_unassign(partitions)
 
-        self._consumer.subscribe(list(topics), on_assign=assigned, on_revoke=revoked, on_lost=lost)
+        for topic in topics:
+            if topic not in self._members:
+                self._members[topic] = self._member(topic) if self._members else self._consumer
+            self._members[topic].subscribe([topic], on_assign=assigned, on_revoke=revoked, on_lost=lost)
+
+    def _member(self, topic: str) -> Consumer:
+        instance = self._config.get("group.instance.id")
+        # Two members of one name would throw each other out.
+        named = {"group.instance.id": f"{instance}-{topic}"} if instance else {}
+        return Consumer({**self._config, **named})
 
     def _assigned(
         self,
+        consumer: Consumer,
         partitions: list[TopicPartition],
         on_assign: Callable[[Mapping[Partition, int | None]], None],
     ) -> None:
         commits = self._commits_of([Partition(part.topic, part.partition) for part in partitions])
         on_assign(commits)
-        self._consumer.incremental_assign(
+        consumer.incremental_assign(
             [
                 TopicPartition(part.topic, part.number, OFFSET_BEGINNING if commit is None else commit)
                 for part, commit in commits.items()
@@ -140,17 +172,8 @@ class GroupReader:
 
         Raises Transient (nothing lost: poll again) or Halt (an offset outside the log, access refused).
         """
-        messages = self._consumer.consume(1, timeout_seconds)
-        if messages and limit > 1:
-            self._moved.clear()
-            more = self._consumer.consume(limit - 1, 0)
-            # The first one may have been read under an assignment that ended in between. Its partition may
-            # even be ours again, from an earlier offset: the record would then seem to come before its turn.
-            messages = [
-                message
-                for message in messages
-                if Partition(message.topic() or "", message.partition() or 0) not in self._moved
-            ] + more
+        messages = self._waiting(limit) if len(self._members) > 1 else []
+        messages = messages or self._consume(self._consumer, limit, timeout_seconds)
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise failure
@@ -162,6 +185,28 @@ class GroupReader:
             else:
                 records.append(as_record(message, self._topic_ids[message.topic() or ""]))
         return records
+
+    def _waiting(self, limit: int) -> list[Message]:
+        """What has arrived for any member, the first one's first. All are asked: their callbacks run then."""
+        found: list[Message] = []
+        for place, member in enumerate(self._members.values(), start=1):
+            kept = (len(self._members) - place) * max(1, limit // _KEPT)
+            found += self._consume(member, max(1, limit - len(found) - kept), 0.0)
+        return found
+
+    def _consume(self, consumer: Consumer, limit: int, timeout_seconds: float) -> list[Message]:
+        messages = consumer.consume(1, timeout_seconds)
+        if messages and limit > 1:
+            self._moved.clear()
+            more = consumer.consume(limit - 1, 0)
+            # The first one may have been read under an assignment that ended in between. Its partition may
+            # even be ours again, from an earlier offset: the record would then seem to come before its turn.
+            messages = [
+                message
+                for message in messages
+                if Partition(message.topic() or "", message.partition() or 0) not in self._moved
+            ] + more
+        return messages
 
     def _raise(self, error: KafkaError, message: Message) -> None:
         code = error.code()
@@ -183,15 +228,16 @@ class GroupReader:
 
     def committed(self, partitions: Iterable[Partition]) -> dict[Partition, int | None]:
         """Each partition's committed offset, None where there is none. Raises Transient or Halt."""
-        asked = [TopicPartition(part.topic, part.number) for part in partitions]
-        if not asked:
-            return {}
-        try:
-            answers = self._consumer.committed(asked, timeout=10.0)
-        except KafkaException as error:
-            raise Transient(
-                f"the broker did not say what group {self.group} has committed: {error}"
-            ) from error
+        answers: list[TopicPartition] = []
+        # Each member asks for its own. Another one may be joining: the broker answers nothing on its
+        # connection before everybody has joined, and whoever is just being assigned to would wait for that.
+        for member, asked in self._by_member([TopicPartition(*part) for part in partitions]):
+            try:
+                answers += member.committed(asked, timeout=10.0)
+            except KafkaException as error:
+                raise Transient(
+                    f"the broker did not say what group {self.group} has committed: {error}"
+                ) from error
         for answer in answers:
             if answer.error is not None:
                 raise Transient(
@@ -202,47 +248,79 @@ class GroupReader:
             for answer in answers
         }
 
-    def commit(self, offsets: Mapping[Partition, int], *, wait: bool) -> bool:
+    def commit(self, offsets: Mapping[Partition, int]) -> bool:
         """Commit one past the last done record of each partition; whether it is known to have worked.
 
-        Without `wait` the answer comes to `on_commit_error` if it is bad, during a later poll.
+        Blocks; for callbacks, and then for partitions of the call alone.
         """
-        if not offsets:
-            return True
-        asked = [TopicPartition(part.topic, part.number, offset) for part, offset in offsets.items()]
-        try:
-            if not wait:
-                self._consumer.commit(offsets=asked, asynchronous=True)
-                return True
-            answers = self._consumer.commit(offsets=asked, asynchronous=False)
-        except KafkaException as error:
-            self._committed(error.args[0], asked)
-            return False
-        bad = [answer for answer in answers or [] if answer.error is not None]
-        for answer in bad:
-            self._committed(answer.error, [answer])
-        return not bad
+        worked = True
+        for member, asked in self._by_member(_with_offsets(offsets)):
+            try:
+                answers = member.commit(offsets=asked, asynchronous=False)
+            except KafkaException as error:
+                self._committed(error.args[0], asked)
+                worked = False
+                continue
+            for answer in answers or []:
+                if answer.error is not None:
+                    self._committed(answer.error, [answer])
+                    worked = False
+        return worked
+
+    def commit_later(self, offsets: Mapping[Partition, int]) -> bool:
+        """The same without waiting: a bad answer comes to `on_commit_error`, during a later poll."""
+        worked = True
+        for member, asked in self._by_member(_with_offsets(offsets)):
+            try:
+                member.commit(offsets=asked, asynchronous=True)
+            except KafkaException as error:
+                self._committed(error.args[0], asked)
+                worked = False
+        return worked
+
+    def commit_at_last(self, offsets: Mapping[Partition, int]) -> bool:
+        """The same for the end: waits until all is answered, for ten seconds at most; whether it was.
+
+        It polls meanwhile, for a group that waits for one of our members answers no other one. What is polled
+        is dropped: nothing is to be polled after this.
+        """
+        worked, deadline = self.commit_later(offsets), time.monotonic() + _LAST_COMMIT_SECONDS
+        while worked and any(self._answered.get(part) != offset for part, offset in offsets.items()):
+            if time.monotonic() > deadline:
+                return False
+            for member in self._members.values():
+                member.consume(1, 0.02)
+        return worked
 
     def _committed(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
-        if self._on_commit_error is None:
-            return
         for part in partitions:
-            reason = error or part.error
-            if reason is not None:
-                self._on_commit_error({Partition(part.topic, part.partition): part.offset}, reason)
+            where, reason = Partition(part.topic, part.partition), error or part.error
+            self._answered[where] = part.offset
+            if reason is not None and self._on_commit_error is not None:
+                self._on_commit_error({where: part.offset}, reason)
+
+    def _of(self, topic: str) -> Consumer:
+        """Whoever reads the topic; before there is one, the first."""
+        return self._members.get(topic, self._consumer)
+
+    def _by_member(self, parts: list[TopicPartition]) -> Iterator[tuple[Consumer, list[TopicPartition]]]:
+        for topic, of_it in groupby(sorted(parts), key=attrgetter("topic")):
+            yield self._of(topic), list(of_it)
 
     def pause(self, partitions: Sequence[Partition]) -> None:
         """Fetch no more of these; polling goes on, so the group keeps this member."""
-        self._consumer.pause([TopicPartition(part.topic, part.number) for part in partitions])
+        for member, parts in self._by_member([TopicPartition(*part) for part in partitions]):
+            member.pause(parts)
 
     def resume(self, partitions: Sequence[Partition]) -> None:
         """Fetch these again."""
-        self._consumer.resume([TopicPartition(part.topic, part.number) for part in partitions])
+        for member, parts in self._by_member([TopicPartition(*part) for part in partitions]):
+            member.resume(parts)
 
     def seek(self, partition: Partition, offset: int | None) -> None:
         """Go on reading at `offset`, at the beginning when None. Raises Transient."""
         try:
-            self._consumer.seek(
+            self._of(partition.topic).seek(
                 TopicPartition(
                     partition.topic, partition.number, OFFSET_BEGINNING if offset is None else offset
                 )
@@ -253,7 +331,7 @@ class GroupReader:
     def high_watermark(self, partition: Partition) -> int | None:
         """End of the log as the last fetch said, which is right on every broker; None before the first."""
         try:
-            _, high = self._consumer.get_watermark_offsets(
+            _, high = self._of(partition.topic).get_watermark_offsets(
                 TopicPartition(partition.topic, partition.number), cached=True
             )
         except KafkaException:
@@ -262,4 +340,5 @@ class GroupReader:
 
     def close(self) -> None:
         """Leave the group."""
-        self._consumer.close()
+        for member in {self._consumer, *self._members.values()}:
+            member.close()

@@ -240,7 +240,14 @@ def train_once(settings: Settings, data_dir: Path, *, parent: str) -> Outcome:
     log.info("run_starts folder=%s parent=%s", run, parent)
     started = time.monotonic()
     try:
-        outcome = finish(run, store=store, settings=settings.model, gate=settings.gate, created_at=now)
+        outcome = finish(
+            run,
+            store=store,
+            settings=settings.model,
+            gate=settings.gate,
+            created_at=now,
+            processes=chosen.processes,
+        )
     except BaseException:
         TRAINING_RUNS_TOTAL.labels(result="failed").inc()
         raise

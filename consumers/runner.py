@@ -17,7 +17,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Generic, TypeVar
 
@@ -197,7 +197,7 @@ class Runner(Generic[E]):
         if now >= self._next_commit:
             self._next_commit = now + self._settings.commit_interval_seconds
             self._check_standing()
-            self._commit(now, wait=False)
+            self._commit(now, self._progress, self._reader.commit_later)
             self._report_lag()
 
     def _take(self, poll_seconds: float) -> None:
@@ -290,16 +290,21 @@ class Runner(Generic[E]):
         except Transient as error:
             log.warning("consumer_waits consumer=%s reason=%s", self._handler.name, error)
 
-    def _commit(self, now: float, *, wait: bool) -> None:
+    def _commit(
+        self, now: float, parts: Iterable[Partition], send: Callable[[Mapping[Partition, int]], bool]
+    ) -> None:
         if self._halted or not self._store_is_the_same():
             return
         offsets: dict[Partition, int] = {}
-        for part, progress in self._progress.items():
+        for part in parts:
+            progress = self._progress.get(part)
+            if progress is None:
+                continue
             offset = progress.due(now, self._handler.commit_delay_seconds)
             if offset is not None:
                 offsets[part] = progress.committed = offset
         if offsets:
-            if self._reader.commit(offsets, wait=wait):
+            if send(offsets):
                 COMMITS_TOTAL.labels(consumer=self._handler.name, result="sent").inc()
 
     def _store_is_the_same(self) -> bool:
@@ -347,7 +352,7 @@ class Runner(Generic[E]):
             for progress in self._progress.values():
                 progress.collect(time.monotonic())
             time.sleep(0.02)
-        self._commit(time.monotonic(), wait=True)
+        self._commit(time.monotonic(), self._progress, self._reader.commit_at_last)
 
     # --- what the group tells us; called inside poll -----------------------------------------------
 
@@ -365,7 +370,8 @@ class Runner(Generic[E]):
         for part in partitions:
             if part in self._progress:
                 self._progress[part].collect(now)
-        self._commit(now, wait=True)
+        # No others': their member may be joining, which the group waits for until this call is over.
+        self._commit(now, partitions, self._reader.commit)
         self._on_lost(partitions)
 
     def _on_lost(self, partitions: Sequence[Partition]) -> None:

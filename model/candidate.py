@@ -38,6 +38,7 @@ from model.recipe import Recipe
 from model.report import changed_most, render
 from model.run_files import load_prepared, save_prepared
 from model.settings import ModelSettings, UnusableModel
+from model.training_together import train_together
 from model.transfer import known_by
 from model.vectors import ReleaseVectors
 from schemas.items import digest
@@ -87,14 +88,18 @@ def finish(
     settings: ModelSettings,
     gate: GateSettings,
     created_at: datetime,
+    processes: int = 1,
 ) -> Outcome:
-    """Take a run from wherever it stands to its end. Raises InvalidRecipe, UnusableModel, InvalidRelease."""
+    """Take a run from wherever it stands to its end, trained by so many processes of this machine.
+
+    Raises InvalidRecipe, UnusableModel, InvalidRelease, TrainingFailed.
+    """
     told = json.loads((run / "run.json").read_bytes())
     recipe, parent = Recipe.model_validate(told["recipe"]), store.manifest(told["parent"])
     parent_folder, prepared = store.fetch(parent.release_id), load_prepared(run)
     live = ReleaseVectors(parent_folder, parent, settings)
     try:
-        training = _trained(run, recipe, parent, parent_folder, prepared, live, settings)
+        training = _trained(run, recipe, parent, parent_folder, prepared, live, settings, processes=processes)
         candidate = _assembled(run, recipe, parent, parent_folder)
         reasons = refuse_broken(candidate, parent_folder, layers=len(recipe.layers) or None)
         if reasons:
@@ -178,7 +183,7 @@ def rated_by_validation(
     """
     if prepared.validation is None:
         raise ValueError("there are no validation queries to rate a recipe by")
-    _trained(run, recipe, parent, parent_folder, prepared, live, settings, callbacks)
+    _trained(run, recipe, parent, parent_folder, prepared, live, settings, callbacks=callbacks)
     candidate = _assembled(run, recipe, parent, parent_folder)
     if refuse_broken(candidate, parent_folder, layers=len(recipe.layers) or None):
         return 0.0
@@ -210,7 +215,9 @@ def _trained(
     prepared: Prepared,
     live: ReleaseVectors,
     settings: ModelSettings,
+    *,
     callbacks: Sequence[Any] = (),
+    processes: int = 1,
 ) -> Training:
     """Train, unless a run that was killed later than that has already; how it went."""
     report = run / "training.json"
@@ -229,20 +236,23 @@ def _trained(
         # A quarter as many anchors as pairs holds, and costs a tenth of the run; a student needs all.
         anchors = list(prepared.anchors if recipe.layers else prepared.anchors[: max(1, len(pairs) // 4)])
         tables[ANCHORS] = {"text": anchors, "label": live(anchors).tolist()}
-    found = train(
-        folder=parent_folder,
-        config=parent.encoder,
-        examples=Examples(
+    given: dict[str, Any] = {
+        "folder": parent_folder,
+        "config": parent.encoder,
+        "examples": Examples(
             pairs=pairs,
             tables=tables,
             validation=prepared.validation,
             unlabelled=[*prepared.anchors, *pairs.texts],
         ),
-        recipe=recipe,
-        run=run,
-        device=settings.device,
-        callbacks=callbacks,
-    )
+        "recipe": recipe,
+        "run": run,
+        "device": settings.device,
+    }
+    if processes > 1:
+        found = train_together(processes=processes, **given)
+    else:
+        found = train(callbacks=callbacks, **given)
     training = Training(
         run=run.name,
         recipe=recipe.model_dump(mode="json"),

@@ -17,7 +17,7 @@ class TrainingSettings(Frozen):
     `label`: pairs that a release is judged by, and pairs that are learned from. With `mine_with_index` hard
     negatives are what the running service finds near, else what the parent's vectors do. A trainer that runs
     by itself has the priority `nice` (0 is that of serving, 19 the lowest) and the `device`, that of the
-    encoder if None.
+    encoder if None. `processes` is how many GPUs of this machine train one run, each with batches of its own.
     """
 
     folder: str = "./var/training"
@@ -26,6 +26,7 @@ class TrainingSettings(Frozen):
     labelled: str | None = None
     mine_with_index: bool = False
     nice: int = Field(default=19, ge=0, le=19)
+    processes: int = Field(default=1, ge=1, le=64)
     device: str | None = Field(default=None, pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
 
 

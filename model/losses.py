@@ -130,6 +130,8 @@ class Weighted(nn.Module):
         super().__init__()
         self.loss = loss
         self.weight = weight
+        # The trainer looks for it here, and puts in its place what averages gradients over several processes.
+        self.model = loss.model
 
     def forward(self, sentence_features: Iterable[dict[str, torch.Tensor]], labels: torch.Tensor) -> Any:
         """`weight` times the loss."""

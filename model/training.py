@@ -5,7 +5,8 @@ Writes  the run's folder: checkpoints/ while it runs, weights/ when it is done, 
 Never   looks at the new weights' quality beyond validation: model/gate.py judges them
 
 The loop is sentence-transformers' own trainer (transformers and accelerate below it), so accumulation,
-clipping, schedules, mixed precision, checkpoints and `accelerate launch` are theirs. Ours are the masked
+clipping, schedules, mixed precision, checkpoints and batches over several processes
+(model/training_together.py) are theirs. Ours are the masked
 loss, the pull towards the parent's weights (model/trainer.py), and validation by full ranking.
 """
 
@@ -27,6 +28,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from model import ranks
 from model.evaluation import RetrievalSet, hits_at, ndcg_at, ranks_of
 from model.precision import chosen_device, fast_half
 from model.pretraining import Reading, pretrained
@@ -82,12 +84,14 @@ def train(
     for number in range(recipe.soup):
         single = recipe.model_copy(update={"soup": 1, "seed": recipe.seed + number})
         each.append(_kept(given, single, run / f"soup-{number}"))
-    weights = mean_of_weights([one.weights for one in each], run / "weights")
-    for one in each:
-        shutil.rmtree(one.weights.parent)
+    if ranks.first():
+        mean_of_weights([one.weights for one in each], run / "weights")
+        for one in each:
+            shutil.rmtree(one.weights.parent)
+    ranks.wait_for_all()
     return replace(
         each[0],
-        weights=weights,
+        weights=run / "weights",
         steps=sum(one.steps for one in each),
         seconds=sum(one.seconds for one in each),
         resumed_at=max(one.resumed_at for one in each),
@@ -113,9 +117,11 @@ def _kept(given: _Given, recipe: Recipe, run: Path) -> Trained:
         found = json.loads(told.read_bytes())
         return Trained(**(found | {"weights": Path(found["weights"])}))
     one = _one_run(given, recipe, run)
-    aside = told.with_suffix(".tmp")
-    aside.write_text(json.dumps(asdict(one), default=str))
-    aside.replace(told)
+    if ranks.first():
+        aside = told.with_suffix(".tmp")
+        aside.write_text(json.dumps(asdict(one), default=str))
+        aside.replace(told)
+    ranks.wait_for_all()
     return one
 
 
@@ -147,8 +153,14 @@ def _one_run(given: _Given, recipe: Recipe, run: Path) -> Trained:
         for task in tasks
     }
     losses = {task.data: loss_of(task, examples, recipe, model) for task in tasks}
-    steps_total = _steps([len(table) for table in data.values()], recipe)
+    if ranks.processes() > 1 and any(not hasattr(loss, "model") for loss in losses.values()):
+        # The trainer would not find the model in it, and each process would learn for itself.
+        raise InvalidRecipe("a loss that names no model of its own can be trained by one process only")
+    steps_total = steps_of([len(table) for table in data.values()], recipe)
     checkpoints = run / "checkpoints"
+    if ranks.first():
+        _keep_whole(checkpoints)
+    ranks.wait_for_all()
     resumed_at = _keep_whole(checkpoints)
     evaluator = _evaluator(examples.validation) if examples.validation is not None else None
     # The library's callback takes its folder from here alone, when it is made.
@@ -171,8 +183,12 @@ def _one_run(given: _Given, recipe: Recipe, run: Path) -> Trained:
         _take_average(trainer, model, evaluator)
     if recipe.interpolate < 1 and recipe.method in ("full", "top"):
         interpolate(parent, model, recipe.interpolate)
-    weights = save_weights(model, run / "weights")
-    shutil.rmtree(checkpoints, ignore_errors=True)
+    # Nobody reads a checkpoint any more.
+    ranks.wait_for_all()
+    if ranks.first():
+        save_weights(model, run / "weights")
+        shutil.rmtree(checkpoints, ignore_errors=True)
+    ranks.wait_for_all()
     curves = [
         {name: float(value) for name, value in entry.items() if isinstance(value, int | float)}
         for entry in trainer.state.log_history
@@ -186,7 +202,7 @@ def _one_run(given: _Given, recipe: Recipe, run: Path) -> Trained:
         resumed_at,
     )
     return Trained(
-        weights=weights,
+        weights=run / "weights",
         steps=trainer.state.global_step,
         seconds=time.monotonic() - started,
         resumed_at=resumed_at,
@@ -254,6 +270,10 @@ def _arguments(
         "report_to": tracking or "none",
         "disable_tqdm": True,
         "dataloader_pin_memory": device.type == "cuda",
+        # No buffer changes while training. Sent at each forward pass, they would make processes wait for each
+        # other for ever: tables differ in columns, and so in passes. Every weight that is trained is used.
+        "ddp_broadcast_buffers": False,
+        "ddp_find_unused_parameters": False,
     }
     try:
         return SentenceTransformerTrainingArguments(**(arguments | recipe.arguments))
@@ -261,8 +281,22 @@ def _arguments(
         raise InvalidRecipe(f"the trainer does not take these arguments: {error}") from error
 
 
-def _steps(lengths: Sequence[int], recipe: Recipe) -> int:
-    batches = sum(math.ceil(length / recipe.batch_pairs) for length in lengths)
+def steps_of(lengths: Sequence[int], recipe: Recipe) -> int:
+    """How many steps a process makes over tables of these lengths, all epochs together. Raises InvalidRecipe.
+
+    Several processes leave out what is less than a batch for each of them.
+    """
+    together = ranks.processes()
+    if together == 1:
+        batches = sum(math.ceil(length / recipe.batch_pairs) for length in lengths)
+    else:
+        batches = sum(length // recipe.batch_pairs for length in lengths) // together
+        if not batches:
+            raise InvalidRecipe(
+                f"batch_pairs: {together} processes need a batch of {recipe.batch_pairs} each, and there are "
+                f"tables of {', '.join(map(str, lengths))} rows: set a smaller one, or "
+                "SIMSTREAM_TRAINING__PROCESSES=1"
+            )
     return max(1, math.ceil(math.ceil(batches / recipe.accumulation) * recipe.epochs))
 
 

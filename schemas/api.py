@@ -270,7 +270,7 @@ class HitRating(Frozen):
 
 
 class HitItem(Frozen):
-    """What the index shows of an item."""
+    """What the index shows of an item. `opinions` are what reviewers come to, `noise: good`."""
 
     item_id: str
     revision: int
@@ -283,6 +283,7 @@ class HitItem(Frozen):
     image_url: str | None = None
     group_id: str | None = None
     rating: HitRating | None = None
+    opinions: list[str] = []
 
 
 class Hit(Frozen):
@@ -348,7 +349,8 @@ class ItemView(Frozen):
 
     `revision` is that of the item's state, `indexed_revision` the one that queries see. `rating` is null
     while no live review has one. `counters` are all events so far by type; `behaviour` is null where
-    nothing happened yet.
+    nothing happened yet. `opinions` are what reviewers come to as queries see it, `noise: good`; the route
+    `/opinions` has their words.
     """
 
     item_id: str
@@ -370,6 +372,7 @@ class ItemView(Frozen):
     gtin: str | None = None
     language: str | None = None
     rating: ItemRating | None = None
+    opinions: list[str] = []
     counters: dict[UserEventType, int] = {}
     behaviour: ItemBehaviour | None = None
     dimensions: dict[str, DimensionAge] = {}

@@ -170,6 +170,7 @@ class Catalogue:
             occurred_at=state.occurred_at,
             price=None if state.product.price is None else str(state.product.price),
             rating=_rating(state.reviews, self._prior),
+            opinions=list(payload.get("opinions") or ()),
             counters=dict(figures.totals) if figures is not None else {},
             behaviour=_behaviour_view(figures) if figures is not None else None,
             dimensions=_ages(payload),

@@ -22,6 +22,7 @@ _ITEM: dict[str, Any] = {
     "image_url": None,
     "group_id": None,
     "rating": {"mean": 4.4, "count": 31},
+    "opinions": ["comfort: good", "fit: bad"],
 }
 ANSWER: dict[str, Any] = {
     "items": [{"item_id": "B00Y", "score": 0.4708, "dimensions": _DIMENSIONS, "item": _ITEM}],

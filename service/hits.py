@@ -22,6 +22,7 @@ def hit_item(product_id: str, payload: Mapping[str, Any]) -> HitItem:
         image_url=payload.get("image_url"),
         group_id=payload.get("group_id"),
         rating=_rating(payload),
+        opinions=list(payload.get("opinions") or ()),
     )
 
 

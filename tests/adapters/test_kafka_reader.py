@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pytest
-from confluent_kafka import KafkaError, TopicPartition
+from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from adapters.kafka import KafkaSettings, Publisher, Record
 from adapters.kafka_admin import ensure_topics, open_admin
@@ -21,13 +22,12 @@ from tests.support.servers import ApacheKafka, Broker
 class Member:
     """A reader and what its group told it."""
 
-    def __init__(self, settings: KafkaSettings, topic: str, group: str) -> None:
+    def __init__(self, settings: KafkaSettings, topics: Sequence[str], group: str) -> None:
         self.reader = GroupReader(settings, group=group, client_id="test")
-        self.topic = topic
         self.assigned: dict[Partition, int | None] = {}
         self.refused: list[int] = []
         self.reader.subscribe(
-            [topic],
+            topics,
             on_assign=self._assign,
             on_revoke=self._drop,
             on_lost=self._drop,
@@ -78,8 +78,8 @@ def join() -> Iterator[Join]:
     """Joins a group; leaves it at the end."""
     members: list[Member] = []
 
-    def make(settings: KafkaSettings, topic: str, group: str | None = None) -> Member:
-        members.append(Member(settings, topic, group or f"g{uuid.uuid4().hex}"))
+    def make(settings: KafkaSettings, *topics: str, group: str | None = None) -> Member:
+        members.append(Member(settings, topics, group or f"g{uuid.uuid4().hex}"))
         return members[-1]
 
     yield make
@@ -104,13 +104,15 @@ def test_a_group_goes_on_at_its_commit_and_nothing_is_committed_by_itself(
 ) -> None:
     topic = make_topic(settings, f"{namespace}t", 5)
     part, group = Partition(topic, 0), f"{namespace}g"
-    first = join(settings, topic, group)
+    first = join(settings, topic, group=group)
     assert len(first.read(5)) == 5
     assert first.reader.committed([part]) == {part: None}
-    assert first.reader.commit({part: 3}, wait=True)
+    assert first.reader.commit({part: 2})
+    assert first.reader.committed([part]) == {part: 2}
+    assert first.reader.commit_at_last({part: 3})
     assert first.reader.committed([part]) == {part: 3}
     first.reader.close()
-    second = join(settings, topic, group)
+    second = join(settings, topic, group=group)
     assert [record.offset for record in second.read(2)] == [3, 4]
     assert second.assigned == {part: 3}
 
@@ -149,11 +151,11 @@ def test_two_members_share_the_partitions_and_lose_or_double_nothing(
     settings: KafkaSettings, namespace: str, join: Join
 ) -> None:
     topic, group = make_topic(settings, f"{namespace}t", partitions=4), f"{namespace}g"
-    first = join(settings, topic, group)
+    first = join(settings, topic, group=group)
     deadline = time.monotonic() + 30
     while len(first.assigned) < 4 and time.monotonic() < deadline:
         first.reader.poll(10, 0.1)
-    second = join(settings, topic, group)
+    second = join(settings, topic, group=group)
     while not (len(first.assigned) == len(second.assigned) == 2) and time.monotonic() < deadline:
         first.reader.poll(10, 0.05)
         second.reader.poll(10, 0.05)
@@ -166,6 +168,119 @@ def test_two_members_share_the_partitions_and_lose_or_double_nothing(
     assert sorted(value or b"" for value in found) == sorted(b"%d" % number for number in range(100))
 
 
+def test_two_processes_share_every_topic_and_not_one_each(
+    settings: KafkaSettings, namespace: str, join: Join
+) -> None:
+    """Or a second process of `embeddings` takes the live lane whole, and the first is left with the other."""
+    topics, group = [f"{namespace}live", f"{namespace}bulk"], f"{namespace}g"
+    for topic in topics:
+        make_topic(settings, topic, partitions=4)
+    first = join(settings, *topics, group=group)
+    deadline = time.monotonic() + 60
+    while len(first.assigned) < 8 and time.monotonic() < deadline:
+        first.reader.poll(10, 0.1)
+    both = [first, join(settings, *topics, group=group)]
+    while time.monotonic() < deadline:
+        for member in both:
+            member.reader.poll(10, 0.05)
+        if [by_topic(member) for member in both] == [dict.fromkeys(topics, 2)] * 2:
+            break
+    assert [by_topic(member) for member in both] == [dict.fromkeys(topics, 2)] * 2
+    for topic in topics:
+        publish(settings, topic, 100)
+    found: list[tuple[str, bytes | None]] = []
+    while len(found) < 200 and time.monotonic() < deadline:
+        for member in both:
+            found += [(record.topic, record.value) for record in member.reader.poll(10, 0.05)]
+    assert sorted(found, key=str) == sorted(
+        ((topic, b"%d" % number) for topic in topics for number in range(100)), key=str
+    )
+    # Each member commits what is its own.
+    for member in both:
+        assert member.reader.commit_at_last(dict.fromkeys(member.assigned, 1))
+    everything = [Partition(topic, number) for topic in topics for number in range(4)]
+    assert first.reader.committed(everything) == dict.fromkeys(everything, 1)
+    assert [member.refused for member in both] == [[], []]
+
+
+def test_a_process_of_an_older_version_shares_with_one_of_today(
+    settings: KafkaSettings, namespace: str, join: Join
+) -> None:
+    """A rolling upgrade: the older one is a single member that reads both topics."""
+    topics, group = [f"{namespace}live", f"{namespace}bulk"], f"{namespace}g"
+    for topic in topics:
+        make_topic(settings, topic, partitions=4)
+    older = Consumer(
+        {
+            **settings.client_config("older", consumes=True),
+            "group.id": group,
+            "partition.assignment.strategy": "cooperative-sticky",
+            "enable.auto.commit": False,
+        }
+    )
+    older.subscribe(topics)
+    deadline = time.monotonic() + 60
+    while len(older.assignment()) < 8 and time.monotonic() < deadline:
+        older.poll(0.1)
+    newer = join(settings, *topics, group=group)
+    everything = {Partition(topic, number) for topic in topics for number in range(4)}
+
+    def shared() -> bool:
+        theirs = {Partition(part.topic, part.partition) for part in older.assignment()}
+        return theirs | {*newer.assigned} == everything and not theirs & {*newer.assigned} and bool(theirs)
+
+    while not (shared() and newer.assigned) and time.monotonic() < deadline:
+        older.poll(0.05)
+        newer.reader.poll(10, 0.05)
+    assert shared()
+    assert newer.assigned
+    older.close()
+    while len(newer.assigned) < 8 and time.monotonic() < deadline:
+        newer.reader.poll(10, 0.1)
+    assert {*newer.assigned} == everything
+
+
+def by_topic(member: Member) -> Mapping[str, int]:
+    return Counter(part.topic for part in member.assigned)
+
+
+def test_of_two_topics_the_first_is_polled_first_and_the_second_not_never(
+    settings: KafkaSettings, namespace: str, join: Join
+) -> None:
+    topics = [f"{namespace}live", f"{namespace}bulk"]
+    for topic in topics:
+        make_topic(settings, topic, 300)
+    member = join(settings, *topics)
+    deadline = time.monotonic() + 30
+    while len(member.assigned) < 2 and time.monotonic() < deadline:
+        member.reader.poll(1, 0.0)
+    for part in member.assigned:
+        member.reader.seek(part, None)
+    time.sleep(2.0)  # both are fetched
+    found = [record.topic for record in member.reader.poll(100, 1.0)]
+    assert found == [topics[0]] * 90 + [topics[1]] * 10
+    # What is paused, sought and asked for is so at its own member.
+    bulk = Partition(topics[1], 0)
+    member.reader.pause([Partition(topics[0], 0)])
+    member.reader.seek(bulk, 250)
+    assert [(record.topic, record.offset) for record in member.read(50)] == [
+        (topics[1], offset) for offset in range(250, 300)
+    ]
+    assert member.reader.high_watermark(bulk) == 300
+
+
+def test_members_of_one_process_do_not_throw_each_other_out(
+    kafka: ApacheKafka, namespace: str, join: Join
+) -> None:
+    """Static members have a name, and the broker knows one member of a name."""
+    topics = [f"{namespace}live", f"{namespace}bulk"]
+    settings = quick_settings(kafka).model_copy(update={"options": {"group.instance.id": "worker-1"}})
+    for topic in topics:
+        make_topic(settings, topic, 5)
+    member = join(settings, *topics)
+    assert sorted(record.topic for record in member.read(10)) == sorted(topics * 5)
+
+
 def test_a_commit_beyond_the_log_is_a_halt_that_names_the_way_out(
     kafka: ApacheKafka, namespace: str, join: Join
 ) -> None:
@@ -173,12 +288,12 @@ def test_a_commit_beyond_the_log_is_a_halt_that_names_the_way_out(
     settings = quick_settings(kafka)
     topic, group = make_topic(settings, f"{namespace}t", 5), f"{namespace}g"
     part = Partition(topic, 0)
-    member = join(settings, topic, group)
+    member = join(settings, topic, group=group)
     member.read(5)
-    assert member.reader.commit({part: 4_000}, wait=True)
+    assert member.reader.commit({part: 4_000})
     member.reader.close()
     with pytest.raises(Halt) as caught:
-        join(settings, topic, group).read(1)
+        join(settings, topic, group=group).read(1)
     assert f"group {group} has a commit on {topic}[0] that lies outside the log" in str(caught.value)
     assert f"--to-earliest --group {group} --topic {topic}" in str(caught.value)
     assert "simstream reconcile" in str(caught.value)
@@ -190,15 +305,15 @@ def test_a_commit_that_retention_has_passed_is_a_halt_and_no_silent_reset(
     settings = quick_settings(kafka)
     topic, group = make_topic(settings, f"{namespace}t", 10), f"{namespace}g"
     part = Partition(topic, 0)
-    member = join(settings, topic, group)
+    member = join(settings, topic, group=group)
     member.read(10)
-    assert member.reader.commit({part: 3}, wait=True)
+    assert member.reader.commit({part: 3})
     member.reader.close()
     admin = open_admin(settings)
     (future,) = admin.delete_records([TopicPartition(topic, 0, 6)]).values()
     future.result(10)
     with pytest.raises(Halt, match="retention removed the records"):
-        join(settings, topic, group).read(1)
+        join(settings, topic, group=group).read(1)
     # Without a commit there is nothing to lose: the beginning is where the log begins now.
     assert [record.offset for record in join(settings, topic).read(4)] == [6, 7, 8, 9]
 
@@ -216,10 +331,10 @@ def test_a_commit_of_somebody_who_is_no_member_any_more_is_told(
     """The coordinator fences it: an old owner cannot move the new owner's offsets."""
     settings = quick_settings(kafka)
     topic, group = make_topic(settings, f"{namespace}t", 3), f"{namespace}g"
-    member = join(settings, topic, group)
+    member = join(settings, topic, group=group)
     member.read(3)
     member.reader.close()
-    other = join(settings, topic, group)
+    other = join(settings, topic, group=group)
     other.read(3)
     outsider = GroupReader(settings, group=group, client_id="outsider")
     refused: list[KafkaError] = []
@@ -234,7 +349,7 @@ def test_a_commit_of_somebody_who_is_no_member_any_more_is_told(
         on_lost=ignore,
         on_commit_error=lambda _, error: refused.append(error),
     )
-    assert not outsider.commit({Partition(topic, 0): 2}, wait=True)
+    assert not outsider.commit({Partition(topic, 0): 2})
     assert len(refused) == 1
     assert other.reader.committed([Partition(topic, 0)]) == {Partition(topic, 0): None}
     outsider.close()

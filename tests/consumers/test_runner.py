@@ -67,7 +67,7 @@ class Reader:
     def committed(self, partitions: Iterable[Partition]) -> dict[Partition, int | None]:
         return {part: self.stored.get(part) for part in partitions}
 
-    def commit(self, offsets: Mapping[Partition, int], *, wait: bool) -> bool:
+    def commit(self, offsets: Mapping[Partition, int]) -> bool:
         if self.refuse is not None:
             refused, self.refuse = self.refuse, None
             self.callbacks["on_commit_error"](offsets, refused)
@@ -75,6 +75,8 @@ class Reader:
         self.commits += offsets.items()
         self.stored.update(offsets)
         return True
+
+    commit_later = commit_at_last = commit
 
     def pause(self, partitions: Sequence[Partition]) -> None:
         self.pauses += [("pause", part) for part in partitions]
@@ -479,6 +481,21 @@ def test_a_revoked_partition_commits_what_is_done_and_abandons_the_rest() -> Non
         assert reader.stored == {P0: 1}
         assert len(worker.taken) == 2
         assert run.runner.assigned.is_set()  # it still owns the other one
+
+
+def test_within_a_revocation_nothing_is_committed_for_others() -> None:
+    """Another topic's member may be joining: the broker answers it when all have joined, we among them."""
+    reader, worker = Reader(P0, P1), Worker()
+    settings = QUICK.model_copy(update={"commit_interval_seconds": 60.0})
+    with running(reader, worker, settings=settings) as run:
+        run.until(run.runner.assigned.is_set)
+        run.settle_steps()  # the first commit is over, the next one far
+        reader.script.append(records(P0, 0) + records(P1, 0))
+        run.until(lambda: len(worker.taken) == 2)
+        assert reader.stored == {}
+        reader.script.append(lambda: reader.callbacks["on_revoke"]([P0]))
+        run.until(lambda: reader.stored)
+        assert reader.stored == {P0: 1}
 
 
 def test_a_lost_partition_commits_nothing() -> None:

@@ -7,7 +7,7 @@ from decimal import Decimal
 from urllib.parse import quote
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from adapters.kafka import Publisher
 from tests.explorer.conftest import PHONE, Stage
@@ -21,6 +21,22 @@ def opened(page: Page, stage: Stage, more: str = "") -> None:
     """The neighbourhood of the stage's product."""
     page.goto(f"{stage.address}/?seed={quote(stage.seed.product_id)}{more}")
     page.locator(".card").first.wait_for()
+
+
+def with_opinions(page: Page, stage: Stage) -> None:
+    """The stage trains no head: what a service with one says of items is put into its answers."""
+
+    def of_the_seed(route: Route) -> None:
+        route.fulfill(json=route.fetch().json() | {"opinions": ["fit: bad", "noise: good"]})
+
+    def of_a_neighbour(route: Route) -> None:
+        answer = route.fetch().json()
+        for hit in answer.get("items", [])[:1]:
+            hit["item"]["opinions"] = ["handling: ease: mixed"]
+        route.fulfill(json=answer)
+
+    page.route(f"**/v1/items/{quote(stage.seed.product_id)}", of_the_seed)
+    page.route("**/v1/similar", of_a_neighbour)
 
 
 def ids(page: Page) -> list[str]:
@@ -111,6 +127,18 @@ def test_a_neighbour_is_explained(page: Page, stage: Stage) -> None:
         if "%" in text
     ]
     assert sum(shares) == pytest.approx(100, abs=2)
+
+
+def test_what_reviewers_say_is_shown_of_the_seed_and_of_a_neighbour(page: Page, stage: Stage) -> None:
+    with_opinions(page, stage)
+    opened(page, stage)
+    expect(page.locator(".seeds .opinions li")).to_have_text(
+        [re.compile("noise good"), re.compile("fit bad")]
+    )
+    card(page, 0).locator(".title").click()
+    why = page.get_by_role("region", name="Why this neighbour")
+    expect(why.get_by_text("Reviewers say")).to_be_visible()
+    expect(why.locator(".opinions li")).to_have_text([re.compile("handling: ease mixed")])
 
 
 def test_a_neighbour_is_reported_for_people_to_review(page: Page, stage: Stage) -> None:
@@ -322,6 +350,7 @@ def test_axe_finds_nothing(page: Page, stage: Stage, theme: str, size: str) -> N
     )  # fmt: skip
     found = []
     with context.new_page() as other:
+        with_opinions(other, stage)
         for view in views:
             other.goto(f"{stage.address}/{view}")
             other.locator("h1").first.wait_for()

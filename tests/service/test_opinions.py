@@ -90,3 +90,14 @@ def test_a_query_may_ask_for_what_reviewers_come_to(fresh_shop: Shop) -> None:
         assert set(found("not noise: good")) == set(everything) - {"s5", "s7"}
         wrong = {"seeds": [{"item_id": "s1"}], "filter": {"opinions": ["quiet"]}}
         problem(client.post("/v1/similar", json=wrong), 422)
+
+
+def test_an_item_and_a_hit_say_what_reviewers_come_to(fresh_shop: Shop) -> None:
+    fresh_shop.say("s5", ["fit: bad", "noise: good"])
+    with TestClient(fresh_shop.app()) as client:
+        assert client.get("/v1/items/s5").json()["opinions"] == ["fit: bad", "noise: good"]
+        hits = client.get("/v1/items/s1/similar?limit=50&group=any").json()["items"]
+    said = {hit["item_id"]: hit["item"]["opinions"] for hit in hits}
+    assert said.pop("s5") == ["fit: bad", "noise: good"]
+    assert said
+    assert not any(said.values())

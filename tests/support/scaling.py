@@ -118,9 +118,9 @@ def scale(
 ) -> Scaled:
     """Run the steps, one after the other, without a pause of the load; then drain and compare.
 
-    Half of the events are products', half shoppers'; every other product comes in the bulk lane, for a
-    process of `embeddings` may hold partitions of that lane alone. Where a step has fewer processes than the
-    one before, one process of each consumer is killed, and the others are stopped.
+    Half of the events are products', half shoppers'; every other product comes in the bulk lane. Where a step
+    has fewer processes than the one before, one process of each consumer is killed, and the others are
+    stopped.
     """
     done = Scaled()
     catalogue, shoppers, stop = Catalogue(seed, items), Shoppers(Random(seed), items=40), threading.Event()

@@ -768,7 +768,7 @@ export interface components {
         };
         /**
          * HitItem
-         * @description What the index shows of an item.
+         * @description What the index shows of an item. `opinions` are what reviewers come to, `noise: good`.
          */
         HitItem: {
             /** Brand */
@@ -788,6 +788,11 @@ export interface components {
             in_stock?: boolean | null;
             /** Item Id */
             item_id: string;
+            /**
+             * Opinions
+             * @default []
+             */
+            opinions: string[];
             /** Price */
             price?: string | null;
             rating?: components["schemas"]["HitRating"] | null;
@@ -856,7 +861,8 @@ export interface components {
          *
          *     `revision` is that of the item's state, `indexed_revision` the one that queries see. `rating` is null
          *     while no live review has one. `counters` are all events so far by type; `behaviour` is null where
-         *     nothing happened yet.
+         *     nothing happened yet. `opinions` are what reviewers come to as queries see it, `noise: good`; the route
+         *     `/opinions` has their words.
          */
         ItemView: {
             /**
@@ -913,6 +919,11 @@ export interface components {
              * Format: date-time
              */
             occurred_at: string;
+            /**
+             * Opinions
+             * @default []
+             */
+            opinions: string[];
             /** Price */
             price?: string | null;
             rating?: components["schemas"]["ItemRating"] | null;
@@ -2340,6 +2351,10 @@ export interface operations {
                      *       "item_id": "B00Y",
                      *       "language": "en",
                      *       "occurred_at": "2026-11-24T08:00:00Z",
+                     *       "opinions": [
+                     *         "comfort: good",
+                     *         "fit: bad"
+                     *       ],
                      *       "price": "80",
                      *       "rating": {
                      *         "bayesian_mean": 4.34,
@@ -3009,6 +3024,10 @@ export interface operations {
                      *               "currency": "EUR",
                      *               "in_stock": true,
                      *               "item_id": "B00Y",
+                     *               "opinions": [
+                     *                 "comfort: good",
+                     *                 "fit: bad"
+                     *               ],
                      *               "price": "80",
                      *               "rating": {
                      *                 "count": 31,
@@ -3026,6 +3045,10 @@ export interface operations {
                      *               "currency": "EUR",
                      *               "in_stock": true,
                      *               "item_id": "B00Y",
+                     *               "opinions": [
+                     *                 "comfort: good",
+                     *                 "fit: bad"
+                     *               ],
                      *               "price": "80",
                      *               "rating": {
                      *                 "count": 31,
@@ -3052,6 +3075,10 @@ export interface operations {
                      *             "currency": "EUR",
                      *             "in_stock": true,
                      *             "item_id": "B00Y",
+                     *             "opinions": [
+                     *               "comfort: good",
+                     *               "fit: bad"
+                     *             ],
                      *             "price": "80",
                      *             "rating": {
                      *               "count": 31,
@@ -3087,6 +3114,10 @@ export interface operations {
                      *             "currency": "EUR",
                      *             "in_stock": true,
                      *             "item_id": "B00Y",
+                     *             "opinions": [
+                     *               "comfort: good",
+                     *               "fit: bad"
+                     *             ],
                      *             "price": "80",
                      *             "rating": {
                      *               "count": 31,
@@ -3346,6 +3377,10 @@ export interface operations {
                      *             "currency": "EUR",
                      *             "in_stock": true,
                      *             "item_id": "B00Y",
+                     *             "opinions": [
+                     *               "comfort: good",
+                     *               "fit: bad"
+                     *             ],
                      *             "price": "80",
                      *             "rating": {
                      *               "count": 31,
@@ -4836,6 +4871,10 @@ export interface operations {
                      *             "currency": "EUR",
                      *             "in_stock": true,
                      *             "item_id": "B00Y",
+                     *             "opinions": [
+                     *               "comfort: good",
+                     *               "fit: bad"
+                     *             ],
                      *             "price": "80",
                      *             "rating": {
                      *               "count": 31,
@@ -5067,6 +5106,10 @@ export interface operations {
                      *             "currency": "EUR",
                      *             "in_stock": true,
                      *             "item_id": "B00Y",
+                     *             "opinions": [
+                     *               "comfort: good",
+                     *               "fit: bad"
+                     *             ],
                      *             "price": "80",
                      *             "rating": {
                      *               "count": 31,
@@ -5339,6 +5382,10 @@ export interface operations {
                      *                   "currency": "EUR",
                      *                   "in_stock": true,
                      *                   "item_id": "B00Y",
+                     *                   "opinions": [
+                     *                     "comfort: good",
+                     *                     "fit: bad"
+                     *                   ],
                      *                   "price": "80",
                      *                   "rating": {
                      *                     "count": 31,
@@ -5556,6 +5603,10 @@ export interface operations {
                      *             "currency": "EUR",
                      *             "in_stock": true,
                      *             "item_id": "B00Y",
+                     *             "opinions": [
+                     *               "comfort: good",
+                     *               "fit: bad"
+                     *             ],
                      *             "price": "80",
                      *             "rating": {
                      *               "count": 31,
@@ -5853,6 +5904,10 @@ export interface operations {
                      *             "currency": "EUR",
                      *             "in_stock": true,
                      *             "item_id": "B00Y",
+                     *             "opinions": [
+                     *               "comfort: good",
+                     *               "fit: bad"
+                     *             ],
                      *             "price": "80",
                      *             "rating": {
                      *               "count": 31,
@@ -6042,6 +6097,10 @@ export interface operations {
                      *             "currency": "EUR",
                      *             "in_stock": true,
                      *             "item_id": "B00Y",
+                     *             "opinions": [
+                     *               "comfort: good",
+                     *               "fit: bad"
+                     *             ],
                      *             "price": "80",
                      *             "rating": {
                      *               "count": 31,

@@ -4,6 +4,9 @@ import type { Failure, HitItem } from "./api";
 import { useShell, useWords } from "./hooks";
 import { DIMENSIONS, type Dimension } from "./state";
 
+const TENDENCIES = ["good", "mixed", "bad"] as const;
+const SIGNS: Record<string, string> = { good: "+", mixed: "±", bad: "–" };
+
 export function Notice({ title, children, tone = "calm", action }: {
   title: string;
   children?: ComponentChildren;
@@ -87,6 +90,26 @@ export function Facts({ item }: { item: HitItem }) {
         </span>
       )}
     </span>
+  );
+}
+
+/** What reviewers come to about an item's aspects, the good ones first. */
+export function Opinions({ terms }: { terms: readonly string[] }) {
+  const t = useWords();
+  const said = terms.map((term) => {
+    const at = term.lastIndexOf(": ");
+    return [term.slice(0, at), term.slice(at + 2)] as const;
+  });
+  return (
+    <ul class="opinions">
+      {TENDENCIES.flatMap((tendency) => said.filter(([, one]) => one === tendency)).map(([aspect, tendency]) => (
+        <li key={aspect} class={`chip ${tendency}`}>
+          <span aria-hidden="true">{SIGNS[tendency]} </span>
+          {aspect}
+          <span class="hidden"> {t(`opinion_${tendency as "good" | "mixed" | "bad"}`)}</span>
+        </li>
+      ))}
+    </ul>
   );
 }
 

@@ -3,7 +3,7 @@ import { useMemo } from "preact/hooks";
 import type { Hit, ItemView } from "./api";
 import { useNow, useShell } from "./hooks";
 import { Icon } from "./icons";
-import { Dot, Facts } from "./parts";
+import { Dot, Facts, Opinions } from "./parts";
 import { Picture } from "./picture";
 import {
   DIMENSIONS, LIMITS, NO_FILTERS, pinned, PRESETS, weighing, type Dimension, type Filters,
@@ -52,6 +52,12 @@ export function Seeds() {
                     }} />
                   <output>{t.number(seed.weight, 1)}</output>
                 </label>
+              )}
+              {item?.opinions && item.opinions.length > 0 && (
+                <div class="said">
+                  <small>{t("reviewers_say")}</small>
+                  <Opinions terms={item.opinions} />
+                </div>
               )}
               {at === 0 && item && <Ages item={item} now={now} />}
             </li>

@@ -2,7 +2,7 @@
 import { api, type Hit } from "./api";
 import { useAsked, useNow, useShell } from "./hooks";
 import { Icon } from "./icons";
-import { Dot, Facts, Notice } from "./parts";
+import { Dot, Facts, Notice, Opinions } from "./parts";
 import { Picture } from "./picture";
 import { Report } from "./report";
 import { DIMENSIONS, type Dimension, type Preset } from "./state";
@@ -71,6 +71,12 @@ export function Why({ hit, id, close }: { hit: Hit | null; id: string; close: ()
           <>
             <dt>{t("shared_terms")}</dt>
             <dd class="chips">{shared.terms.map((term) => <span class="chip" key={term}>{term}</span>)}</dd>
+          </>
+        )}
+        {hit.item.opinions && hit.item.opinions.length > 0 && (
+          <>
+            <dt>{t("reviewers_say")}</dt>
+            <dd><Opinions terms={hit.item.opinions} /></dd>
           </>
         )}
         <dt>{t("shoppers_common")}</dt>
