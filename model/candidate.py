@@ -92,7 +92,7 @@ def finish(
 ) -> Outcome:
     """Take a run from wherever it stands to its end, trained by so many processes of this machine.
 
-    Raises InvalidRecipe, UnusableModel, InvalidRelease, TrainingFailed.
+    Raises InvalidRecipe, UnusableModel, InvalidRelease, Halt where one of several dies.
     """
     told = json.loads((run / "run.json").read_bytes())
     recipe, parent = Recipe.model_validate(told["recipe"]), store.manifest(told["parent"])

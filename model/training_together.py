@@ -17,13 +17,14 @@ import socket
 import subprocess
 import sys
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 from adapters.child import end_with, ended, parent_connection, start_child
 from model.recipe import HEADS, InvalidRecipe, Recipe
 from model.settings import UnusableModel
+from schemas.errors import Halt
 
 if TYPE_CHECKING:
     from model.training import Trained
@@ -34,12 +35,8 @@ _LOOK_SECONDS = 0.2
 _STOP_SECONDS = 10.0
 
 
-class TrainingFailed(RuntimeError):
-    """A process of several ended before the run did."""
-
-
 def train_together(*, processes: int, recipe: Recipe, device: str, **given: Any) -> Trained:
-    """As `model.training.train`, by so many processes. Raises what that raises, and TrainingFailed.
+    """As `model.training.train`, by so many processes. Raises what that raises, and Halt where one dies.
 
     `device` names a kind, of which each process takes one. A recipe with heads, `pretrain` or `mini_batch` is
     refused.
@@ -66,7 +63,10 @@ def train_together(*, processes: int, recipe: Recipe, device: str, **given: Any)
             opened.callback(_end, connection, child)
             members.append((connection, child))
         for connection, _ in members:
-            connection.send((meeting, log.getEffectiveLevel(), {**given, "recipe": recipe, "device": device}))
+            with suppress(OSError):  # it has died already, which is noticed next
+                connection.send(
+                    (meeting, log.getEffectiveLevel(), {**given, "recipe": recipe, "device": device})
+                )
         return _awaited(members)
 
 
@@ -102,7 +102,7 @@ def _awaited(members: list[tuple[Connection, subprocess.Popen[bytes]]]) -> Train
         for rank, (_, child) in enumerate(members):
             code = child.poll()
             if code:
-                raise TrainingFailed(
+                raise Halt(
                     f"process {rank} of {len(members)} ended with code {code}: the run stands where its last "
                     "checkpoint is, and goes on from there when the trainer is started again"
                 )

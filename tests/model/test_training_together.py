@@ -21,7 +21,8 @@ from model.recipe import InvalidRecipe, Recipe, Task
 from model.release import load_release
 from model.tasks import Examples
 from model.training import Trained, train
-from model.training_together import TrainingFailed, train_together
+from model.training_together import train_together
+from schemas.errors import Halt
 from schemas.releases import EncoderConfig
 from tests.model.test_candidate import GATE, started
 from tests.support.learning import NOW, QUICK, little_examples, tiny_release
@@ -100,7 +101,7 @@ def test_where_one_process_dies_all_end(tmp_path: Path) -> None:
     def begin() -> None:
         try:
             ends.append(train_together(processes=2, **given(tmp_path, QUICK, "run")))
-        except TrainingFailed as error:
+        except Halt as error:
             ends.append(error)
 
     thread = threading.Thread(target=begin)
@@ -109,7 +110,7 @@ def test_where_one_process_dies_all_end(tmp_path: Path) -> None:
     processes()[1].kill()
     thread.join(60.0)
     (failed,) = ends
-    assert isinstance(failed, TrainingFailed)
+    assert isinstance(failed, Halt)
     assert "process 1 of 2 ended with code -9" in str(failed)
     assert processes() == []
 
