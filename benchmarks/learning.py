@@ -87,7 +87,7 @@ CPU = Size(
     13_000,
     RECIPE.model_copy(update={"epochs": 1.0, "batch_pairs": 128}),
     anchors=1_000,
-    shares=(1.0, 0.6, 0.4),
+    shares=(1.0, 0.8, 0.6),
     max_length=64,
 )
 SMALL = Size(

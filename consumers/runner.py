@@ -110,7 +110,7 @@ class Runner(Generic[E]):
         # The worker outlives `stop`: work in hand is finished while `_finish` waits for it.
         self._ended = threading.Event()
         self._halted = False
-        #: Set while the group has given this process its partitions.
+        #: Set while the group has given this process partitions, of one topic at least.
         self.assigned = threading.Event()
         HALTS_TOTAL.labels(consumer=handler.name)
         for topic in handler.topics:
@@ -197,7 +197,8 @@ class Runner(Generic[E]):
         if now >= self._next_commit:
             self._next_commit = now + self._settings.commit_interval_seconds
             self._check_standing()
-            self._commit(now, self._progress, self._reader.commit_later)
+            if self._store_is_the_same(rewinds=True):
+                self._commit(now, self._progress, self._reader.commit_later)
             self._report_lag()
 
     def _take(self, poll_seconds: float) -> None:
@@ -293,7 +294,7 @@ class Runner(Generic[E]):
     def _commit(
         self, now: float, parts: Iterable[Partition], send: Callable[[Mapping[Partition, int]], bool]
     ) -> None:
-        if self._halted or not self._store_is_the_same():
+        if self._halted:
             return
         offsets: dict[Partition, int] = {}
         for part in parts:
@@ -307,14 +308,19 @@ class Runner(Generic[E]):
             if send(offsets):
                 COMMITS_TOTAL.labels(consumer=self._handler.name, result="sent").inc()
 
-    def _store_is_the_same(self) -> bool:
-        """Whether effects younger than the commit still stand; goes back to the commit where they may not."""
+    def _store_is_the_same(self, *, rewinds: bool = False) -> bool:
+        """Whether effects younger than the commit still stand; `rewinds` goes back to it where they may not.
+
+        Never goes back in a callback: what the same poll has brought of another topic would come out of turn.
+        """
         try:
             epoch = self._handler.store_epoch()
         except Transient:
             return False  # nothing is committed while the store cannot say who it is
         if epoch == self._epoch:
             return True
+        if not rewinds:
+            return False
         log.warning("store_restarted consumer=%s: reading again from the commit", self._handler.name)
         REWINDS_TOTAL.labels(consumer=self._handler.name).inc()
         try:
@@ -352,7 +358,8 @@ class Runner(Generic[E]):
             for progress in self._progress.values():
                 progress.collect(time.monotonic())
             time.sleep(0.02)
-        self._commit(time.monotonic(), self._progress, self._reader.commit_at_last)
+        if self._store_is_the_same():
+            self._commit(time.monotonic(), self._progress, self._reader.commit_at_last)
 
     # --- what the group tells us; called inside poll -----------------------------------------------
 
@@ -371,7 +378,8 @@ class Runner(Generic[E]):
             if part in self._progress:
                 self._progress[part].collect(now)
         # No others': their member may be joining, which the group waits for until this call is over.
-        self._commit(now, partitions, self._reader.commit)
+        if self._store_is_the_same():
+            self._commit(now, partitions, self._reader.commit)
         self._on_lost(partitions)
 
     def _on_lost(self, partitions: Sequence[Partition]) -> None:

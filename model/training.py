@@ -153,11 +153,10 @@ def _one_run(given: _Given, recipe: Recipe, run: Path) -> Trained:
         for task in tasks
     }
     losses = {task.data: loss_of(task, examples, recipe, model) for task in tasks}
-    if ranks.processes() > 1 and any(not hasattr(loss, "model") for loss in losses.values()):
-        # The trainer would not find the model in it, and each process would learn for itself.
-        raise InvalidRecipe("a loss that names no model of its own can be trained by one process only")
+    if ranks.processes() > 1:
+        _refuse_apart(model, losses)
     steps_total = steps_of([len(table) for table in data.values()], recipe)
-    checkpoints = run / "checkpoints"
+    checkpoints = _checkpoints(run)
     if ranks.first():
         _keep_whole(checkpoints)
     ranks.wait_for_all()
@@ -187,7 +186,8 @@ def _one_run(given: _Given, recipe: Recipe, run: Path) -> Trained:
     ranks.wait_for_all()
     if ranks.first():
         save_weights(model, run / "weights")
-        shutil.rmtree(checkpoints, ignore_errors=True)
+        for path in run.glob("checkpoints*"):
+            shutil.rmtree(path, ignore_errors=True)
     ranks.wait_for_all()
     curves = [
         {name: float(value) for name, value in entry.items() if isinstance(value, int | float)}
@@ -242,7 +242,7 @@ def _arguments(
     ]
     every = max(1, steps // recipe.evaluations)
     arguments: dict[str, Any] = {
-        "output_dir": str(run / "checkpoints"),
+        "output_dir": str(_checkpoints(run)),
         "num_train_epochs": recipe.epochs,
         "per_device_train_batch_size": recipe.batch_pairs,
         "gradient_accumulation_steps": recipe.accumulation,
@@ -291,11 +291,11 @@ def steps_of(lengths: Sequence[int], recipe: Recipe) -> int:
         batches = sum(math.ceil(length / recipe.batch_pairs) for length in lengths)
     else:
         batches = sum(length // recipe.batch_pairs for length in lengths) // together
-        if not batches:
+        if not batches or min(lengths) < recipe.batch_pairs:
             raise InvalidRecipe(
-                f"batch_pairs: {together} processes need a batch of {recipe.batch_pairs} each, and there are "
-                f"tables of {', '.join(map(str, lengths))} rows: set a smaller one, or "
-                "SIMSTREAM_TRAINING__PROCESSES=1"
+                f"batch_pairs: {together} processes need a batch of {recipe.batch_pairs} each, and one of "
+                f"every table, and there are tables of {', '.join(map(str, lengths))} rows: set a smaller "
+                "one, or SIMSTREAM_TRAINING__PROCESSES=1"
             )
     return max(1, math.ceil(math.ceil(batches / recipe.accumulation) * recipe.epochs))
 
@@ -306,6 +306,25 @@ def _precision(recipe: Recipe, device: torch.device) -> str:
     half = fast_half(device)
     # fp16 needs a loss scaler and gains nothing where bf16 is there; on a processor it is slow.
     return half if half == "bf16" else "fp32"
+
+
+def _checkpoints(run: Path) -> Path:
+    """Where they lie. A step of several processes is another one: with more or fewer a run begins anew."""
+    together = ranks.processes()
+    return run / ("checkpoints" if together == 1 else f"checkpoints-{together}")
+
+
+def _refuse_apart(model: Any, losses: Mapping[str, Any]) -> None:
+    """Losses in which several processes would learn each for itself. Raises InvalidRecipe."""
+    shared = {id(weight) for weight in model.parameters()}
+    for table, loss in losses.items():
+        own = any(weight.requires_grad and id(weight) not in shared for weight in loss.parameters())
+        # Gradients are averaged of the model that the trainer finds under this name, and of nothing else.
+        if own or not hasattr(loss, "model"):
+            raise InvalidRecipe(
+                f"the loss of {table!r} has weights of its own, or names no model: it can be trained by one "
+                "process only, so set SIMSTREAM_TRAINING__PROCESSES=1"
+            )
 
 
 def _keep_whole(checkpoints: Path) -> int:

@@ -38,10 +38,9 @@ _STOP_SECONDS = 10.0
 def train_together(*, processes: int, recipe: Recipe, device: str, **given: Any) -> Trained:
     """As `model.training.train`, by so many processes. Raises what that raises, and Halt where one dies.
 
-    `device` names a kind, of which each process takes one. A recipe with heads, `pretrain` or `mini_batch` is
-    refused.
+    `device` names a kind, of which each process takes one. What they cannot do is InvalidRecipe.
     """
-    _refuse(recipe, processes)
+    _refuse(recipe, processes, device)
     with ExitStack() as opened:
         meeting = opened.enter_context(tempfile.TemporaryDirectory(prefix="simstream-training-"))
         members: list[tuple[Connection, subprocess.Popen[bytes]]] = []
@@ -70,14 +69,20 @@ def train_together(*, processes: int, recipe: Recipe, device: str, **given: Any)
         return _awaited(members)
 
 
-def _refuse(recipe: Recipe, processes: int) -> None:
+def _refuse(recipe: Recipe, processes: int, device: str) -> None:
     """What only one process can do. Raises InvalidRecipe."""
+    if ":" in device:
+        raise InvalidRecipe(
+            f"the device {device!r} is one GPU, and SIMSTREAM_TRAINING__PROCESSES is {processes}: set "
+            "SIMSTREAM_TRAINING__DEVICE=cuda, and choose GPUs with CUDA_VISIBLE_DEVICES"
+        )
     alone = [repr(task.loss) for task in recipe.tasks if task.loss in HEADS]
     if recipe.pretrain != "none":
         alone.append("`pretrain`")
-    if recipe.mini_batch is not None:
-        # Its passes backwards are as many as a batch has parts, and processes would wait for each other.
+    if recipe.mini_batch is not None:  # not tried: a batch goes backwards in parts there
         alone.append("`mini_batch`")
+    # A step of one process may be of another table than that of its neighbour, which would not answer.
+    alone += ["`gather_across_devices`" for task in recipe.tasks if task.options.get("gather_across_devices")]
     if alone:
         raise InvalidRecipe(
             f"{', '.join(alone)} can be trained by one process only, and SIMSTREAM_TRAINING__PROCESSES is "
@@ -87,25 +92,28 @@ def _refuse(recipe: Recipe, processes: int) -> None:
 
 def _awaited(members: list[tuple[Connection, subprocess.Popen[bytes]]]) -> Trained:
     """What the first process says at the end."""
-    first = members[0][0]
+    first, died = members[0][0], None
     while True:
-        if first.poll(_LOOK_SECONDS):
+        # Whoever dies when the first one is through has done its part.
+        if first.poll(_LOOK_SECONDS if died is None else _STOP_SECONDS):
             try:
                 told = first.recv()
-            except EOFError:
-                told = None  # it died: its exit code says how
+            except (EOFError, OSError):
+                told = None  # it died
+                died = died or (0, ended(members[0][1], _STOP_SECONDS))
+            if isinstance(told, Exception):
+                raise told
             if told is not None:
-                if isinstance(told, Exception):
-                    raise told
                 found: Trained = told
                 return found
-        for rank, (_, child) in enumerate(members):
-            code = child.poll()
-            if code:
-                raise Halt(
-                    f"process {rank} of {len(members)} ended with code {code}: the run stands where its last "
-                    "checkpoint is, and goes on from there when the trainer is started again"
-                )
+        if died is not None:
+            rank, code = died
+            raise Halt(
+                f"process {rank} of {len(members)} ended with code {code} (what it said is above): the run "
+                "stands where its last checkpoint is, and goes on there when the trainer is started again"
+            )
+        codes = [(rank, child.poll()) for rank, (_, child) in enumerate(members)]
+        died = next(((rank, code) for rank, code in codes if code), None)
 
 
 def _end(connection: Connection, child: subprocess.Popen[bytes]) -> None:
@@ -130,6 +138,8 @@ def _main() -> None:
         found = error
     if rank == 0:
         connection.send(found)
+    elif isinstance(found, Exception):
+        raise found  # should the first one not have met it
 
 
 def _trained(meeting: str, rank: int, *, device: str, **given: Any) -> Trained:
@@ -138,20 +148,25 @@ def _trained(meeting: str, rank: int, *, device: str, **given: Any) -> Trained:
     from model.precision import chosen_device
     from model.training import train
 
-    kind = chosen_device(device.partition(":")[0]).type
+    kind = chosen_device(device).type
+    processes = int(os.environ["WORLD_SIZE"])
     if kind == "cuda":
+        if processes > torch.cuda.device_count():
+            raise InvalidRecipe(
+                f"SIMSTREAM_TRAINING__PROCESSES is {processes}, and this machine shows "
+                f"{torch.cuda.device_count()} GPUs: each process takes one"
+            )
         torch.cuda.set_device(rank)
     # A file instead of a port: there is nothing to find free, and nobody else can come.
     torch.distributed.init_process_group(
         "nccl" if kind == "cuda" else "gloo",
         init_method=f"file://{meeting}/all",
         rank=rank,
-        world_size=int(os.environ["WORLD_SIZE"]),
+        world_size=processes,
     )
-    try:
-        return train(device=kind, **given)
-    finally:
-        torch.distributed.destroy_process_group()
+    found = train(device=kind, **given)
+    torch.distributed.destroy_process_group()
+    return found
 
 
 if __name__ == "__main__":

@@ -95,7 +95,8 @@ def test_a_run_of_two_processes_ends_as_one_candidate(tmp_path: Path) -> None:
     load_release(store, outcome.manifest.release_id, settings).encoder.close()
 
 
-def test_where_one_process_dies_all_end(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rank", [0, 1])
+def test_where_one_process_dies_all_end(tmp_path: Path, rank: int) -> None:
     ends: list[BaseException | Trained] = []
 
     def begin() -> None:
@@ -107,11 +108,11 @@ def test_where_one_process_dies_all_end(tmp_path: Path) -> None:
     thread = threading.Thread(target=begin)
     thread.start()
     until(lambda: len(processes()) == 2)
-    processes()[1].kill()
+    processes()[rank].kill()
     thread.join(60.0)
     (failed,) = ends
     assert isinstance(failed, Halt)
-    assert "process 1 of 2 ended with code -9" in str(failed)
+    assert f"process {rank} of 2 ended with code -9" in str(failed)
     assert processes() == []
 
 
@@ -123,7 +124,7 @@ def test_a_trainer_that_is_killed_leaves_nobody_behind_and_the_run_goes_on_later
         "    recipe = QUICK.model_copy(update={'epochs': 3_000, 'evaluations': 900})\n"
         "    train_together(processes=2, **given(Path(sys.argv[1]), recipe, 'run'))\n"
     )
-    checkpoints = tmp_path / "run" / "checkpoints"
+    checkpoints = tmp_path / "run" / "checkpoints-2"
     trainer = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
     try:
         until(lambda: any(checkpoints.glob("checkpoint-*/trainer_state.json")))
@@ -141,8 +142,21 @@ def test_a_trainer_that_is_killed_leaves_nobody_behind_and_the_run_goes_on_later
 def test_too_few_pairs_for_a_batch_each_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranks, "processes", lambda: 2)
     assert training.steps_of([48, 20], QUICK) == 4 * (6 + 2) // 2
-    with pytest.raises(InvalidRecipe, match="2 processes need a batch of 8 each, and there are tables of 15"):
-        training.steps_of([15], QUICK)
+    for lengths, said in ([15], "tables of 15"), ([48, 7], "tables of 48, 7 rows"):
+        with pytest.raises(InvalidRecipe, match=f"2 processes need a batch of 8 each.*{said}"):
+            training.steps_of(lengths, QUICK)
+
+
+def test_a_loss_with_weights_of_its_own_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each process would learn them for itself."""
+    monkeypatch.setattr(ranks, "processes", lambda: 2)
+    task = Task(
+        data="pairs",
+        loss="SoftmaxLoss",
+        options={"sentence_embedding_dimension": 32, "num_labels": 2},
+    )
+    with pytest.raises(InvalidRecipe, match="the loss of 'pairs' has weights of its own"):
+        train(**given(tmp_path, QUICK.model_copy(update={"tasks": (task,)}), "run"))
 
 
 @pytest.mark.parametrize(
@@ -151,6 +165,18 @@ def test_too_few_pairs_for_a_batch_each_are_refused(monkeypatch: pytest.MonkeyPa
         ({"pretrain": "mlm"}, "`pretrain`"),
         ({"mini_batch": 4}, "`mini_batch`"),
         ({"tasks": (Task(data="categories", loss="category_head"),)}, "'category_head'"),
+        (
+            {
+                "tasks": (
+                    Task(
+                        data="pairs",
+                        loss="MultipleNegativesRankingLoss",
+                        options={"gather_across_devices": True},
+                    ),
+                )
+            },
+            "gather_across_devices",
+        ),
     ],
 )
 def test_what_one_process_has_to_do_is_refused(tmp_path: Path, change: dict[str, Any], said: str) -> None:
@@ -160,3 +186,8 @@ def test_what_one_process_has_to_do_is_refused(tmp_path: Path, change: dict[str,
     assert said in str(caught.value)
     assert "SIMSTREAM_TRAINING__PROCESSES is 2" in str(caught.value)
     assert processes() == []
+
+
+def test_several_processes_are_not_given_one_gpu(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRecipe, match=r"'cuda:1' is one GPU.*CUDA_VISIBLE_DEVICES"):
+        train_together(processes=2, **(given(tmp_path, QUICK, "run") | {"device": "cuda:1"}))
