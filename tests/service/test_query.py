@@ -281,6 +281,7 @@ def test_what_the_index_shows_of_a_hit_is_what_the_event_said(shop: Shop) -> Non
         "price": "210",
         "currency": "EUR",
         "in_stock": True,
+        "opinions": [],
     }
 
 
