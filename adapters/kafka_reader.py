@@ -7,6 +7,7 @@ Never   commits by itself, nor resets an offset silently: a commit whose offset 
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
@@ -88,6 +89,8 @@ class GroupReader:
         self._topic_ids: dict[str, str] = {}
         self._on_commit_error: Callable[[Mapping[Partition, int], KafkaError], None] | None = None
         self._failure: BaseException | None = None
+        # While members leave, each calls back from a thread of its own.
+        self._one_callback = threading.Lock()
         # By partition the last commit that was answered, well or badly.
         self._answered: dict[Partition, int] = {}
         # Partitions that changed hands during the poll under way.
@@ -112,20 +115,23 @@ class GroupReader:
         def assigned(consumer: Consumer, partitions: list[TopicPartition]) -> None:
             # An exception must not cross the C callback: `poll` raises it.
             try:
-                self._assigned(consumer, partitions, on_assign)
+                with self._one_callback:
+                    self._assigned(consumer, partitions, on_assign)
             except Halt as error:
                 self._failure = error
 
         def revoked(consumer: Consumer, partitions: list[TopicPartition]) -> None:
             gone = [Partition(part.topic, part.partition) for part in partitions]
-            self._moved.update(gone)
-            on_revoke(gone)
+            with self._one_callback:
+                self._moved.update(gone)
+                on_revoke(gone)
             consumer.incremental_unassign(partitions)
 
         def lost(consumer: Consumer, partitions: list[TopicPartition]) -> None:
             gone = [Partition(part.topic, part.partition) for part in partitions]
-            self._moved.update(gone)
-            on_lost(gone)
+            with self._one_callback:
+                self._moved.update(gone)
+                on_lost(gone)
             consumer.incremental_unassign(partitions)
 
         for topic in topics:
@@ -339,6 +345,16 @@ class GroupReader:
         return high if high >= 0 else None
 
     def close(self) -> None:
-        """Leave the group."""
-        for member in {self._consumer, *self._members.values()}:
-            member.close()
+        """Leave the group, all members at once.
+
+        One after the other, the first could wait for the group, the group for a callback of the second, and
+        that for its turn to close: a minute, in which partitions belong to nobody who reads them.
+        """
+        closing = [
+            threading.Thread(target=member.close, name=f"leaving-{self.group}", daemon=True)
+            for member in {self._consumer, *self._members.values()}
+        ]
+        for thread in closing:
+            thread.start()
+        for thread in closing:
+            thread.join()

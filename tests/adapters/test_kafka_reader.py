@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from random import Random
 
 import pytest
 from confluent_kafka import Consumer, KafkaError, TopicPartition
@@ -238,6 +240,41 @@ def test_a_process_of_an_older_version_shares_with_one_of_today(
     while len(newer.assigned) < 8 and time.monotonic() < deadline:
         newer.reader.poll(10, 0.1)
     assert {*newer.assigned} == everything
+
+
+def test_a_process_leaves_at_any_moment_of_a_rebalance_without_waiting_for_itself(
+    kafka: ApacheKafka, namespace: str, join: Join
+) -> None:
+    """Members that closed one after the other waited for each other: a minute, in two of twelve rounds."""
+    settings, group, draw = quick_settings(kafka), f"{namespace}g", Random(1)
+    topics = [f"{namespace}live", f"{namespace}bulk"]
+    for topic in topics:
+        make_topic(settings, topic, partitions=4)
+    first = join(settings, *topics, group=group)
+    stopped = threading.Event()
+
+    def stay() -> None:
+        while not stopped.is_set():
+            first.reader.poll(10, 0.05)
+
+    staying = threading.Thread(target=stay)
+    staying.start()
+    try:
+        deadline = time.monotonic() + 30
+        while len(first.assigned) < 8 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        for _ in range(10):
+            leaving = Member(settings, topics, group)
+            until = time.monotonic() + draw.uniform(0.0, 4.0)
+            while time.monotonic() < until:
+                leaving.reader.poll(10, 0.05)
+            closing = threading.Thread(target=leaving.reader.close)
+            closing.start()
+            closing.join(30.0)
+            assert not closing.is_alive()
+    finally:
+        stopped.set()
+        staying.join()
 
 
 def by_topic(member: Member) -> Mapping[str, int]:
