@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 _ASSIGN_PATIENCE_SECONDS = 60.0
 _LAST_COMMIT_SECONDS = 10.0
+#: Of what a poll may take, the part that is kept for each topic behind the first.
+_KEPT = 10
 #: Errors of a poll that say "never", each with what to do.
 _REFUSALS = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "grant this principal READ on the topic",
@@ -50,10 +52,6 @@ class Partition(NamedTuple):
 
 def _with_offsets(offsets: Mapping[Partition, int]) -> list[TopicPartition]:
     return [TopicPartition(part.topic, part.number, offset) for part, offset in offsets.items()]
-
-
-#: Of what a poll may take, the part that is kept for each topic behind the first.
-_KEPT = 10
 
 
 class GroupReader:
@@ -120,24 +118,22 @@ class GroupReader:
             except Halt as error:
                 self._failure = error
 
-        def revoked(consumer: Consumer, partitions: list[TopicPartition]) -> None:
-            gone = [Partition(part.topic, part.partition) for part in partitions]
-            with self._one_callback:
-                self._moved.update(gone)
-                on_revoke(gone)
-            consumer.incremental_unassign(partitions)
+        def giving_up(tell: Callable[[Sequence[Partition]], None]) -> Callable[..., None]:
+            def gone(consumer: Consumer, partitions: list[TopicPartition]) -> None:
+                parts = [Partition(part.topic, part.partition) for part in partitions]
+                with self._one_callback:
+                    self._moved.update(parts)
+                    tell(parts)
+                consumer.incremental_unassign(partitions)
 
-        def lost(consumer: Consumer, partitions: list[TopicPartition]) -> None:
-            gone = [Partition(part.topic, part.partition) for part in partitions]
-            with self._one_callback:
-                self._moved.update(gone)
-                on_lost(gone)
-            consumer.incremental_unassign(partitions)
+            return gone
 
         for topic in topics:
             if topic not in self._members:
                 self._members[topic] = self._member(topic) if self._members else self._consumer
-            self._members[topic].subscribe([topic], on_assign=assigned, on_revoke=revoked, on_lost=lost)
+            self._members[topic].subscribe(
+                [topic], on_assign=assigned, on_revoke=giving_up(on_revoke), on_lost=giving_up(on_lost)
+            )
 
     def _member(self, topic: str) -> Consumer:
         instance = self._config.get("group.instance.id")

@@ -197,8 +197,7 @@ class Runner(Generic[E]):
         if now >= self._next_commit:
             self._next_commit = now + self._settings.commit_interval_seconds
             self._check_standing()
-            if self._store_is_the_same(rewinds=True):
-                self._commit(now, self._progress, self._reader.commit_later)
+            self._commit(now, self._progress, self._reader.commit_later, rewinds=True)
             self._report_lag()
 
     def _take(self, poll_seconds: float) -> None:
@@ -292,9 +291,14 @@ class Runner(Generic[E]):
             log.warning("consumer_waits consumer=%s reason=%s", self._handler.name, error)
 
     def _commit(
-        self, now: float, parts: Iterable[Partition], send: Callable[[Mapping[Partition, int]], bool]
+        self,
+        now: float,
+        parts: Iterable[Partition],
+        send: Callable[[Mapping[Partition, int]], bool],
+        *,
+        rewinds: bool = False,
     ) -> None:
-        if self._halted:
+        if self._halted or not self._store_is_the_same(rewinds=rewinds):
             return
         offsets: dict[Partition, int] = {}
         for part in parts:
@@ -308,7 +312,7 @@ class Runner(Generic[E]):
             if send(offsets):
                 COMMITS_TOTAL.labels(consumer=self._handler.name, result="sent").inc()
 
-    def _store_is_the_same(self, *, rewinds: bool = False) -> bool:
+    def _store_is_the_same(self, *, rewinds: bool) -> bool:
         """Whether effects younger than the commit still stand; `rewinds` goes back to it where they may not.
 
         Never goes back in a callback: what the same poll has brought of another topic would come out of turn.
@@ -358,8 +362,7 @@ class Runner(Generic[E]):
             for progress in self._progress.values():
                 progress.collect(time.monotonic())
             time.sleep(0.02)
-        if self._store_is_the_same():
-            self._commit(time.monotonic(), self._progress, self._reader.commit_at_last)
+        self._commit(time.monotonic(), self._progress, self._reader.commit_at_last)
 
     # --- what the group tells us; called inside poll -----------------------------------------------
 
@@ -378,8 +381,7 @@ class Runner(Generic[E]):
             if part in self._progress:
                 self._progress[part].collect(now)
         # No others': their member may be joining, which the group waits for until this call is over.
-        if self._store_is_the_same():
-            self._commit(now, partitions, self._reader.commit)
+        self._commit(now, partitions, self._reader.commit)
         self._on_lost(partitions)
 
     def _on_lost(self, partitions: Sequence[Partition]) -> None:

@@ -67,6 +67,11 @@ def make_topic(settings: KafkaSettings, name: str, records: int = 0, partitions:
     return name
 
 
+def make_lanes(settings: KafkaSettings, namespace: str, records: int = 0, partitions: int = 1) -> list[str]:
+    """The two topics that a process of `embeddings` reads, the live one first."""
+    return [make_topic(settings, namespace + lane, records, partitions) for lane in ("live", "bulk")]
+
+
 def publish(settings: KafkaSettings, topic: str, records: int) -> None:
     publisher = Publisher(settings)
     for number in range(records):
@@ -174,9 +179,7 @@ def test_two_processes_share_every_topic_and_not_one_each(
     settings: KafkaSettings, namespace: str, join: Join
 ) -> None:
     """Or a second process of `embeddings` takes the live lane whole, and the first is left with the other."""
-    topics, group = [f"{namespace}live", f"{namespace}bulk"], f"{namespace}g"
-    for topic in topics:
-        make_topic(settings, topic, partitions=4)
+    topics, group = make_lanes(settings, namespace, partitions=4), f"{namespace}g"
     first = join(settings, *topics, group=group)
     deadline = time.monotonic() + 60
     while len(first.assigned) < 8 and time.monotonic() < deadline:
@@ -209,9 +212,7 @@ def test_a_process_of_an_older_version_shares_with_one_of_today(
     settings: KafkaSettings, namespace: str, join: Join
 ) -> None:
     """A rolling upgrade: the older one is a single member that reads both topics."""
-    topics, group = [f"{namespace}live", f"{namespace}bulk"], f"{namespace}g"
-    for topic in topics:
-        make_topic(settings, topic, partitions=4)
+    topics, group = make_lanes(settings, namespace, partitions=4), f"{namespace}g"
     older = Consumer(
         {
             **settings.client_config("older", consumes=True),
@@ -247,9 +248,7 @@ def test_a_process_leaves_at_any_moment_of_a_rebalance_without_waiting_for_itsel
 ) -> None:
     """Members that closed one after the other waited for each other: a minute, in two of twelve rounds."""
     settings, group, draw = quick_settings(kafka), f"{namespace}g", Random(1)
-    topics = [f"{namespace}live", f"{namespace}bulk"]
-    for topic in topics:
-        make_topic(settings, topic, partitions=4)
+    topics = make_lanes(settings, namespace, partitions=4)
     first = join(settings, *topics, group=group)
     stopped = threading.Event()
 
@@ -284,9 +283,7 @@ def by_topic(member: Member) -> Mapping[str, int]:
 def test_of_two_topics_the_first_is_polled_first_and_the_second_not_never(
     settings: KafkaSettings, namespace: str, join: Join
 ) -> None:
-    topics = [f"{namespace}live", f"{namespace}bulk"]
-    for topic in topics:
-        make_topic(settings, topic, 300)
+    topics = make_lanes(settings, namespace, 300)
     member = join(settings, *topics)
     deadline = time.monotonic() + 30
     while len(member.assigned) < 2 and time.monotonic() < deadline:
@@ -310,10 +307,8 @@ def test_members_of_one_process_do_not_throw_each_other_out(
     kafka: ApacheKafka, namespace: str, join: Join
 ) -> None:
     """Static members have a name, and the broker knows one member of a name."""
-    topics = [f"{namespace}live", f"{namespace}bulk"]
     settings = quick_settings(kafka).model_copy(update={"options": {"group.instance.id": "worker-1"}})
-    for topic in topics:
-        make_topic(settings, topic, 5)
+    topics = make_lanes(settings, namespace, 5)
     member = join(settings, *topics)
     assert sorted(record.topic for record in member.read(10)) == sorted(topics * 5)
 
