@@ -2,9 +2,9 @@
 
 Planted: items are alike as far as the same aspects of them are good, and the same ones bad (the cosine of two
 rows of 1, -1 and 0). Asked is whether the nearest by the vector `reviews` alone agree, and in what order the
-vector brings all pairs. What opinions do not know is the control: a sentence about a further aspect, in no
-truth, that most reviews of an item share; pairs of items that share it should stay near. The words and their
-place were chosen on the shops of seeds 501 and 502.
+vector brings all pairs. And what the digest must not lose: a sentence about a further aspect, in no truth,
+that most reviews of an item share; pairs of items that share it should stay near (the head may hear some of
+these). The words and their place were chosen on the shops of seeds 501 and 502.
 
 Real: which magazines with reviews were viewed or bought with a magazine, by their reviews alone.
 
@@ -98,10 +98,10 @@ def planted_figures(encode: Encode, shops: Sequence[Reviewed], *, small: bool) -
                 f"{note}, Spearman",
             ),
             (
-                f"what opinions do not know, {name}",
+                f"pairs that share a further aspect, {name}",
                 fmean(one.aside for one in of),
                 None,
-                f"{note}, AUC of pairs that share a further aspect",
+                f"{note}, AUC",
             ),
         )
     ]
@@ -114,7 +114,7 @@ def planted_figures(encode: Encode, shops: Sequence[Reviewed], *, small: bool) -
             wanted,
             f"95 % interval {low:.4f} to {high:.4f}",
         ),
-        ("what opinions do not know, gained by opinions", kept, wanted, note),
+        ("pairs that share a further aspect, gained by opinions", kept, wanted, note),
     ]
     return [
         Figure(name, value, "", target=target, kind="quality", note=said)
