@@ -90,7 +90,12 @@ def planted_figures(encode: Encode, shops: Sequence[Reviewed], *, small: bool) -
         row
         for name, of in scores.items()
         for row in (
-            (f"agreement of the {NEAREST} nearest, {name}", float(agreement[name].mean()), None, note),
+            (
+                f"agreement of the {NEAREST} nearest by reviews, {name}",
+                float(agreement[name].mean()),
+                None,
+                note,
+            ),
             (
                 f"order of pairs by agreement, {name}",
                 fmean(one.order for one in of),
@@ -109,12 +114,12 @@ def planted_figures(encode: Encode, shops: Sequence[Reviewed], *, small: bool) -
     wanted = None if small else 0.0
     rows += [
         (
-            f"agreement of the {NEAREST} nearest, gained by opinions",
+            f"agreement of the {NEAREST} nearest by reviews, gained by opinions",
             float(gain.mean()),
             wanted,
             f"95 % interval {low:.4f} to {high:.4f}",
         ),
-        ("pairs that share a further aspect, gained by opinions", kept, wanted, note),
+        ("pairs that share a further aspect, by reviews, gained by opinions", kept, wanted, note),
     ]
     return [
         Figure(name, value, "", target=target, kind="quality", note=said)
