@@ -86,7 +86,7 @@ def planted_figures(encode: Encode, shops: Sequence[Reviewed], *, small: bool) -
         ]
         print(f"{name}: agreement of the {NEAREST} nearest, order, asides, by shop: {told}", flush=True)
     note = f"the vector `reviews` alone, {len(gain)} items"
-    rows = [
+    rows: list[tuple[str, float, float | None, str]] = [
         row
         for name, of in scores.items()
         for row in (
