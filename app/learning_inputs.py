@@ -26,6 +26,7 @@ from app.labels import Query
 from app.settings import Settings
 from app.wiring import patiently
 from consumers.archive import DAY_MS
+from consumers.review_digest import reviews_text
 from schemas.errors import Halt
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ def catalogue(store: ItemStore) -> dict[str, Item]:
             if state.product is not None:
                 reviews = state.reviews
                 rating = reviews.rating.mean if reviews is not None and reviews.rating is not None else None
-                found[item] = Item(state.product, reviews.digest if reviews is not None else "", rating)
+                text = reviews_text(reviews.digest, state.opinions) if reviews is not None else ""
+                found[item] = Item(state.product, text, rating)
     return found
 
 

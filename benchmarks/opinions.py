@@ -4,7 +4,8 @@ Planted: items of a synthetic shop whose aspects are good or bad, and reviews th
 (producers/shop_opinions.py). A head is trained on the stars of reviews of some items, and asked about other
 items, whose reviews speak in phrases that no training review has. The truth is a file, which only the scorer
 reads. What is chosen (the penalty, how near a phrase must be) was chosen on the shop of seed 501; those
-reported here are others. Twice beside it: a head trained on shuffled stars, and weights left free.
+reported here are others. Twice beside it: a head trained on shuffled stars, and weights left free. And what
+opinions do for the vector `reviews` (benchmarks/opinion_digests.py).
 
 Real, in full: reviews of magazines (`amazon-magazines`), without titles (they name the stars), repeated texts
 and sentences that name a number of stars. Shoppers are parted into those the head learns from and those it is
@@ -26,6 +27,7 @@ import re
 import tempfile
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 from statistics import fmean
@@ -38,7 +40,9 @@ from sklearn.metrics import roc_auc_score
 from adapters.redis_reviews import KeptText
 from adapters.releases import ReleaseSettings, ReleaseStore
 from benchmarks.harness import ROOT, Figure, Report, Skipped
+from benchmarks.opinion_digests import Reviewed, Said, digest_of, planted_figures, related_figures
 from benchmarks.quality_index import NOW, Remembering, remembering
+from benchmarks.quality_sets import magazines, rows
 from consumers.opinion_figures import OpinionSettings, item_opinions
 from consumers.reviews import plain
 from model.aspects import read_aspects
@@ -58,6 +62,8 @@ SEEDS = (601, 602)
 NOISES = (0.5, 1.0, 2.0)
 LEARNED_ITEMS, ASKED_ITEMS = 200, 150
 FEW_LEARNED_ITEMS, FEW_ASKED_ITEMS = 120, 60
+#: Neighbours differ more than counts do: their part asks about more items.
+COMPARED_ITEMS = 400
 _CHARS = 2_000
 _STARS = re.compile(r"\bstars?\b", re.IGNORECASE)
 
@@ -83,6 +89,7 @@ def run(*, small: bool, data: Path | None) -> Report:
         for noise in NOISES[1:2] if small else NOISES:
             figures += _planted(base, SEEDS[:1] if small else SEEDS, noise, items)
         figures += _controls(base, items)
+        figures += digests(base, small=small, data=data)
         if not small and data is not None:
             figures += _magazines(base, data)
     settings = HeadSettings()
@@ -273,6 +280,56 @@ def _free(base: Remembering, rated: Sequence[RatedText], vectors: np.ndarray) ->
     fitted.fit(learned, [good for good, _, _ in rows], sample_weight=[weight for _, _, weight in rows])
     logits: np.ndarray = fitted.decision_function(vectors)
     return logits
+
+
+# --- the vector `reviews` --------------------------------------------------------------------------------
+
+
+def digests(base: Remembering, *, small: bool, data: Path | None) -> list[Figure]:
+    """Neighbours by reviews, of planted shops and, in full, of magazines: with opinions and without."""
+    items = (FEW_LEARNED_ITEMS, FEW_ASKED_ITEMS) if small else (LEARNED_ITEMS, COMPARED_ITEMS)
+    shops = []
+    for seed in SEEDS[:1] if small else SEEDS:
+        learned, asked, planted = _shop(seed, 1.0, items)
+        with tempfile.TemporaryDirectory(prefix="simstream-bench-") as folder:
+            listener = _listener(base, learned, Path(folder))
+        shops.append(Reviewed(_said(asked), _items(listener, asked), planted.items))
+    figures = planted_figures(base.encoder.encode, shops, small=small)
+    if small or data is None or not (file := data / "amazon-magazines" / "reviews.jsonl.gz").is_file():
+        return figures
+    told, rest = _told(file)
+    head = learn(
+        [*told, *rest], encoder=base.encoder, aspects=read_aspects(None), settings=HeadSettings()
+    ).head
+    written = [
+        ReviewPosted(
+            review_id=row["review_id"],
+            product_id=row["product_id"],
+            occurred_at=datetime.fromtimestamp(int(row["occurred_at"]), UTC),
+            title=row.get("title"),
+            text=row.get("text"),
+            helpful_votes=row.get("helpful_votes") or 0,
+        )
+        for row in rows(file)
+    ]
+    reviews = _said(written)
+    related = [
+        (str(one.seeds[0].item_id), one.relevant)
+        for kind in magazines(data).questions.values()
+        for one in kind
+    ]
+    made = {item: digest for item, own in reviews.items() if (digest := digest_of(own))}
+    heard = _items(OpinionListener(head, base.encoder), written)
+    return figures + related_figures(base.encoder.encode, made, heard, related)
+
+
+def _said(reviews: Sequence[ReviewPosted]) -> dict[str, list[Said]]:
+    """By item, as the digest reads them."""
+    found: dict[str, list[Said]] = {}
+    for one in reviews:
+        at = round(one.occurred_at.timestamp() * 1_000_000)
+        found.setdefault(one.product_id, []).append(Said(one.review_id, one.helpful_votes, at, _text(one)))
+    return found
 
 
 # --- real reviews -------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ from model.release import LoadedRelease, first_release, load_release
 from model.settings import ModelSettings
 from producers.shop import Shop
 from schemas.events import ReviewPosted
-from schemas.items import BehaviourState, ItemState, ReviewState
+from schemas.items import BehaviourState, ItemState, ReviewState, reviews_fingerprint
 from schemas.vectors import SparseVector, item_vectors
 from service.settings import ServiceSettings
 
@@ -132,7 +132,7 @@ class Catalogue:
         state = ItemState(product.product_id, product.order, product.occurred_at, product, reviews, behaviour)
         vectors = [Encoded(release.recipe.fingerprint(product), self.content[row].tolist())]
         if reviews is not None:
-            vectors.append(Encoded(reviews.fingerprint, self.reviews[row].tolist()))
+            vectors.append(Encoded(reviews_fingerprint(reviews.digest), self.reviews[row].tolist()))
         made = assemble(
             product.product_id,
             state,

@@ -10,8 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from consumers.review_digest import reviews_text
 from schemas.events import ProductUpserted
-from schemas.items import ItemState, PictureMark, context_fingerprint, live_payload, tombstone_payload
+from schemas.items import (
+    ItemState,
+    PictureMark,
+    context_fingerprint,
+    live_payload,
+    reviews_fingerprint,
+    tombstone_payload,
+)
 from schemas.vectors import (
     BEHAVIOUR,
     CONTENT,
@@ -189,17 +197,17 @@ class _Draft:
             self._keep(CONTENT, LEXICAL)
 
     def reviews(self, state: ItemState, encoded: Mapping[str, Encoded]) -> None:
-        digest = state.reviews.digest if state.reviews is not None else ""
-        if state.reviews is None or not digest:
+        text = reviews_text(state.reviews.digest, state.opinions) if state.reviews is not None else ""
+        if not text:
             self._drop(REVIEWS)
             return
-        text = state.reviews.fingerprint
-        if self.stored.get(REVIEWS) == text:
+        mark = reviews_fingerprint(text)
+        if self.stored.get(REVIEWS) == mark:
             self._keep(REVIEWS)
-        elif text in encoded:
-            self._set(REVIEWS, text, encoded[text].vector)
+        elif mark in encoded:
+            self._set(REVIEWS, mark, encoded[mark].vector)
         else:
-            self.wanted.append(Wanted(text, digest))
+            self.wanted.append(Wanted(mark, text))
             self._keep(REVIEWS)
 
     def behaviour(self, state: ItemState, shoppers: Shoppers | None) -> None:

@@ -24,8 +24,8 @@ class OpinionSettings(Frozen):
     clauses of an aspect are kept as evidence.
     """
 
-    #: `simstream up` listens, and every process takes what was heard for a part of an item's state. Needs a
-    #: head (`simstream opinions train`); off by default.
+    #: `simstream up` listens, and every process takes what was heard for a part of an item's state, encoded
+    #: with the digest of its reviews. Needs a head (`simstream opinions train`); off by default.
     consume: bool = False
     least_reviews: int = Field(default=3, ge=1)
     majority: float = Field(default=0.25, gt=0, lt=1)

@@ -1,7 +1,7 @@
 """What reviewers say about an item is heard again when its reviews change; what shifts is announced.
 
 Reads   items.changed, items.changed.bulk; the texts that consumers/reviews.py keeps of an item's reviews
-Writes  opinions of items in Redis; insights.opinions; a hint, for queries filter on what reviewers come to
+Writes  opinions of items in Redis; insights.opinions; a hint, for what reviewers come to is in the index
 Never   hears a review twice that has not changed, or announces twice what stands, however often a hint comes
 
 A hint says: look again. Texts whose mark is not that of the opinions, or that another head has heard, are
@@ -31,7 +31,7 @@ from consumers.progress import Delivery
 from schemas.events import AspectShift, ItemChanged, OpinionInsight
 from schemas.opinions import ItemOpinions, OpinionJudge, Tendency, tendencies
 from schemas.topics import Topics
-from schemas.vectors import BEHAVIOUR, CONTENT, LEXICAL
+from schemas.vectors import BEHAVIOUR, CONTENT, LEXICAL, REVIEWS
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +41,10 @@ _NO_MATTER = frozenset({BEHAVIOUR, CONTENT, LEXICAL})
 _LOOKS = 5
 #: The mark of an item without texts.
 _NO_TEXTS = "0"
+
+
+class _Bulk(ItemChanged):
+    """A hint of the bulk lane: a shift it leads to is announced there, for it makes the encoder run."""
 
 
 class OpinionsHandler:
@@ -67,7 +71,7 @@ class OpinionsHandler:
         self._judge = judge
         self._publisher = publisher
         self._topic = topics.insights_opinions.name
-        self._hints = topics.changed.name
+        self._live, self._bulk = topics.changed.name, topics.changed_bulk.name
         self._settings = settings
         self._ack_timeout_seconds = ack_timeout_seconds
         self._now = now
@@ -76,7 +80,8 @@ class OpinionsHandler:
 
     def decode(self, record: Record) -> ItemChanged:
         """Parse a hint. Raises PoisonMessage naming the field and what was expected."""
-        return read_hint(record)
+        hint = read_hint(record)
+        return _Bulk.model_construct(**dict(hint)) if record.topic == self._bulk else hint
 
     def handle(self, deliveries: Sequence[Delivery[ItemChanged]]) -> None:
         """Hear each item once, announce what shifted, settle. Raises Transient with the rest unsettled."""
@@ -86,7 +91,12 @@ class OpinionsHandler:
             self._say_silent(bool(changed))
         else:
             self._silent = False
-            self._listen(list(changed), judge)
+            # A live change among bulk ones must not wait for them.
+            lanes = {
+                product_id: self._bulk if all(isinstance(one.event, _Bulk) for one in parts) else self._live
+                for product_id, parts in changed.items()
+            }
+            self._listen(lanes, judge)
         for parts in changed.values():
             for delivery in parts:
                 delivery.settle()
@@ -97,8 +107,9 @@ class OpinionsHandler:
             log.warning("opinions_without_head hint=%s", "simstream opinions train makes one")
             self._silent = True
 
-    def _listen(self, product_ids: Sequence[str], judge: OpinionJudge) -> None:
-        reviews = self._reviews()
+    def _listen(self, lanes: Mapping[str, str], judge: OpinionJudge) -> None:
+        """`lanes` are items, and the topic of the hint where theirs shift."""
+        reviews, product_ids = self._reviews(), list(lanes)
         marks = dict(zip(product_ids, reviews.marks(product_ids), strict=True))
         made = self._store.made_from(product_ids)
         said = self._store.said(product_ids)
@@ -110,7 +121,10 @@ class OpinionsHandler:
             else:
                 kept = self._store.kept(product_id)
                 item = kept.item if kept is not None else None
-            self._tell(product_id, told, item, judge.head)
+            if mark is None and item is not None and tendencies(item) == told != {}:
+                # It was forgotten (`simstream forget`), and a point may have been written without it since.
+                self._announce(product_id, None, lanes[product_id])
+            self._tell(product_id, told, item, judge.head, lanes[product_id])
 
     def _hear(self, product_id: str, reviews: ReviewStore, judge: OpinionJudge) -> ItemOpinions | None:
         """The item's opinions as its texts are now; they are put down, or it is forgotten without any."""
@@ -136,7 +150,12 @@ class OpinionsHandler:
         return item
 
     def _tell(
-        self, product_id: str, told: Mapping[str, Tendency], item: ItemOpinions | None, head: str
+        self,
+        product_id: str,
+        told: Mapping[str, Tendency],
+        item: ItemOpinions | None,
+        head: str,
+        lane: str,
     ) -> None:
         now = tendencies(item)
         if now == told:
@@ -154,30 +173,31 @@ class OpinionsHandler:
             if now.get(aspect) != told.get(aspect)
         ]
         self._announce(
+            product_id,
             OpinionInsight(
                 product_id=product_id, shifts=shifts, tendencies=now, head=head, found_at=self._now()
-            )
+            ),
+            lane,
         )
         self._store.remember(product_id, now)
 
-    def _announce(self, found: OpinionInsight) -> None:
-        """To whoever is curious, and to the writer of the index, where queries filter on it."""
+    def _announce(self, product_id: str, found: OpinionInsight | None, lane: str) -> None:
+        """To whoever is curious, and to the writer of the index: queries filter on it, `reviews` says it."""
+        at = found.found_at if found is not None else self._now()
         hint = ItemChanged(
-            product_id=found.product_id,
-            dimensions=["context"],
-            occurred_at=found.found_at,
-            consumed_at=found.found_at,
+            product_id=product_id, dimensions=[REVIEWS, "context"], occurred_at=at, consumed_at=at
         )
-        acknowledged = Acknowledgements(2)
-        for topic, event in ((self._topic, found), (self._hints, hint)):
+        events = [*([(self._topic, found)] if found is not None else ()), (lane, hint)]
+        acknowledged = Acknowledgements(len(events))
+        for topic, event in events:
             self._publisher.send(
                 topic,
-                key=found.product_id,
+                key=product_id,
                 value=event.model_dump_json(exclude_none=True).encode(),
                 on_ack=acknowledged.count,
             )
         acknowledged.require(self._ack_timeout_seconds, "an insight about opinions")
-        for shift in found.shifts:
+        for shift in found.shifts if found is not None else ():
             OPINION_INSIGHTS_TOTAL.labels(shift.tendency or "none").inc()
 
     def store_epoch(self) -> str | None:

@@ -1,6 +1,7 @@
 """The digest of an item's reviews: a few sentences of the most helpful, most recent and least alike of them.
 
 Pure: the same reviews give the same digest, whatever order they come in, at whatever time. No model is asked.
+`reviews_text` says what of it is encoded, where somebody listens to reviews (consumers/opinions.py).
 
 With t the time of a review's newest event, v its helpful votes, t' the newest t among them, and H = 180 days:
 
@@ -41,6 +42,7 @@ SAID_ALREADY = 0.75
 #: With fewer words than this a sentence ("Never again.") says little.
 TELLING_WORDS = 6
 
+_STANCES = (("good", "Good"), ("bad", "Bad"))
 _DAY_MICROSECONDS = 24 * 3600 * 1_000_000
 _FIRST_UNSPACED = "\u3040"
 _UNSPACED = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
@@ -140,6 +142,25 @@ def review_digest(reviews: Sequence[ReviewText], *, chars: int) -> str:
         taken_of[one.review] += 1
         room -= len(one.text) + 1
     return " ".join(one.text for one in taken)
+
+
+def reviews_text(digest: str, opinions: Sequence[str]) -> str:
+    """What is encoded for the vector `reviews`: what reviewers come to ("Good fit. Bad noise."), the digest.
+
+    `opinions` are terms (schemas.opinions.opinion_terms). Good ones come first, each kind by name; mixed ones
+    say nothing. All of them come before the digest: what is too long for the encoder is cut at its end, and
+    there they changed nothing (docs/opinions.md). Without any it is the digest, without a digest nothing.
+    """
+    if not digest:
+        return ""
+    told = [term.rpartition(": ") for term in sorted(opinions)]
+    stances = [
+        f"{said} {aspect.replace('_', ' ')}."
+        for tendency, said in _STANCES
+        for aspect, _, found in told
+        if found == tendency
+    ]
+    return " ".join([*stances, digest])
 
 
 def _relevance(best: Sequence[ReviewText], *, newest: int) -> list[float]:

@@ -80,7 +80,8 @@ _FRAMES = (
 
 
 _TOLD = {name for *_, told in _NOUNS.values() for name in told.split()}
-_OTHERS = sorted(set(ASPECTS) - _TOLD)
+#: What a review may say besides, which is in no truth.
+ASIDES = sorted(set(ASPECTS) - _TOLD)
 
 
 class Opinion(NamedTuple):
@@ -123,7 +124,7 @@ def opinionated(
         draw = Random(f"{shop.seed}:opinions:{product_id}:{seen}")
         aspects = draw.sample(sorted(_NOUNS), draw.randint(*_ASPECTS_OF_ITEM))
         truth[product_id] = {aspect: draw.choice((1, -1)) for aspect in aspects}
-        aside = ASPECTS[draw.choice(_OTHERS)][draw.randrange(2)].split("|")
+        aside = ASPECTS[draw.choice(ASIDES)][draw.randrange(2)].split("|")
         for number in range(reviews):
             mentioned = draw.sample(aspects, draw.randint(*_MENTIONED))
             opinions = []

@@ -49,18 +49,14 @@ class Rating:
 
 @dataclass(frozen=True, slots=True)
 class ReviewState:
-    """What an item's live reviews come to: their rating (None: no rating given), and the digest to encode.
+    """What an item's live reviews come to: their rating (None: no rating given), and their digest.
 
-    An empty digest is none: the item then has no vector `reviews`.
+    An empty digest is none: the item then has no vector `reviews`. consumers/review_digest.py says what text
+    is encoded.
     """
 
     digest: str
     rating: Rating | None
-
-    @property
-    def fingerprint(self) -> str:
-        """Names the text that the vector is made from."""
-        return digest("reviews", self.digest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +169,11 @@ def digest(*parts: object) -> str:
     """A stable 64-bit name of JSON-able parts, the same in every process."""
     body = orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)
     return hashlib.blake2b(body, digest_size=8).hexdigest()
+
+
+def reviews_fingerprint(text: str) -> str:
+    """Names the text that a vector `reviews` is made from."""
+    return digest("reviews", text)
 
 
 def context_fingerprint(product: Product, rating: Rating | None = None, opinions: Sequence[str] = ()) -> str:

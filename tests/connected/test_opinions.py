@@ -17,6 +17,7 @@ from app import opinions
 from app.local import LocalRedis
 from app.settings import Settings
 from app.wiring import open_opinions
+from consumers.assembly import fingerprints_of
 from consumers.opinion_figures import OpinionSettings
 from consumers.runner import RunnerSettings
 from model.opinion_settings import HeadSettings
@@ -24,7 +25,9 @@ from model.opinion_training import NothingLearned
 from model.release import first_release
 from model.settings import ModelSettings
 from schemas.events import OpinionInsight, ReviewPosted, ReviewRemoved
+from schemas.items import reviews_fingerprint
 from schemas.parsing import parse_event
+from schemas.vectors import REVIEWS
 from tests.connected.test_pipeline import NOW, product
 from tests.support.pipeline import Pipeline, RunnerThread
 from tests.support.tiny_model import GRAPHS, write_tiny_model
@@ -117,6 +120,13 @@ def test_a_head_that_is_trained_hears_what_was_there_and_what_comes(
             "bad": ["drill: bad"],
             "late": None,
         }
+        # The vector `reviews` is made of what they come to, and of the digest.
+        states = pipeline.store.read(["good", "bad", "late"])
+        for name, told in (("good", "Good drill. "), ("bad", "Bad drill. "), ("late", "")):
+            point, reviews = found[name], states[name].reviews
+            assert point is not None
+            assert reviews is not None
+            assert fingerprints_of(point)[REVIEWS] == reviews_fingerprint(told + reviews.digest)
         # Nothing is left to be heard.
         assert opinions.catch_up(settings, publisher) == 0
     finally:

@@ -18,9 +18,17 @@ from consumers.assembly import (
     behaviour_moved,
     fingerprints_of,
 )
+from consumers.review_digest import reviews_text
 from model.text import ProductText
 from schemas.events import ProductUpserted
-from schemas.items import BehaviourState, ItemState, Rating, ReviewState, context_fingerprint
+from schemas.items import (
+    BehaviourState,
+    ItemState,
+    Rating,
+    ReviewState,
+    context_fingerprint,
+    reviews_fingerprint,
+)
 from schemas.vectors import BEHAVIOUR, CONTENT, LEXICAL, REVIEWS, Point, SparseVector, Vector
 
 NOW = datetime(2026, 11, 24, 8, tzinfo=UTC)
@@ -216,7 +224,8 @@ def whole(
     """With every text of the state encoded."""
     encoded = {fingerprint(of): vector_of(of)}
     if of.reviews is not None:
-        encoded[of.reviews.fingerprint] = Encoded(of.reviews.fingerprint, [0.0, 1.0])
+        mark = reviews_fingerprint(reviews_text(of.reviews.digest, of.opinions))
+        encoded[mark] = Encoded(mark, [0.0, 1.0])
     return assemble("p1", of, point, recipe=RECIPE, encoded=encoded, now=now, shoppers=shoppers)
 
 
@@ -224,10 +233,10 @@ REVIEWED = replace(state(), reviews=ReviewState("Bright. Lasts for years.", Rati
 
 
 def test_a_digest_is_encoded_beside_the_product_and_has_a_vector_of_its_own() -> None:
-    assert REVIEWED.reviews is not None
     waiting = compare(REVIEWED, point_of(state()))
+    # Whoever does not listen to reviews has the marks that stood before anybody could.
     assert [(one.fingerprint, one.text) for one in waiting.wanted] == [
-        (REVIEWED.reviews.fingerprint, "Bright. Lasts for years.")
+        ("0a0f5eddaa4e8a4b", "Bright. Lasts for years.")
     ]
     assert waiting.moved == (CONTEXT,)  # the rating shows at once
     assert waiting.point is not None
@@ -257,6 +266,34 @@ def test_the_last_review_that_goes_takes_the_vector_with_it() -> None:
         assert found.point is not None
         assert REVIEWS not in found.point.payload["fingerprints"]
         assert REVIEWS not in found.point.payload["updated_at"]
+
+
+def test_what_reviewers_come_to_is_encoded_before_the_digest_and_only_its_shift_encodes_again() -> None:
+    heard = replace(REVIEWED, opinions=("fit: bad", "noise: good"))
+    before = whole(REVIEWED, None).point
+    found = compare(heard, before)
+    assert [one.text for one in found.wanted] == ["Good noise. Bad fit. Bright. Lasts for years."]
+    assert found.moved == (CONTEXT,), "filters have it at once; the vector keeps its mark until it comes"
+    done = whole(heard, found.point)
+    assert done.moved == (REVIEWS,)
+    assert done.point is not None
+    assert whole(heard, done.point) == NOTHING
+    # A new price, or an aspect that nobody agrees on, runs no encoder.
+    for other in (
+        replace(heard, product=state(price="1.00").product),
+        replace(heard, opinions=("fit: bad", "looks: mixed", "noise: good")),
+    ):
+        assert (compare(other, done.point).moved, compare(other, done.point).wanted) == ((CONTEXT,), ())
+    assert len(compare(replace(heard, opinions=("fit: good", "noise: good")), done.point).wanted) == 1
+    # Nobody listens any more: the digest alone, under the mark that it had.
+    assert fingerprints_of(whole(REVIEWED, done.point).point) == fingerprints_of(before)
+
+
+def test_opinions_without_a_digest_make_no_vector() -> None:
+    speechless = replace(state(), reviews=ReviewState("", Rating(4.5, 2)), opinions=("noise: good",))
+    found = compare(speechless, point_of(state()))
+    assert (found.moved, found.wanted) == ((CONTEXT,), ())
+    assert REVIEWS not in vectors_of(found)
 
 
 def test_a_sketch_that_moved_asks_for_its_vector_and_is_named_by_it() -> None:

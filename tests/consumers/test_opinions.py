@@ -18,18 +18,23 @@ from adapters.redis_nodes import RedisNodes
 from adapters.redis_opinions import OpinionStore
 from adapters.redis_reviews import ReviewStore
 from app.local import LocalRedis
+from consumers.assembly import Encoded, assemble
 from consumers.opinion_figures import OpinionSettings, item_opinions
 from consumers.opinions import OpinionsHandler, stale_items
 from consumers.progress import Delivery, Progress
 from consumers.reviews import ReviewsHandler, ReviewsSettings
+from model.text import ProductText
 from schemas.errors import PoisonMessage, Transient
 from schemas.events import ItemChanged, OpinionInsight, ProductUpserted, ReviewPosted, ReviewRemoved
 from schemas.opinions import ItemOpinions, Opinion
 from schemas.topics import Topics
+from schemas.vectors import Point
+from tests.consumers.state import State
 from tests.consumers.test_products import Publisher as Quiet
 
 NOW = datetime(2026, 11, 26, 8, tzinfo=UTC)
 TOPICS = Topics.named()
+RECIPE = ProductText()
 WORDS = {
     "quiet": ("noise", 0.8),
     "loud": ("noise", -0.8),
@@ -67,11 +72,14 @@ class Sent:
     def __init__(self) -> None:
         self.insights: list[OpinionInsight] = []
         self.hints: list[str] = []
+        self.bulk: list[str] = []
         self.error: Exception | None = None
 
     def send(self, topic: str, *, key: str, value: bytes, on_ack: Callable[[Exception | None], None]) -> None:
         if self.error is None and topic == TOPICS.changed.name:
             self.hints.append(ItemChanged.model_validate_json(value).product_id)
+        elif self.error is None and topic == TOPICS.changed_bulk.name:
+            self.bulk.append(ItemChanged.model_validate_json(value).product_id)
         elif self.error is None:
             found = OpinionInsight.model_validate_json(value)
             assert (topic, key) == (TOPICS.insights_opinions.name, found.product_id)
@@ -336,6 +344,81 @@ def test_what_reviewers_come_to_is_part_of_the_items_state_where_somebody_listen
         asked = [asked_for(client, store) for store in (items, deaf)]
         assert asked == [1, 0]
         assert deaf.read(["p"])["p"].opinions == ()
+
+
+def test_an_item_whose_opinions_shift_is_encoded_again_and_no_other(
+    world: World, redis_server: LocalRedis, namespace: str
+) -> None:
+    digest = "A quiet little fan."
+    with connect(RedisSettings(url=redis_server.url)) as client:
+        items = ItemStore(client=client, namespace=namespace, opinions=True)
+        State(client, items).put_all(["p", "q"])
+        for name in "pq":
+            world.write(*(posted(one, digest, product_id=name) for one in (1, 2)))
+        points: dict[str, Point] = {}
+
+        def encoded() -> dict[str, str]:
+            """What of reviews the encoder gets until every point equals its state."""
+            texts: dict[str, str] = {}
+            for name, state in items.read(["p", "q"]).items():
+                waiting = assemble(name, state, points.get(name), recipe=RECIPE, encoded={}, now=NOW)
+                vectors = {one.fingerprint: Encoded(one.fingerprint, [1.0]) for one in waiting.wanted}
+                done = assemble(name, state, points.get(name), recipe=RECIPE, encoded=vectors, now=NOW)
+                points[name] = done.point or points[name]
+                assert state.product is not None
+                for one in waiting.wanted:
+                    if one.fingerprint != RECIPE.fingerprint(state.product):
+                        texts[name] = one.text
+            return texts
+
+        assert encoded() == dict.fromkeys("pq", digest)
+        for _ in range(2):
+            world.hint("p")
+        assert encoded() == {"p": f"Good noise. {digest}"}
+        # Redelivered, replayed, or one more who says the same: nothing to encode.
+        world.hint("p", "p")
+        world.write(*(posted(one, digest) for one in (1, 2)), posted(3, "Quiet!"))
+        world.hint("p")
+        assert encoded() == {}
+        world.hint("q")
+        assert encoded() == {"q": f"Good noise. {digest}"}
+        # Taken back: too few speak of it.
+        world.write(removed(2, 2), removed(3, 2))
+        world.hint("p", "q")
+        assert encoded() == {"p": digest}
+
+
+def test_a_shift_is_announced_in_the_lane_of_what_led_to_it(world: World) -> None:
+    for name in "pqr":
+        world.write(posted(1, "Quiet", product_id=name), posted(2, "Quiet", product_id=name))
+    live, bulk = TOPICS.changed.name, TOPICS.changed_bulk.name
+    records = [
+        Record(
+            topic,
+            "t",
+            0,
+            place,
+            0,
+            b"p",
+            ItemChanged(product_id=name, dimensions=["reviews"], occurred_at=NOW).model_dump_json().encode(),
+            (),
+        )
+        for place, (topic, name) in enumerate(((bulk, "p"), (live, "q"), (bulk, "r"), (live, "r")))
+    ]
+    hints = [world.handler.decode(record) for record in records]
+    world.handler.handle([Delivery(one, place, Progress(None)) for place, one in enumerate(hints)])
+    assert (world.sent.hints, world.sent.bulk) == (["q", "r"], ["p"])
+
+
+def test_what_was_forgotten_and_is_heard_the_same_is_announced_to_the_index_alone(world: World) -> None:
+    world.write(posted(1, "Quiet"), posted(2, "Quiet"))
+    world.hint("p")
+    world.store.drop("p")
+    world.hint("p")
+    assert world.sentiments() == {"noise": (0.8, 2)}
+    assert (world.sent.said(), world.sent.hints) == ([{"noise": "good"}], ["p", "p"])
+    world.hint("p")
+    assert world.sent.hints == ["p", "p"]
 
 
 def test_evidence_is_of_useful_reviews_and_shows_the_other_side_last() -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumers.review_digest import HALF_LIFE_DAYS, SENTENCE_CHARS, review_digest, usefulness
+from consumers.review_digest import HALF_LIFE_DAYS, SENTENCE_CHARS, review_digest, reviews_text, usefulness
 
 NOW = datetime(2026, 11, 25, 8, tzinfo=UTC)
 
@@ -211,3 +211,19 @@ def test_it_takes_what_the_formula_says(seed: int) -> None:
         for number in range(15)
     ]
     assert review_digest(reviews, chars=400) == " ".join(_greedy(reviews, 400))
+
+
+# --- what is encoded --------------------------------------------------------------------------------
+
+
+def test_without_opinions_the_digest_is_encoded_as_it_is_and_without_a_digest_nothing() -> None:
+    assert reviews_text(BATTERY, ()) == BATTERY
+    assert reviews_text(BATTERY, ["noise: mixed"]) == BATTERY
+    assert reviews_text("", ["noise: good"]) == ""
+
+
+def test_what_reviewers_come_to_stands_before_the_digest_in_one_order() -> None:
+    terms = ["battery: bad", "charging_speed: good", "fit: mixed", "noise: bad", "trim: narrow: good"]
+    told = "Good charging speed. Good trim: narrow. Bad battery. Bad noise."
+    for order in (terms, terms[::-1]):
+        assert reviews_text(BATTERY, order) == f"{told} {BATTERY}"

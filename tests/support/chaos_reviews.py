@@ -18,7 +18,7 @@ from adapters.redis_reviews import ReviewStore
 from consumers.review_digest import review_digest
 from consumers.reviews import ReviewsSettings
 from schemas.events import ReviewEvent, ReviewPosted, ReviewRemoved
-from schemas.items import ReviewState
+from schemas.items import reviews_fingerprint
 from schemas.vectors import REVIEWS
 from tests.support.chaos import Catalogue, ConsumerProcess, World
 from tests.support.chaos_kills import PUBLISH_SECONDS, Killer
@@ -115,7 +115,7 @@ def compare(world: World, reviewers: Reviewers) -> Left:
                 left.wrong_in_redis.append(product_id)
             point = points.get(product_id)
             digest = review_digest([_Said(event) for event in live], chars=ReviewsSettings().digest_chars)
-            mark = ReviewState(digest, None).fingerprint if digest else None
+            mark = reviews_fingerprint(digest) if digest else None
             mean = sum(event.rating or 0.0 for event in live) / len(live) if live else None
             if (
                 point is None
