@@ -45,6 +45,7 @@ from benchmarks.learning_choice import (
     trained_weights,
     tuned,
 )
+from benchmarks.learning_fused import fused_figures
 from benchmarks.learning_sets import (
     OTHER_SETS,
     SEED,
@@ -75,29 +76,31 @@ class Size:
     recipe: Recipe
     items: int | None = None
     anchors: int = 5_000
-    shares: tuple[float, ...] = (1.0, 0.75, 0.5, 0.35)
+    shares: tuple[float, ...] = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
     max_length: int | None = None
     elsewhere: bool = True
     judged: bool = True
+    fused: bool = True
 
 
 FULL = Size(20_000, RECIPE)
 #: A processor does ten pairs and a hundred short texts a second: half an hour, and as much for the vectors.
 CPU = Size(
     13_000,
-    RECIPE.model_copy(update={"epochs": 1.0, "batch_pairs": 128}),
+    RECIPE.model_copy(update={"epochs": 1.0, "batch_pairs": 128, "soup": 1}),
     anchors=1_000,
     shares=(1.0, 0.8, 0.6),
     max_length=64,
 )
 SMALL = Size(
     256,
-    RECIPE.model_copy(update={"epochs": 1.0, "batch_pairs": 64, "learning_rate": 1e-4}),
+    RECIPE.model_copy(update={"epochs": 1.0, "batch_pairs": 64, "learning_rate": 1e-4, "soup": 2}),
     items=1_500,
     anchors=200,
     shares=(1.0,),
     elsewhere=False,
     judged=False,
+    fused=False,
 )
 
 
@@ -181,6 +184,7 @@ def measure(data: Path, base: Path, out: Path, size: Size, *, tune_seconds: floa
         Figure("cold items, gain, upper 95 % bound", round(100 * found.gain.high, 1), "%", note=note),
         Figure("training", round(len(table) * recipe.epochs / trained.seconds, 1), "pairs/s", kind="rate"),
         *_elsewhere(shops, before, after, judged=size.judged),
+        *(fused_figures(data, beauty, split, before["beauty"], after["beauty"]) if size.fused else ()),
     ]
     report = Report(
         benchmark=NAME,

@@ -17,18 +17,21 @@ from typing import Any, NamedTuple
 from benchmarks.learning_sets import CHOOSING, SEED, Beauty, Matches, Split, compared, pair_table
 from benchmarks.learning_vectors import Vectors
 from model.pairs import PairTable
-from model.recipe import Recipe
+from model.recipe import Augment, Recipe
 from model.sentence_config import read_encoder_config
 from model.settings import ModelSettings
 from model.text import ProductText
 from producers.shop import Shop
 
-#: Found with `--tune` on the validation items (docs/decisions.md).
+#: Found on validation items (docs/decisions.md).
 RECIPE = Recipe(
     seed=SEED,
     epochs=3,
     batch_pairs=256,
     learning_rate=2e-4,
+    scale=28.0,
+    augment=Augment(token_dropout=0.1),
+    soup=3,
     distil=1.0,
     replay=0,
     evaluations=1,
@@ -99,9 +102,8 @@ def trained_weights(
     for name in _BESIDE:
         if (base / name).is_file():
             shutil.copyfile(base / name, found.weights / name)
-    name = torch.cuda.get_device_name() if device == "cuda" else "cpu"
-    told.write_text(json.dumps([found.seconds, name, found.precision]))
-    return Trained(found.weights, found.seconds, name, found.precision)
+    told.write_text(json.dumps([found.seconds, device, found.precision]))
+    return Trained(found.weights, found.seconds, device, found.precision)
 
 
 def chosen_share(

@@ -80,6 +80,12 @@ FLOORS: Mapping[tuple[str, str], float] = {
     ("amazon-beauty, next item", "NDCG@10"): 0.077,
     ("abt-buy, match", "recall@1"): 0.859,
     ("abt-buy, match", "recall@10"): 0.991,
+    ("taobao-zh, same cluster", "recall@10"): 0.690,
+    ("taobao-zh, same cluster", "NDCG@10"): 0.783,
+    ("amazon-google, match", "recall@1"): 0.717,
+    ("amazon-google, match", "recall@10"): 0.992,
+    ("amazon-office, next item", "HR@10"): 0.157,
+    ("amazon-office, next item", "NDCG@10"): 0.120,
 }
 
 

@@ -66,14 +66,14 @@ def beauty(data: Path) -> DataSet:
     }
     before = {user: items[:-1] for user, items in histories.items()}
     asked = [Question(frozenset(items[-1:]), user=user) for user, items in sorted(histories.items())]
-    products = _products(data / "amazon-beauty" / "products.jsonl.gz")
-    contents = Contents(products, interactions=_ordered(before, products), histories=before)
+    products = products_of(data / "amazon-beauty" / "products.jsonl.gz")
+    contents = Contents(products, interactions=ordered_events(before, products), histories=before)
     return DataSet(contents, {"next item": asked}, ("content", "lexical", "behaviour"))
 
 
 def office(data: Path) -> DataSet:
     """Next items of the later examples; shoppers' behaviour is that of the earlier ones alone."""
-    products = _products(data / "amazon-office" / "products.jsonl.gz")
+    products = products_of(data / "amazon-office" / "products.jsonl.gz")
     earlier: dict[str, list[str]] = {}
     for row in rows(data / "amazon-office" / "next_item_valid.jsonl.gz"):
         items = [*row["history"], row["next"]]
@@ -86,14 +86,14 @@ def office(data: Path) -> DataSet:
         histories[name] = row["history"]
         if row["next"] not in row["history"]:
             asked.append(Question(frozenset([row["next"]]), user=name))
-    contents = Contents(products, interactions=_ordered(earlier, products), histories=histories)
+    contents = Contents(products, interactions=ordered_events(earlier, products), histories=histories)
     return DataSet(contents, {"next item": asked}, ("content", "lexical", "behaviour"))
 
 
 def magazines(data: Path) -> DataSet:
     """What shoppers also viewed and also bought, as the shop listed it; reviews and reviewers are few."""
     folder = data / "amazon-magazines"
-    products = _products(folder / "products.jsonl.gz")
+    products = products_of(folder / "products.jsonl.gz")
     known = {product.product_id for product in products}
     reviews: dict[str, list[_Review]] = {}
     liked: dict[str, list[str]] = {}
@@ -115,7 +115,7 @@ def magazines(data: Path) -> DataSet:
             relevant = frozenset(row.get(column) or ()) & known - {row["product_id"]}
             if relevant and row["product_id"] in known:
                 asked[kind].append(Question(relevant, [Seed(item_id=row["product_id"])], half=half))
-    contents = Contents(products, digests, _ordered(liked, products))
+    contents = Contents(products, digests, ordered_events(liked, products))
     return DataSet(contents, asked, ("content", "lexical", "reviews", "behaviour"))
 
 
@@ -175,7 +175,7 @@ def rows(path: Path) -> Iterator[dict[str, Any]]:
         yield from map(json.loads, lines)
 
 
-def _products(path: Path) -> list[ProductUpserted]:
+def products_of(path: Path) -> list[ProductUpserted]:
     return [
         ProductUpserted(
             product_id=row["product_id"],
@@ -196,7 +196,9 @@ def _attributes(text: str) -> dict[str, str]:
     return {name: value for name, _, value in found if name and value}
 
 
-def _ordered(histories: Mapping[str, Sequence[str]], products: Sequence[ProductUpserted]) -> Interactions:
+def ordered_events(
+    histories: Mapping[str, Sequence[str]], products: Sequence[ProductUpserted]
+) -> Interactions:
     """Histories as events, one a minute."""
     place = {product.product_id: number for number, product in enumerate(products)}
     shoppers = sorted(histories)

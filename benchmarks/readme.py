@@ -91,7 +91,10 @@ def _row(figure: Figure, result: Result) -> str:
     measured = f"**{shown(figure.value, figure.unit)}**"
     if figure.met(small=False) is False:
         measured += " (missed)"
-    return "| " + " | ".join([_cell(what), measured, wanted, f"`{result.report.benchmark}`"]) + " |"
+    by = f"`{result.report.benchmark}`"
+    if result.machine.gpu and "GPU" not in what:
+        by += ", on a GPU"
+    return "| " + " | ".join([_cell(what), measured, wanted, by]) + " |"
 
 
 def _cell(text: str) -> str:

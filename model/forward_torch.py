@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from model.forward import Forward, Vectors, kept
-from model.precision import chosen_device, chosen_precision
+from model.precision import chosen_device, chosen_precision, without_plans
 from model.settings import ModelSettings
 from model.weights import load_model
 from schemas.releases import EncoderConfig, Pooling
@@ -123,6 +123,7 @@ def load_torch(
     Raises UnusableModel if files are missing, or the weights are not finite or not all there.
     """
     device = chosen_device(settings.device)
+    without_plans(device)
 
     def forward_of(model: torch.nn.Module) -> TorchForward:
         return TorchForward(

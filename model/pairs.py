@@ -67,8 +67,12 @@ class NegativeMask:
         if table.related:
             extra = np.asarray(table.related, dtype=np.int64)
             first, second = np.concatenate([first, extra[:, 0]]), np.concatenate([second, extra[:, 1]])
-        keys = np.concatenate([first * self._base + second, second * self._base + first])
-        self._keys: Ints = np.unique(keys)
+        # Who goes with whom, as rows of a sparse matrix: those of group g are _neighbours[_starts[g]:
+        # _starts[g + 1]]. np.unique would hash what sorting orders in a tenth of the time; a neighbour that
+        # is there twice does no harm.
+        keys = np.sort(np.concatenate([first * self._base + second, second * self._base + first]))
+        self._neighbours: Ints = keys % self._base
+        self._starts: Ints = np.searchsorted(keys, np.arange(self._base + 1) * self._base)
         counts = np.bincount(table.groups[table.positives], minlength=self._base).astype(np.float64)
         counts += np.bincount(table.groups[table.anchors], minlength=self._base)
         self._log_frequency = np.log(np.maximum(counts, 1.0) / max(1.0, counts.mean())).astype(np.float32)
@@ -83,18 +87,18 @@ class NegativeMask:
         positives = self._groups[self._table.positives[rows]]
         candidates = self._candidates(rows, columns)
         # A candidate may be what the anchor goes with, or the same thing as the anchor or its positive.
-        hidden = self._related(anchors[:, None], candidates[None, :])
+        hidden = self._related(anchors, candidates)
         hidden |= positives[:, None] == candidates[None, :]
         own = np.arange(len(rows))
         hidden[own, own] = False
-        back = self._related(positives[:, None], anchors[None, :])
+        back = self._related(positives, anchors)
         back |= anchors[:, None] == anchors[None, :]
         back[own, own] = False
         return hidden, back
 
     def related(self, anchors: Ints, texts: Ints) -> Bools:
         """Which texts are false negatives of which anchors, (anchors, texts), by text number."""
-        return self._related(self._groups[anchors][:, None], self._groups[texts][None, :])
+        return self._related(self._groups[anchors], self._groups[texts])
 
     def same(self, ones: Ints, texts: Ints) -> Bools:
         """Which texts are the same thing as which others, (ones, texts)."""
@@ -112,12 +116,21 @@ class NegativeMask:
             texts += [self._table.negatives[rows, column] for column in range(columns - 1)]
         return self._groups[np.concatenate(texts)]
 
-    def _related(self, first: Ints, second: Ints) -> Bools:
-        found: Bools = first == second
-        if len(self._keys):
-            keys = first * self._base + second
-            at = np.searchsorted(self._keys, keys).clip(max=len(self._keys) - 1)
-            found = found | (self._keys[at] == keys)
+    def _related(self, ones: Ints, others: Ints) -> Bools:
+        """Which groups are, or go with, which others, (ones, others)."""
+        columns, column_of = np.unique(others, return_inverse=True)
+        place = np.full(self._base, -1, dtype=np.int64)
+        place[columns] = np.arange(len(columns))
+        first, many = self._starts[ones], self._starts[ones + 1] - self._starts[ones]
+        # Places in _neighbours: for each of `ones` its own range, one after the other.
+        ends = np.cumsum(many)
+        at = np.arange(many.sum()) + np.repeat(first - ends + many, many)
+        found_at = place[self._neighbours[at]]
+        known = found_at >= 0
+        met = np.zeros((len(ones), len(columns)), dtype=np.bool_)
+        met[np.repeat(np.arange(len(ones)), many)[known], found_at[known]] = True
+        found: Bools = met[:, column_of]
+        found |= ones[:, None] == others[None, :]
         return found
 
 

@@ -43,6 +43,17 @@ def chosen_device(wanted: str) -> torch.device:
     return device
 
 
+def without_plans(device: torch.device) -> None:
+    """Leave out attention that plans each new shape of a batch: on a GPU, for this process.
+
+    torch asks cuDNN first on Hopper and later, and cuDNN plans for every (texts, longest) that it has not
+    met, which takes many times as long as the texts themselves. Texts come in ever new shapes. Flash and
+    memory-efficient attention, which torch asks next, need no plan.
+    """
+    if device.type == "cuda":
+        torch.backends.cuda.enable_cudnn_sdp(False)
+
+
 def fast_half(device: torch.device) -> str | None:
     """The half precision that the device computes natively, or None."""
     if device.type == "cuda":

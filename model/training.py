@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from model import ranks
 from model.evaluation import RetrievalSet, hits_at, ndcg_at, ranks_of
-from model.precision import chosen_device, fast_half
+from model.precision import chosen_device, fast_half, without_plans
 from model.pretraining import Reading, pretrained
 from model.recipe import InvalidRecipe, Recipe, Task
 from model.soup import mean_of_weights
@@ -73,6 +73,7 @@ def train(
     `callbacks` are the library trainer's own. Raises InvalidRecipe, UnusableModel.
     """
     where = chosen_device(device)
+    without_plans(where)
     start = folder
     if recipe.pretrain != "none":
         texts = examples.unlabelled or (examples.pairs.texts if examples.pairs is not None else ())

@@ -197,9 +197,9 @@ def test_both_sides_of_the_rate_train_and_end_as_weights(
 ) -> None:
     base, table = write_tiny_model(tmp_path / "tiny"), shop_pairs(64)
     for side in (training_rate.ours, training_rate.theirs):
-        weights = side(base, table, tmp_path / side.__name__)
+        weights = side(base, table, training_rate.RECIPE, tmp_path / side.__name__)
         assert list(weights.rglob("*.safetensors"))
-    report = training_rate.measure(base, table, 1, small=True)
+    report = training_rate.measure(base, table, training_rate.RECIPE, 1, small=True)
     assert not [figure for figure in report.missed(small=True) if figure.kind == "count"]
     assert report.figures[0].value > 0
 

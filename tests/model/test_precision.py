@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from model import precision
-from model.precision import chosen_device, chosen_precision, in_precision, pack_linears
+from model.precision import chosen_device, chosen_precision, in_precision, pack_linears, without_plans
 from model.settings import UnusableModel
 
 CPU = torch.device("cpu")
@@ -91,3 +91,16 @@ def test_a_device_that_is_not_there_is_refused_by_name() -> None:
     assert chosen_device("cpu") == CPU
     with pytest.raises(UnusableModel, match=r"SIMSTREAM_MODEL__DEVICE=cuda:63.*'auto'"):
         chosen_device("cuda:63")
+
+
+def test_a_gpu_plans_no_attention_and_a_processor_is_left_alone() -> None:
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    try:
+        torch.backends.cuda.enable_cudnn_sdp(True)
+        without_plans(CPU)
+        assert torch.backends.cuda.cudnn_sdp_enabled()
+        without_plans(torch.device("cuda"))
+        assert not torch.backends.cuda.cudnn_sdp_enabled()
+        assert torch.backends.cuda.flash_sdp_enabled()
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)

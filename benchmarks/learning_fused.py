@@ -1,0 +1,110 @@
+"""Cold items asked for through the whole fusion, before and after training: `learning`'s figure beside it.
+
+The same split and the same queries, of which some are drawn; the index holds every item, and behaviour is
+that of shoppers with the other items: a cold item has none. Asked is the service's own engine, with its
+default weights, and with those of texts and words alone.
+
+Reads   amazon-beauty in the data folder; vectors that are there
+Writes  an index that goes away
+Never   encodes a text
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from random import Random
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.harness import Figure
+from benchmarks.learning_sets import SEED, Beauty, Split
+from benchmarks.quality import answers
+from benchmarks.quality_index import Contents, Remembering, filled, remembering
+from benchmarks.quality_sets import Question, ordered_events, products_of
+from benchmarks.remembered import RememberedEncoder
+from model.evaluation import Floats, compare
+from schemas.api import Seed
+from service.settings import ServiceSettings
+
+ASKED = 3_000
+WAYS: Mapping[str, Sequence[str]] = {
+    "texts and words": ("content", "lexical"),
+    "all dimensions": ("content", "lexical", "behaviour"),
+}
+
+
+class KnownVectors:
+    """Vectors of texts that are there. Takes the place of a RememberedEncoder."""
+
+    def __init__(self, texts: Sequence[str], vectors: NDArray[np.float32]) -> None:
+        self._rows = {text: row for row, text in enumerate(texts)}
+        self._vectors = vectors
+
+    @property
+    def dimension(self) -> int:
+        """Numbers in a vector."""
+        return int(self._vectors.shape[1])
+
+    def encode(self, texts: Sequence[str], **_: Any) -> list[list[float]]:
+        """Unit vectors. Raises KeyError for a text that is not known."""
+        found: list[list[float]] = self._vectors[[self._rows[text] for text in texts]].tolist()
+        return found
+
+    def keep(self) -> None:
+        """Nothing is new."""
+
+
+def fused_figures(
+    data: Path,
+    beauty: Beauty,
+    split: Split,
+    before: NDArray[np.float32],
+    after: NDArray[np.float32],
+) -> Iterator[Figure]:
+    """hit@10 of cold items by both models in the whole fusion, and the gain with its interval."""
+    queries = Random(SEED).sample(split.queries, min(ASKED, len(split.queries)))
+    cold = {beauty.items[row] for row in split.cold}
+    histories = {
+        str(number): [item for row in history if (item := beauty.items[row]) not in cold]
+        for number, history in enumerate(beauty.histories)
+    }
+    products = products_of(data / "amazon-beauty" / "products.jsonl.gz")
+    contents = Contents(products, interactions=ordered_events(histories, products))
+    questions = [
+        Question(frozenset([beauty.items[target]]), [Seed(item_id=beauty.items[query])])
+        for query, target in queries
+    ]
+    hits: dict[tuple[str, bool], Floats] = {}
+    with tempfile.TemporaryDirectory(prefix="simstream-fused-") as folder, remembering(Path(folder)) as base:
+        for trained, vectors in ((False, before), (True, after)):
+            release = _with(base, KnownVectors(beauty.texts, vectors))
+            with filled(contents, release, ServiceSettings()) as asked:
+                for way, dimensions in WAYS.items():
+                    weights = {name: ServiceSettings().weights[name] for name in dimensions}
+                    found = answers(asked, questions, {"weights": weights})
+                    hits[way, trained] = np.array(
+                        [
+                            not one.relevant.isdisjoint(answer)
+                            for one, answer in zip(questions, found, strict=True)
+                        ],
+                        dtype=np.float64,
+                    )
+    targets = np.array([target for _, target in queries], dtype=np.int64)
+    for way in WAYS:
+        one = compare(hits[way, False], hits[way, True], clusters=targets, seed=SEED)
+        print(f"fused, {way}: {one}", flush=True)
+        note = f"{len(queries):,} queries"
+        yield Figure(f"cold items hit@10, fused, {way}, base model", round(one.before, 4), "", note=note)
+        yield Figure(f"cold items hit@10, fused, {way}, trained", round(one.after, 4), "", note=note)
+        yield Figure(f"cold items, gain, fused, {way}", round(100 * one.gain.value, 1), "%", note=note)
+        yield Figure(f"fused, {way}, lower 95 % bound", round(100 * one.gain.low, 1), "%", note=note)
+        yield Figure(f"fused, {way}, upper 95 % bound", round(100 * one.gain.high, 1), "%", note=note)
+
+
+def _with(release: Remembering, known: KnownVectors) -> Remembering:
+    return dataclasses.replace(release, encoder=cast(RememberedEncoder, known))
