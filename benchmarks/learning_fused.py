@@ -28,11 +28,11 @@ from benchmarks.quality_index import Contents, Remembering, filled, remembering
 from benchmarks.quality_sets import Question, ordered_events, products_of
 from benchmarks.remembered import RememberedEncoder
 from model.evaluation import Floats, compare
-from schemas.api import Seed
+from schemas.api import DimensionName, Seed
 from service.settings import ServiceSettings
 
 ASKED = 3_000
-WAYS: Mapping[str, Sequence[str]] = {
+WAYS: Mapping[str, Sequence[DimensionName]] = {
     "texts and words": ("content", "lexical"),
     "all dimensions": ("content", "lexical", "behaviour"),
 }

@@ -86,6 +86,8 @@ def test_what_a_caller_was_given_is_not_overwritten_by_the_next_batch(encoder: T
     assert np.array_equal(first, kept)
 
 
+# torch 2.11 warns of what its own compiler imports.
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
 def test_a_compiled_model_gives_the_same_vectors(folder: Path, expected: NDArray[np.float32]) -> None:
     compiled = load(folder, "cuda", compile_model=True)
     try:
