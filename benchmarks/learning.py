@@ -95,7 +95,7 @@ CPU = Size(
 )
 SMALL = Size(
     256,
-    RECIPE.model_copy(update={"epochs": 1.0, "batch_pairs": 64, "learning_rate": 1e-4, "soup": 2}),
+    RECIPE.model_copy(update={"epochs": 1.0, "batch_pairs": 64, "learning_rate": 1e-4, "soup": 1}),
     items=1_500,
     anchors=200,
     shares=(1.0,),
