@@ -66,20 +66,20 @@ FILE_COPIES = 2
 
 # --- processes ---
 #: behaviour.json: events/s of one process, and the cores that Redis used meanwhile.
-EVENTS_A_SECOND, EVENTS_REDIS_CORES = 15_310, 0.624
+EVENTS_A_SECOND, EVENTS_REDIS_CORES = 32_050, 0.563
 #: prices.json: changes/s from Kafka to the index without an encoder, consumers and servers on two cores. No
 #: process of `products` or `embeddings` was seen to do more.
-CHANGES_A_SECOND = 1_294
-#: embedding-rate.json: the consumer over its encoder alone (fp32, two cores; taken for the others as well).
-ENCODER_SHARE = 0.795
-#: Tokens/s of an encoder: embedding-rate.json (42.87 texts of 110 tokens), encoder.json, encoder-gpu.json.
+CHANGES_A_SECOND = 3_680
+#: embedding-rate.json: the consumer over its encoder alone (bf16, two cores; taken for the others as well).
+ENCODER_SHARE = 0.898
+#: Tokens/s of an encoder: fp32 as in compress.json (168 texts of 27 tokens), encoder.json, encoder-gpu.json.
 Encoder = Literal["cpu", "cpu-bf16", "gpu"]
 TOKENS_A_SECOND: Mapping[Encoder, float] = {"cpu": 4_716, "cpu-bf16": 11_298, "gpu": 1_112_173}
 #: Both of the machine's, where there is no GPU.
 CPU_ENCODER_CORES = 2
 #: query.json, 10 queries/s: what the service adds to the index's own calls, nearly all of it Python's, on one
-#: core without bf16.
-SERVICE_SECONDS = 0.0081
+#: core.
+SERVICE_SECONDS = 0.0037
 PARTITIONS = 12
 
 
