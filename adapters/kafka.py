@@ -59,12 +59,14 @@ _CONSUMER_OPTIONS = ("session.", "heartbeat.", "fetch.", "max.poll.", "group.", 
 class KafkaSettings(Frozen):
     """Where Kafka is, and how to speak to it. `options` go to librdkafka as they are: TLS, SASL, timeouts.
 
-    `unhurried_options` are added for consumers whose effect is debounced anyway.
+    `unhurried_options` are added for consumers whose effect is debounced anyway. `member_per_topic` is for
+    groups of several processes (adapters/kafka_reader.py); the embedded broker is spared it.
     """
 
     bootstrap_servers: str = "127.0.0.1:9092"
     options: Mapping[str, str] = {}
     unhurried_options: Mapping[str, str] = {}
+    member_per_topic: bool = True
     partitions: int = Field(default=12, ge=1, le=10_000)
     replication_factor: int = Field(default=-1, ge=-1)
     delivery_timeout_seconds: float = Field(default=120.0, gt=0)

@@ -58,7 +58,8 @@ class GroupReader:
     """A process in a consumer group, with a member per topic. Not thread-safe: the loop that polls owns it.
 
     A member per topic, because `cooperative-sticky` evens out numbers of partitions and not topics: where
-    each member reads two, the second one to come is given all of one topic and nothing of the other.
+    each member reads two, the second one to come is given all of one topic and nothing of the other. One
+    member for all where the settings say so.
     """
 
     def __init__(self, settings: KafkaSettings, *, group: str, client_id: str) -> None:
@@ -81,7 +82,8 @@ class GroupReader:
             "on_commit": self._committed,
         }
         self._consumer = Consumer(self._config)
-        # By topic; the first of them is the one above.
+        self._apart = settings.member_per_topic
+        # By topic; that of the first is the one above.
         self._members: dict[str, Consumer] = {}
         self._admin = AdminClient(settings.client_config(f"{client_id}-admin"))
         self._topic_ids: dict[str, str] = {}
@@ -130,10 +132,19 @@ class GroupReader:
 
         for topic in topics:
             if topic not in self._members:
-                self._members[topic] = self._member(topic) if self._members else self._consumer
-            self._members[topic].subscribe(
-                [topic], on_assign=assigned, on_revoke=giving_up(on_revoke), on_lost=giving_up(on_lost)
+                new = self._apart and bool(self._members)
+                self._members[topic] = self._member(topic) if new else self._consumer
+        for member in self._all():
+            member.subscribe(
+                [topic for topic in topics if self._members[topic] is member],
+                on_assign=assigned,
+                on_revoke=giving_up(on_revoke),
+                on_lost=giving_up(on_lost),
             )
+
+    def _all(self) -> list[Consumer]:
+        """Every member once, that of the first topic first."""
+        return list(dict.fromkeys(self._members.values()))
 
     def _member(self, topic: str) -> Consumer:
         instance = self._config.get("group.instance.id")
@@ -174,7 +185,7 @@ class GroupReader:
 
         Raises Transient (nothing lost: poll again) or Halt (an offset outside the log, access refused).
         """
-        messages = self._waiting(limit) if len(self._members) > 1 else []
+        messages = self._waiting(limit) if len(self._all()) > 1 else []
         messages = messages or self._consume(self._consumer, limit, timeout_seconds)
         if self._failure is not None:
             failure, self._failure = self._failure, None
@@ -191,8 +202,9 @@ class GroupReader:
     def _waiting(self, limit: int) -> list[Message]:
         """What has arrived for any member, the first one's first. All are asked: their callbacks run then."""
         found: list[Message] = []
-        for place, member in enumerate(self._members.values(), start=1):
-            kept = (len(self._members) - place) * max(1, limit // _KEPT)
+        members = self._all()
+        for place, member in enumerate(members, start=1):
+            kept = (len(members) - place) * max(1, limit // _KEPT)
             found += self._consume(member, max(1, limit - len(found) - kept), 0.0)
         return found
 
@@ -290,7 +302,7 @@ class GroupReader:
         while worked and any(self._answered.get(part) != offset for part, offset in offsets.items()):
             if time.monotonic() > deadline:
                 return False
-            for member in self._members.values():
+            for member in self._all():
                 member.consume(1, 0.02)
         return worked
 

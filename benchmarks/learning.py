@@ -60,7 +60,7 @@ from benchmarks.learning_sets import (
 from benchmarks.learning_vectors import Vectors
 from model.evaluation import compare
 from model.precision import chosen_device
-from model.recipe import Recipe
+from model.recipe import Augment, Recipe
 from model.settings import ModelSettings, base_folder
 
 NAME = "learning"
@@ -88,7 +88,9 @@ FULL = Size(20_000, RECIPE)
 #: A processor does ten pairs and a hundred short texts a second: half an hour, and as much for the vectors.
 CPU = Size(
     13_000,
-    RECIPE.model_copy(update={"epochs": 1.0, "batch_pairs": 128, "soup": 1}),
+    RECIPE.model_copy(
+        update={"epochs": 1.0, "batch_pairs": 128, "soup": 1, "scale": 20.0, "augment": Augment()}
+    ),
     anchors=1_000,
     shares=(1.0, 0.8, 0.6),
     max_length=64,
