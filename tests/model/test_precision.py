@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -94,13 +95,14 @@ def test_a_device_that_is_not_there_is_refused_by_name() -> None:
 
 
 def test_a_gpu_plans_no_attention_and_a_processor_is_left_alone() -> None:
-    before = torch.backends.cuda.cudnn_sdp_enabled()
+    attention: Any = torch.backends.cuda
+    before = attention.cudnn_sdp_enabled()
     try:
-        torch.backends.cuda.enable_cudnn_sdp(True)
+        attention.enable_cudnn_sdp(True)
         without_plans(CPU)
-        assert torch.backends.cuda.cudnn_sdp_enabled()
+        assert attention.cudnn_sdp_enabled()
         without_plans(torch.device("cuda"))
-        assert not torch.backends.cuda.cudnn_sdp_enabled()
-        assert torch.backends.cuda.flash_sdp_enabled()
+        assert not attention.cudnn_sdp_enabled()
+        assert attention.flash_sdp_enabled()
     finally:
-        torch.backends.cuda.enable_cudnn_sdp(before)
+        attention.enable_cudnn_sdp(before)
