@@ -107,4 +107,5 @@ def fused_figures(
 
 
 def _with(release: Remembering, known: KnownVectors) -> Remembering:
-    return dataclasses.replace(release, encoder=cast(RememberedEncoder, known))
+    manifest = release.manifest.model_copy(update={"dimension": known.dimension})
+    return dataclasses.replace(release, encoder=cast(RememberedEncoder, known), manifest=manifest)
