@@ -43,6 +43,13 @@ class Member:
         for part in partitions:
             self.assigned.pop(part, None)
 
+    def given(self, partitions: int, timeout_seconds: float = 60.0) -> int:
+        """How many partitions it has: so many at least, fewer only after the timeout."""
+        deadline = time.monotonic() + timeout_seconds
+        while len(self.assigned) < partitions and time.monotonic() < deadline:
+            self.reader.poll(10, 0.05)
+        return len(self.assigned)
+
     def read(self, count: int, timeout_seconds: float = 20.0) -> list[Record]:
         """At least `count` records, fewer only after the timeout."""
         found: list[Record] = []
@@ -58,6 +65,12 @@ Join = Callable[..., Member]
 @pytest.fixture
 def settings(broker: Broker) -> KafkaSettings:
     return quick_settings(broker)
+
+
+@pytest.fixture
+def apart(settings: KafkaSettings) -> KafkaSettings:
+    """A member per topic, on either broker: nobody of these tests comes back after two have left."""
+    return settings.model_copy(update={"member_per_topic": True})
 
 
 def make_topic(settings: KafkaSettings, name: str, records: int = 0, partitions: int = 1) -> str:
@@ -159,9 +172,8 @@ def test_two_members_share_the_partitions_and_lose_or_double_nothing(
 ) -> None:
     topic, group = make_topic(settings, f"{namespace}t", partitions=4), f"{namespace}g"
     first = join(settings, topic, group=group)
-    deadline = time.monotonic() + 30
-    while len(first.assigned) < 4 and time.monotonic() < deadline:
-        first.reader.poll(10, 0.1)
+    assert first.given(4) == 4
+    deadline = time.monotonic() + 60
     second = join(settings, topic, group=group)
     while not (len(first.assigned) == len(second.assigned) == 2) and time.monotonic() < deadline:
         first.reader.poll(10, 0.05)
@@ -176,15 +188,14 @@ def test_two_members_share_the_partitions_and_lose_or_double_nothing(
 
 
 def test_two_processes_share_every_topic_and_not_one_each(
-    settings: KafkaSettings, namespace: str, join: Join
+    apart: KafkaSettings, namespace: str, join: Join
 ) -> None:
     """Or a second process of `embeddings` takes the live lane whole, and the first is left with the other."""
-    topics, group = make_lanes(settings, namespace, partitions=4), f"{namespace}g"
-    first = join(settings, *topics, group=group)
+    topics, group = make_lanes(apart, namespace, partitions=4), f"{namespace}g"
+    first = join(apart, *topics, group=group)
+    assert first.given(8) == 8
     deadline = time.monotonic() + 60
-    while len(first.assigned) < 8 and time.monotonic() < deadline:
-        first.reader.poll(10, 0.1)
-    both = [first, join(settings, *topics, group=group)]
+    both = [first, join(apart, *topics, group=group)]
     while time.monotonic() < deadline:
         for member in both:
             member.reader.poll(10, 0.05)
@@ -192,7 +203,7 @@ def test_two_processes_share_every_topic_and_not_one_each(
             break
     assert [by_topic(member) for member in both] == [dict.fromkeys(topics, 2)] * 2
     for topic in topics:
-        publish(settings, topic, 100)
+        publish(apart, topic, 100)
     found: list[tuple[str, bytes | None]] = []
     while len(found) < 200 and time.monotonic() < deadline:
         for member in both:
@@ -209,13 +220,13 @@ def test_two_processes_share_every_topic_and_not_one_each(
 
 
 def test_a_process_of_an_older_version_shares_with_one_of_today(
-    settings: KafkaSettings, namespace: str, join: Join
+    apart: KafkaSettings, namespace: str, join: Join
 ) -> None:
     """A rolling upgrade: the older one is a single member that reads both topics."""
-    topics, group = make_lanes(settings, namespace, partitions=4), f"{namespace}g"
+    topics, group = make_lanes(apart, namespace, partitions=4), f"{namespace}g"
     older = Consumer(
         {
-            **settings.client_config("older", consumes=True),
+            **apart.client_config("older", consumes=True),
             "group.id": group,
             "partition.assignment.strategy": "cooperative-sticky",
             "enable.auto.commit": False,
@@ -225,7 +236,7 @@ def test_a_process_of_an_older_version_shares_with_one_of_today(
     deadline = time.monotonic() + 60
     while len(older.assignment()) < 8 and time.monotonic() < deadline:
         older.poll(0.1)
-    newer = join(settings, *topics, group=group)
+    newer = join(apart, *topics, group=group)
     everything = {Partition(topic, number) for topic in topics for number in range(4)}
 
     def shared() -> bool:
@@ -238,8 +249,7 @@ def test_a_process_of_an_older_version_shares_with_one_of_today(
     assert shared()
     assert newer.assigned
     older.close()
-    while len(newer.assigned) < 8 and time.monotonic() < deadline:
-        newer.reader.poll(10, 0.1)
+    assert newer.given(8) == 8
     assert {*newer.assigned} == everything
 
 
@@ -280,14 +290,11 @@ def test_embedded_a_process_that_comes_back_is_given_everything(
     settings: KafkaSettings, namespace: str
 ) -> None:
     """Of two members that left, Tansu kept one in two of five tries, as the leader that all wait for."""
-    settings = settings.model_copy(update={"member_per_topic": False})
+    settings = settings.model_copy(update={"member_per_topic": False})  # on Apache Kafka as well
     topics = make_lanes(settings, namespace, partitions=4)
     for _ in range(4):
         member = Member(settings, topics, f"{namespace}g")
-        deadline = time.monotonic() + 30
-        while len(member.assigned) < 8 and time.monotonic() < deadline:
-            member.reader.poll(10, 0.05)
-        given = len(member.assigned)
+        given = member.given(8, 30.0)
         member.reader.close()
         assert given == 8
 
@@ -297,10 +304,10 @@ def by_topic(member: Member) -> Mapping[str, int]:
 
 
 def test_of_two_topics_the_first_is_polled_first_and_the_second_not_never(
-    settings: KafkaSettings, namespace: str, join: Join
+    apart: KafkaSettings, namespace: str, join: Join
 ) -> None:
-    topics = make_lanes(settings, namespace, 300)
-    member = join(settings, *topics)
+    topics = make_lanes(apart, namespace, 300)
+    member = join(apart, *topics)
     deadline = time.monotonic() + 30
     while len(member.assigned) < 2 and time.monotonic() < deadline:
         member.reader.poll(1, 0.0)

@@ -26,11 +26,11 @@ def make_pipeline(
 
     def make(**more: Any) -> Pipeline:
         return Pipeline(
-            bootstrap_servers=broker.bootstrap_servers,
+            kafka=quick_settings(broker),
             redis_url=redis_server.url,
             namespace=namespace,
             index=index,
-            **{"options": quick_settings(broker).options, **more},
+            **more,
         )
 
     yield make

@@ -33,7 +33,7 @@ from tests.support.bad_input import (
     huge_records,
     large_records,
 )
-from tests.support.draining import Shop, commits_of, wait_for_commits
+from tests.support.draining import Shop, commits_of, quick_settings, wait_for_commits
 from tests.support.pipeline import Pipeline
 from tests.support.servers import Kafka
 
@@ -53,7 +53,7 @@ def make_pipeline(
 
         def make(**more: Any) -> Pipeline:
             pipeline = Pipeline(
-                bootstrap_servers=kafka.bootstrap_servers,
+                kafka=quick_settings(kafka),
                 redis_url=redis_server.url,
                 namespace=namespace,
                 index=index,

@@ -49,11 +49,10 @@ def pipeline(
     index = EdgeIndex(folder / "index")
     clip = write_tiny_clip(folder / "clip")
     made = Pipeline(
-        bootstrap_servers=tansu.bootstrap_servers,
+        kafka=quick_settings(tansu),
         redis_url=redis_server.url,
         namespace="images.",
         index=index,
-        options=quick_settings(tansu).options,
     )
     index.drop_collection(made.collection)  # the pipeline's own has no pictures
     index.ensure_collection(made.collection, item_vectors(made.encoder.dimension, IMAGE_DIMENSION))

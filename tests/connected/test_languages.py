@@ -52,13 +52,12 @@ def client(
     release = load_release(releases, manifest.release_id, settings)
     index = EdgeIndex(Path(folder / "index"))
     with Pipeline(
-        bootstrap_servers=tansu.bootstrap_servers,
+        kafka=quick_settings(tansu),
         redis_url=redis_server.url,
         namespace="languages.",
         index=index,
         encoder=release.encoder,
         recipe=release.recipe,
-        options=quick_settings(tansu).options,
     ) as pipeline:
         pipeline.publish(CATALOGUE)
         pipeline.wait_until_drained()

@@ -89,11 +89,10 @@ def posted(
     """Everything that a post passes through, running; the sink is of that kind."""
     index = EdgeIndex(folder / "index")
     pipeline = Pipeline(
-        bootstrap_servers=settings.bootstrap_servers,
+        kafka=settings,
         redis_url=redis_url,
         namespace=namespace,
         index=index,
-        options=settings.options,
     )
     pipeline.start_behaviour()
     impatient = pipeline.settings.model_copy(update={"delivery_timeout_seconds": ACK_SECONDS})

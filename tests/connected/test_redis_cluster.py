@@ -41,13 +41,12 @@ def test_the_pipeline_sits_out_a_node_that_is_killed_and_catches_up(
     with (
         LocalRedisCluster(tmp_path / "redis") as servers,
         Pipeline(
-            bootstrap_servers=tansu.bootstrap_servers,
+            kafka=quick_settings(tansu),
             redis_url=servers.url,
             redis_cluster=True,
             namespace=namespace,
             index=index,
             products_commit_delay_seconds=3.0,
-            options=quick_settings(tansu).options,
         ) as pipeline,
     ):
         pipeline.start_behaviour()

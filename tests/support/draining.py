@@ -42,12 +42,15 @@ SENTINEL = "(drained?)"
 
 
 def quick_settings(broker: Broker, *, partitions: int = 2) -> KafkaSettings:
-    """Settings for clients of a test's broker, with groups that form as fast as it allows."""
+    """Settings for clients of a test's broker: groups that form as fast as it allows, of as many members."""
+    tansu = isinstance(broker, TansuBroker)
     return KafkaSettings(
         bootstrap_servers=broker.bootstrap_servers,
         partitions=partitions,
         replication_factor=1,
-        options=QUICK_GROUPS if isinstance(broker, TansuBroker) else {},
+        options=QUICK_GROUPS if tansu else {},
+        # As the embedded stack: of members that leave together, Tansu can keep one that all wait for.
+        member_per_topic=not tansu,
     )
 
 

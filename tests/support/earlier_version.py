@@ -178,12 +178,10 @@ def main(folder: Path) -> None:
     ):
         index = EdgeIndex(Path(aside) / "index")
         with Pipeline(
-            bootstrap_servers=broker.bootstrap_servers,
+            kafka=quick_settings(broker, partitions=PARTITIONS),
             redis_url=redis.url,
             namespace=NAMESPACE,
             index=index,
-            partitions=PARTITIONS,
-            options=quick_settings(broker).options,
         ) as pipeline:
             pipeline.start_reviews()
             pipeline.start_behaviour()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Any
 
@@ -92,27 +92,23 @@ class Pipeline:
     def __init__(
         self,
         *,
-        bootstrap_servers: str,
+        kafka: KafkaSettings,
         redis_url: str,
         redis_cluster: bool = False,
         namespace: str,
         index: VectorIndex,
         encoder: Encoder | None = None,
         recipe: TextRecipe | None = None,
-        partitions: int = 2,
         loop: RunnerSettings = QUICK_LOOP,
         embeddings: EmbeddingsSettings | None = None,
         behaviour: BehaviourSettings = QUICK_BEHAVIOUR,
         products_commit_delay_seconds: float = 0.0,
         accept_poison: int = 0,
         max_message_bytes: int | None = None,
-        options: Mapping[str, str] | None = None,
     ) -> None:
         self.names = Names(namespace, max_message_bytes)
         self.topics = self.names.topics
-        self.settings = KafkaSettings(
-            bootstrap_servers=bootstrap_servers, partitions=partitions, options=dict(options or {})
-        )
+        self.settings = kafka
         self.index = index
         self.encoder = encoder if encoder is not None else FakeEncoder()
         self.recipe: TextRecipe = recipe if recipe is not None else ProductText()
@@ -121,9 +117,8 @@ class Pipeline:
         self._embeddings_settings = embeddings or EmbeddingsSettings()
         self._products_delay = products_commit_delay_seconds
         self._accept_poison = accept_poison
-        self._partitions = partitions
         ensure_topics(
-            open_admin(self.settings), self.names.declared(), partitions=partitions, replication_factor=1
+            open_admin(kafka), self.names.declared(), partitions=kafka.partitions, replication_factor=1
         )
         index.ensure_collection(self.collection, item_vectors(self.encoder.dimension))
         self._redis = connect(RedisSettings(url=redis_url, cluster=redis_cluster))
@@ -257,7 +252,7 @@ class Pipeline:
             self.settings,
             self.names,
             self.shop,
-            partitions=self._partitions,
+            partitions=self.settings.partitions,
             timeout_seconds=timeout_seconds,
             check=self.check,
         )

@@ -70,6 +70,7 @@ def environment(
         "PYTHONPATH": path,
         "SIMSTREAM_NAMESPACE": namespace,
         "SIMSTREAM_KAFKA__BOOTSTRAP_SERVERS": tansu.bootstrap_servers,
+        "SIMSTREAM_KAFKA__MEMBER_PER_TOPIC": "false",
         "SIMSTREAM_REDIS__URL": redis_server.url,
         "SIMSTREAM_QDRANT__URL": f"edge:{tmp_path / 'index'}",
         "SIMSTREAM_RELEASES__URL": str(tmp_path / "releases"),
