@@ -167,6 +167,19 @@ class BehaviourStore:
                     removed += node.unlink(key)
         return removed
 
+    def with_member(self, member: str, product_ids: Sequence[str]) -> list[str]:
+        """Those of these items whose sketch has the shopper."""
+        keys = [self.sketch_key(one) for one in product_ids]
+        found: set[int] = set()
+        with self._nodes.calling("looking for a shopper in sketches"):
+            for node, positions in self._nodes.by_node(keys):
+                pipe = node.pipeline(transaction=False)
+                for position in positions:
+                    pipe.zscore(keys[position], member)
+                scores = pipe.execute()
+                found.update(at for at, score in zip(positions, scores, strict=True) if score is not None)
+        return [one for place, one in enumerate(product_ids) if place in found]
+
     def forget_member(self, member: str, product_ids: Sequence[str]) -> list[str]:
         """Take a shopper out of these items' sketches; those items that it was a member of. Tau stays."""
         keys = [[self.state_key(one), self.sketch_key(one)] for one in product_ids]

@@ -3,7 +3,8 @@
 Reads, writes  `{namespace}opinions-item:{id}:heard`: a hash of the mark of the texts that were heard, the
                head that heard them, the figures (JSON), what they come to in a word each (`terms`), and what
                was heard in each review (JSON, compressed);
-               `{namespace}opinions-head`; `{namespace}insights:opinions`, a hash, one field per item
+               `{namespace}opinions-head`; `{namespace}insights:opinions`, a hash, one field per item;
+               `{namespace}opinions-owed`, a set: items that the index has to hear of once more
 Never          hears, or decides what has shifted
 
 It belongs to no generation of the item state: it is heard again from the texts whenever they, or the head,
@@ -58,6 +59,7 @@ class OpinionStore:
         self._namespace = namespace
         self._head = f"{namespace}opinions-head"
         self._said = f"{namespace}insights:opinions"
+        self._owed = f"{namespace}opinions-owed"
 
     def of(self, product_id: str) -> KnownOpinions:
         """See the protocol."""
@@ -155,6 +157,24 @@ class OpinionStore:
                 node.hset(self._said, product_id, json.dumps(dict(tendencies), sort_keys=True))
             else:
                 node.hdel(self._said, product_id)
+
+    def owe(self, product_id: str) -> None:
+        """The index is to hear of the item again, whether or not anything shifts."""
+        with self._nodes.calling("putting down which items the index has to hear of"):
+            self._nodes.of(self._owed).sadd(self._owed, product_id)
+
+    def owed(self, product_ids: Sequence[str]) -> list[bool]:
+        """Of which of these items the index has still to hear."""
+        if not product_ids:
+            return []
+        with self._nodes.calling("asking which items the index has to hear of"):
+            answers = self._nodes.of(self._owed).smismember(self._owed, list(product_ids))
+        return [bool(one) for one in cast("list[int]", answers)]
+
+    def paid(self, product_id: str) -> None:
+        """It has heard of the item."""
+        with self._nodes.calling("putting down which items the index has heard of"):
+            self._nodes.of(self._owed).srem(self._owed, product_id)
 
     def run_id(self) -> str:
         """Names this incarnation of Redis; a new one may have lost its last seconds."""

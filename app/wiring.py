@@ -23,6 +23,7 @@ from adapters.kafka import Publisher
 from adapters.kafka_admin import ensure_topics, open_admin
 from adapters.redis_behaviour import BehaviourStore
 from adapters.redis_client import connect
+from adapters.redis_erased import ErasedItems
 from adapters.redis_items import ItemStore
 from adapters.redis_nodes import RedisNodes
 from adapters.redis_opinions import OpinionStore
@@ -144,6 +145,11 @@ def open_opinions(settings: Settings) -> OpinionStore:
 def open_readers(settings: Settings) -> ErasureReaders:
     """Who reads user.erasures."""
     return ErasureReaders(nodes=RedisNodes(connect(settings.redis)), namespace=settings.namespace)
+
+
+def open_erased(settings: Settings, name: str) -> ErasedItems:
+    """Which items the erasure of this name is about."""
+    return ErasedItems(nodes=RedisNodes(connect(settings.redis)), name=name, namespace=settings.namespace)
 
 
 def open_reports(settings: Settings) -> ReportStore:

@@ -47,6 +47,7 @@ from benchmarks.harness import (
 )
 
 DEFAULT_DATA = ROOT.parent / "shared" / "data"
+#: A module says of itself that it may take longer in full: FULL_SECONDS.
 TIMEOUT_SECONDS = {"small": 400.0, "full": 5400.0}
 #: Exit code of a child that raised Skipped; its reason is in the report file.
 SKIPPED = 77
@@ -63,23 +64,30 @@ class Failed(NamedTuple):
 
 
 class Benchmark(NamedTuple):
-    """One module of this package; `covered_by` names tests that run the same in `make check`, if some do."""
+    """One module of this package; `covered_by` names tests that run the same in `make check`, if some do.
+
+    `full_seconds` is how long it may take in full, where that is longer than the others.
+    """
 
     module: str
     covered_by: str
+    full_seconds: float
 
 
 def discover(folder: Path = ROOT / "benchmarks") -> dict[str, Benchmark]:
     """Benchmarks by NAME; found without importing any of them."""
     found = {}
     for path in sorted(folder.glob("*.py")):
-        words = {}
+        words: dict[str, str] = {}
+        seconds = TIMEOUT_SECONDS["full"]
         for node in ast.parse(path.read_text()).body:
             match node:
                 case ast.Assign(targets=[ast.Name(id=word)], value=ast.Constant(value=str(text))):
                     words[word] = text
+                case ast.Assign(targets=[ast.Name(id="FULL_SECONDS")], value=ast.Constant(value=int(number))):
+                    seconds = float(number)
         if "NAME" in words:
-            found[words["NAME"]] = Benchmark(f"benchmarks.{path.stem}", words.get("COVERED_BY", ""))
+            found[words["NAME"]] = Benchmark(f"benchmarks.{path.stem}", words.get("COVERED_BY", ""), seconds)
     return found
 
 
@@ -236,7 +244,6 @@ def main() -> int:
     data = data_folder(options.data)
 
     console = Console(width=None if sys.stdout.isatty() else 140)
-    timeout = options.timeout or TIMEOUT_SECONDS["small" if options.small else "full"]
     if data is None:
         console.print("no data folder (--data or SIMSTREAM_DATA): rows that need it are skipped")
     left_out = {} if options.full or options.names else {n: b for n, b in benchmarks.items() if b.covered_by}
@@ -247,6 +254,8 @@ def main() -> int:
     traces: dict[str, str] = {}
     for name in names:
         console.rule(name)
+        full_seconds = benchmarks[name].full_seconds
+        timeout = options.timeout or (TIMEOUT_SECONDS["small"] if options.small else full_seconds)
         for remaining in reversed(range(SMALL_RUNS if options.small else 1)):
             started = time.monotonic()
             outcome = run_apart(name, small=options.small, data=data, timeout_seconds=timeout)

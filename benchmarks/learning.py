@@ -43,6 +43,7 @@ from benchmarks.learning_choice import (
     Trained,
     anchor_table,
     chosen_share,
+    run_name,
     trained_weights,
     tuned,
 )
@@ -60,7 +61,7 @@ from benchmarks.learning_sets import (
 from benchmarks.learning_vectors import Vectors
 from model.evaluation import compare
 from model.precision import chosen_device
-from model.recipe import Augment, Recipe
+from model.recipe import Recipe
 from model.settings import ModelSettings, base_folder
 
 NAME = "learning"
@@ -85,12 +86,10 @@ class Size:
 
 
 FULL = Size(20_000, RECIPE)
-#: A processor does ten pairs and a hundred short texts a second: half an hour, and as much for the vectors.
+#: A processor does ten pairs and a hundred short texts a second: a third of the epochs, and no soup.
 CPU = Size(
-    13_000,
-    RECIPE.model_copy(
-        update={"epochs": 1.0, "batch_pairs": 128, "soup": 1, "scale": 20.0, "augment": Augment()}
-    ),
+    20_000,
+    RECIPE.model_copy(update={"epochs": 1.0, "batch_pairs": 128, "soup": 1}),
     anchors=1_000,
     shares=(1.0, 0.8, 0.6),
     max_length=64,
@@ -156,9 +155,10 @@ def measure(data: Path, base: Path, out: Path, size: Size, *, tune_seconds: floa
         )
     table = pair_table(beauty, split, size.pairs, pairing)
     before = encode(base)
-    trained = trained_weights(base, table, recipe, out / "final", anchors=anchor_table(encode, size.anchors))
+    run = out / run_name(recipe, pairing, size.pairs, size.anchors)
+    trained = trained_weights(base, table, recipe, run / "final", anchors=anchor_table(encode, size.anchors))
     share, folder = chosen_share(
-        split, shops, encode, trained.folder, out, shares=size.shares if shops else (1.0,)
+        split, shops, encode, trained.folder, run, shares=size.shares if shops else (1.0,)
     )
     after = encode(folder)
     found = compared(split.queries, before["beauty"], after["beauty"])

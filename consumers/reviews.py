@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import cast
@@ -178,19 +178,19 @@ class ReviewsHandler:
             announced, dimensions, consumed_at=consumed_at, places=traced_hints(ids, places)
         )
 
-    def forget(self, user_id: str, *, until_ms: int) -> list[str]:
-        """Take back all that this shopper wrote up to then, wherever it is; the products it was about.
+    def forget(self, user_id: str, *, until_ms: int, about: Callable[[Sequence[str]], object]) -> None:
+        """Take back all that this shopper wrote up to then, wherever it is.
 
-        Their digests are made anew. Announcing them is for the caller. Raises Transient; safe to repeat.
+        `about` is given the products before anything goes: whoever was cut off finds them no more.
+        Digests are made anew. Announcing is for the caller. Raises Transient; safe to repeat.
         """
         shopper = shopper_hash(user_id, self._hash_key)
-        products: dict[str, None] = {}
         for ids in self._store.scan_ids():
-            answers = list(zip(ids, self._store.forget(shopper, ids, until_ms=until_ms), strict=True))
-            # Those as well that an earlier call was cut off behind.
-            products.update(dict.fromkeys(one for one, (found, stale) in answers if found or stale))
-            self._digest({one for one, (_, stale) in answers if stale})
-        return list(products)
+            about(self._store.wrote(shopper, ids, until_ms=until_ms))
+            answers = self._store.forget(shopper, ids, until_ms=until_ms)
+            stale = [one for one, (_, other) in zip(ids, answers, strict=True) if other]
+            about(stale)
+            self._digest(stale)
 
     def _digest(self, product_ids: Iterable[str]) -> set[str]:
         """Make the digests of these products anew; those whose digest moved.

@@ -128,7 +128,7 @@ class _Demo:
             for product in products[:: max(1, len(products) // 12)]
         ]
         seed, answer = max(answers, key=lambda pair: pair[1].items[0].score if pair[1].items else 0.0)
-        self._console.print("\n[bold]3. What is similar to it, and why[/bold]")
+        self._console.print("\n[bold]3. What is similar to one of them, and why[/bold]")
         self._table(seed.title, answer)
         return seed
 
@@ -147,7 +147,7 @@ class _Demo:
             self._patience(begun, "the new product is no neighbour")
             time.sleep(0.01)
         self._console.print(
-            f"   published {fresh.title!r}\n   and first among the neighbours over HTTP after "
+            f"   published {fresh.title!r}\n   and among its neighbours over HTTP after "
             f"[bold]{(time.monotonic() - begun) * 1000:.0f} ms[/bold]"
         )
 

@@ -48,7 +48,7 @@ def up(
     data_dir: DataDir = Path("var"),
     port: Annotated[int | None, typer.Option(help="Port of the query API; 0 picks a free one.")] = None,
 ) -> None:
-    """Run everything in one process: topics, consumers, query API; with --embedded the servers as well."""
+    """Run everything by one command: topics, consumers, query API; with --embedded the servers as well."""
     from app.stack import running
 
     settings = load_settings()

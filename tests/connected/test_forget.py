@@ -24,6 +24,7 @@ from consumers.dead_letters import DeadLetters
 from consumers.products import ProductsHandler
 from consumers.redrive import read_dead_letters
 from consumers.reviews import ReviewsHandler
+from schemas.errors import Transient
 from schemas.vectors import BEHAVIOUR, SparseVector
 from tests.support.draining import quick_settings
 from tests.support.rebuilding import PARTITIONS, LivingShop, living, mixture, quick
@@ -128,6 +129,29 @@ def test_a_forgotten_shopper_is_nowhere_and_does_not_come_back_when_everything_i
     assert again > 300
     assert not any(after.values())
     assert traces(shop, own_redis.folder, OTHER)["members"] == other["members"]
+
+
+def test_what_was_cut_off_before_the_index_heard_of_it_is_done_by_the_same_command(
+    shop: LivingShop, own_redis: LocalRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing in Redis says any more which items it was about."""
+    before = traces(shop, own_redis.folder, USER)
+
+    def refuses(*_: object) -> None:
+        raise Transient("the broker has not taken the announcements; give the command again")
+
+    with monkeypatch.context() as cut_off:
+        cut_off.setattr("app.forgetting._announce", refuses)
+        with pytest.raises(Transient):
+            forgotten(shop, USER)
+    halfway = traces(shop, own_redis.folder, USER)
+    assert (halfway["members"], halfway["vectors"]) == (0, before["vectors"])
+    done = forgotten(shop, USER)
+    assert (done.pending, done.sketches) == ((), before["members"])
+    assert not any(traces(shop, own_redis.folder, USER).values())
+    client = connect(shop.settings.redis)
+    kept = {key.decode() for key in client.scan_iter(match="*erasures:*")}
+    assert {key.rpartition("erasures:")[2] for key in kept} <= {"readers"}
 
 
 def test_dead_letters_of_others_stay_as_they_were(shop: LivingShop) -> None:

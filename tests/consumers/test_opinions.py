@@ -20,7 +20,7 @@ from adapters.redis_reviews import ReviewStore
 from app.local import LocalRedis
 from consumers.assembly import Encoded, assemble
 from consumers.opinion_figures import OpinionSettings, item_opinions
-from consumers.opinions import OpinionsHandler, stale_items
+from consumers.opinions import OpinionsHandler, stale_items, take_back
 from consumers.progress import Delivery, Progress
 from consumers.reviews import ReviewsHandler, ReviewsSettings
 from model.text import ProductText
@@ -98,7 +98,7 @@ class World:
         self.store = OpinionStore(nodes=RedisNodes(client), namespace=namespace)
         self.judge: Judge | None = Judge()
         self.sent = Sent()
-        self._writer = ReviewsHandler(
+        self.writer = ReviewsHandler(
             store=self.reviews,
             publisher=cast(Publisher, Quiet()),
             topics=TOPICS,
@@ -119,7 +119,7 @@ class World:
 
     def write(self, *events: ReviewPosted | ReviewRemoved) -> None:
         changes = [
-            self._writer.decode(
+            self.writer.decode(
                 Record(
                     TOPICS.reviews.name,
                     "t",
@@ -133,7 +133,7 @@ class World:
             )
             for number, event in enumerate(events)
         ]
-        self._writer.handle([Delivery(one, place, Progress(None)) for place, one in enumerate(changes)])
+        self.writer.handle([Delivery(one, place, Progress(None)) for place, one in enumerate(changes)])
 
     def hint(self, *items: str, dimensions: list[str] | None = None) -> list[Delivery[ItemChanged]]:
         hints = [ItemChanged(product_id=one, occurred_at=NOW, dimensions=dimensions or []) for one in items]
@@ -155,8 +155,16 @@ def world(redis_server: LocalRedis, namespace: str) -> Iterator[World]:
         yield World(client, namespace)
 
 
-def posted(number: int, text: str, revision: int = 1, product_id: str = "p", votes: int = 0) -> ReviewPosted:
+def posted(
+    number: int,
+    text: str,
+    revision: int = 1,
+    product_id: str = "p",
+    votes: int = 0,
+    user_id: str | None = None,
+) -> ReviewPosted:
     return ReviewPosted(
+        user_id=user_id,
         review_id=f"r{number}",
         product_id=product_id,
         revision=revision,
@@ -410,15 +418,96 @@ def test_a_shift_is_announced_in_the_lane_of_what_led_to_it(world: World) -> Non
     assert (world.sent.hints, world.sent.bulk) == (["q", "r"], ["p"])
 
 
-def test_what_was_forgotten_and_is_heard_the_same_is_announced_to_the_index_alone(world: World) -> None:
+@pytest.mark.parametrize("refused", [0, 1, 2])
+def test_what_was_dropped_and_is_heard_the_same_is_announced_to_the_index_alone(
+    world: World, refused: int
+) -> None:
+    """A point may have been written without opinions, when nobody listened."""
     world.write(posted(1, "Quiet"), posted(2, "Quiet"))
     world.hint("p")
-    world.store.drop("p")
+    world.store.drop_all()
+    world.sent.error = RuntimeError("broker away")
+    for _ in range(refused):
+        with pytest.raises(Transient):
+            world.hint("p")
+    world.sent.error = None
     world.hint("p")
     assert world.sentiments() == {"noise": (0.8, 2)}
     assert (world.sent.said(), world.sent.hints) == ([{"noise": "good"}], ["p", "p"])
     world.hint("p")
     assert world.sent.hints == ["p", "p"]
+
+
+def test_what_was_dropped_and_has_no_texts_any_more_is_gone_once(world: World) -> None:
+    world.write(posted(1, "Quiet"), posted(2, "Quiet"))
+    world.hint("p")
+    world.store.drop_all()
+    world.write(removed(1, 2), removed(2, 2))
+    for _ in range(2):
+        world.hint("p")
+    assert world.sent.said() == [{"noise": "good"}, {}]
+    assert world.store.owed(["p"]) == [False]
+
+
+def forget(world: World, user_id: str) -> list[str]:
+    """As `simstream forget`; the products it was about."""
+    about: list[str] = []
+    world.writer.forget(user_id, until_ms=int(NOW.timestamp() * 1000), about=about.extend)
+    take_back(world.reviews, world.store, sorted({*about}), OpinionSettings(least_reviews=2))
+    return sorted({*about})
+
+
+def test_quotes_of_somebody_who_is_forgotten_go_at_once_and_nothing_is_heard_for_it(world: World) -> None:
+    world.write(
+        posted(1, "Quiet, says Ann", user_id="u1"),
+        *(posted(number, "Quiet", user_id=f"u{number}") for number in (2, 3)),
+        posted(4, "Sturdy", product_id="q", user_id="u1"),
+        posted(5, "Sturdy", product_id="other", user_id="u2"),
+    )
+    world.hint("p", "q", "other")
+    judge = cast(Judge, world.judge)
+    heard, other = len(judge.heard), world.store.kept("other")
+    assert forget(world, "u1") == ["p", "q"]
+    kept = world.store.kept("p")
+    assert kept is not None
+    assert {*kept.heard} == {"r2", "r3"}
+    assert "Ann" not in kept.item.model_dump_json()
+    assert world.sentiments() == {"noise": (0.8, 2)}
+    assert (world.store.kept("q"), world.store.kept("other")) == (None, other)
+    # What is left was heard before: a hint finds it as it should be, and nothing has shifted.
+    world.hint("p", "q", "other")
+    assert len(judge.heard) == heard
+    assert world.sent.said() == [{"noise": "good"}]
+    assert forget(world, "u1") == []
+
+
+def test_of_texts_that_nobody_has_heard_yet_nothing_is_missed_when_somebody_is_forgotten(
+    world: World,
+) -> None:
+    world.write(posted(1, "Quiet", user_id="u1"), posted(2, "Quiet", user_id="u2"))
+    world.hint("p")
+    world.write(posted(3, "Loud", user_id="u3"))
+    forget(world, "u1")
+    assert world.sentiments() == {"noise": (0.8, 1)}
+    world.hint("p")
+    assert world.sentiments() == {"noise": (0.0, 2)}
+
+
+def test_a_shopper_is_put_down_as_long_as_anything_of_theirs_stands(world: World) -> None:
+    """So that a call that was cut off anywhere knows of every item when it is given again."""
+    world.write(posted(1, "Quiet", user_id="u1"), posted(2, "Quiet", product_id="q", user_id="u1"))
+    seen: list[list[str]] = []
+
+    def cut_off(products: Sequence[str]) -> None:
+        seen.append(sorted(products))
+        if products:
+            raise Transient("away")
+
+    for _ in range(2):
+        with pytest.raises(Transient):
+            world.writer.forget("u1", until_ms=int(NOW.timestamp() * 1000), about=cut_off)
+    assert seen[0] == seen[-1] != []
+    assert forget(world, "u1") == ["p", "q"]
 
 
 def test_evidence_is_of_useful_reviews_and_shows_the_other_side_last() -> None:

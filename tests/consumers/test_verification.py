@@ -154,7 +154,7 @@ class Heard:
         return 0
 
 
-def test_every_item_is_announced_once_at_the_pace_that_was_set(pair: Pair) -> None:
+def test_every_item_is_announced_at_the_pace_that_was_set(pair: Pair) -> None:
     for number in range(40):
         pair.state(f"p{number}")
     heard, clock = Heard(), [0.0]
