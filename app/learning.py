@@ -43,6 +43,7 @@ from app.settings import Settings
 from app.wiring import alias_of, open_board, open_reports, open_store, patiently
 from consumers.archive import DAY_MS, Archiver, Followed
 from schemas.errors import Halt, Transient
+from schemas.rollouts import Rollout
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -161,16 +162,37 @@ def one_run(
         say(in_words(follow(settings)))
         start = parent or live_release(settings, data_dir)
         say(f"training from {start}")
-        outcome = train_once(settings, data_dir, parent=start)
-    publish_wish(settings, outcome, say)
-    return outcome
+        return train_once(settings, data_dir, parent=start, say=say)
 
 
-def publish_wish(settings: Settings, outcome: Outcome, say: Callable[[str], None]) -> None:
-    """Where approval is automatic, ask for a candidate that has passed the gate."""
-    if outcome.manifest is not None and outcome.verdict.passed and settings.rollout.approval == "automatic":
-        asked = request(settings, open_board(settings), outcome.manifest.release_id)
-        say(f"{asked.collection} is filled and goes live by itself: see `simstream releases list`")
+def publish_wish(settings: Settings, data_dir: Path, outcome: Outcome, say: Callable[[str], None]) -> None:
+    """Where approval is automatic, ask for a candidate that has passed the gate against what is live.
+
+    One that was judged against another release is left to a person. Waits while a store is away.
+    """
+    found = outcome.manifest
+    if found is None or not outcome.verdict.passed or settings.rollout.approval != "automatic":
+        return
+    live = live_release(settings, data_dir)
+    others = sorted({one.release_id for one in _on_their_way(settings)} - {found.release_id})
+    if found.parent != live or others:
+        what = f"{', '.join(others)} is on its way" if others else f"{live} is live"
+        say(
+            f"{found.release_id} has passed, but against {found.parent}, and {what}: "
+            "`simstream releases promote` brings it live all the same"
+        )
+        return
+    asked = patiently("redis", lambda: request(settings, open_board(settings), found.release_id))
+    say(f"{asked.collection} is filled and goes live by itself: see `simstream releases list`")
+
+
+def on_its_way(settings: Settings) -> str | None:
+    """A release that somebody has asked for and that is not live yet."""
+    return next((one.release_id for one in _on_their_way(settings)), None)
+
+
+def _on_their_way(settings: Settings) -> list[Rollout]:
+    return patiently("redis", lambda: [one for one in open_board(settings).all() if one.wanted])
 
 
 def reference_file(settings: Settings) -> Path:
@@ -215,8 +237,17 @@ def prepared_for(
     return prepared
 
 
-def train_once(settings: Settings, data_dir: Path, *, parent: str) -> Outcome:
-    """One run to its end; one that was killed, of the same parent and recipe, goes on where it was."""
+def train_once(
+    settings: Settings,
+    data_dir: Path,
+    *,
+    parent: str,
+    say: Callable[[str], None] = lambda sentence: None,
+) -> Outcome:
+    """One run to its end; one that was killed, of the same parent and recipe, goes on where it was.
+
+    Where approval is automatic, what has passed is asked for.
+    """
     from model.candidate import finish, new_run, open_run
     from model.recipe import read_recipe
     from model.release import release_recipe
@@ -253,6 +284,7 @@ def train_once(settings: Settings, data_dir: Path, *, parent: str) -> Outcome:
         raise
     TRAINING_RUNS_TOTAL.labels(result="done").inc()
     TRAINING_SECONDS.set(time.monotonic() - started)
+    publish_wish(settings, data_dir, outcome, say)
     # Only now: a run that is killed is still due, and goes on.
     aside = reference_file(settings).with_suffix(".tmp")
     aside.write_text(seen.model_dump_json())

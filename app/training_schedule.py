@@ -21,7 +21,7 @@ from adapters.releases import ReleaseStore
 from app.learning import (
     follow,
     live_release,
-    publish_wish,
+    on_its_way,
     reference_file,
     the_only_trainer,
     train_once,
@@ -82,13 +82,16 @@ class Schedule:
             if not decision.train:
                 return decision
             self._forget_encoder()  # its memory is the run's
-            outcome = train_once(self._settings, self._data_dir, parent=parent)
-        publish_wish(self._settings, outcome, self._say)
-        return decision
+            train_once(self._settings, self._data_dir, parent=parent, say=self._say)
+            return decision
 
     def _decide(self, parent: str) -> Decision:
-        from model.schedule import decide
+        from model.schedule import Decision, decide
 
+        replacing = on_its_way(self._settings)
+        if replacing is not None:
+            # A run would be judged against what is about to be replaced.
+            return Decision(at=self._now(), train=False, reason=f"{replacing} is on its way to be live")
         held, reference = self._archive(), self._reference()
         return decide(
             now=self._now(),

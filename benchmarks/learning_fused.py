@@ -1,8 +1,9 @@
 """Cold items asked for through the whole fusion, before and after training: `learning`'s figure beside it.
 
 The same split and the same queries, of which some are drawn; the index holds every item, and behaviour is
-that of shoppers with the other items: a cold item has none. Asked is the service's own engine, with its
-default weights, and with those of texts and words alone.
+that of shoppers with the other items: a cold item has none. Asked is the service's own engine: by texts
+alone; with its default weights, of texts and words or of all dimensions; and with the weight of words that
+finds most on the validation queries, for each model its own, as `simstream evaluate --fit-weights` would.
 
 Reads   amazon-beauty in the data folder; vectors that are there
 Writes  an index that goes away
@@ -24,18 +25,22 @@ from numpy.typing import NDArray
 from benchmarks.harness import Figure
 from benchmarks.learning_sets import SEED, Beauty, Split
 from benchmarks.quality import answers
-from benchmarks.quality_index import Contents, Remembering, filled, remembering
+from benchmarks.quality_index import Asked, Contents, Remembering, filled, remembering
 from benchmarks.quality_sets import Question, ordered_events, products_of
 from benchmarks.remembered import RememberedEncoder
 from model.evaluation import Floats, compare
 from schemas.api import DimensionName, Seed
 from service.settings import ServiceSettings
 
-ASKED = 3_000
+ASKED, ASKED_TO_CHOOSE = 3_000, 1_500
 WAYS: Mapping[str, Sequence[DimensionName]] = {
+    "texts": ("content",),
     "texts and words": ("content", "lexical"),
     "all dimensions": ("content", "lexical", "behaviour"),
 }
+FITTED = "texts and words, weights fitted"
+#: Weights of words that are tried, that of texts being 1.
+WORDS = (0.0, 0.1, 0.3, 0.6, 1.0, 1.5)
 
 
 class KnownVectors:
@@ -67,7 +72,11 @@ def fused_figures(
     after: NDArray[np.float32],
 ) -> Iterator[Figure]:
     """hit@10 of cold items by both models in the whole fusion, and the gain with its interval."""
-    queries = Random(SEED).sample(split.queries, min(ASKED, len(split.queries)))
+    draw = Random(SEED)
+    queries = draw.sample(split.queries, min(ASKED, len(split.queries)))
+    questions = [_question(beauty, *one) for one in queries]
+    choosing = draw.sample(split.validation_queries, min(ASKED_TO_CHOOSE, len(split.validation_queries)))
+    to_choose = [_question(beauty, *one) for one in choosing]
     cold = {beauty.items[row] for row in split.cold}
     histories = {
         str(number): [item for row in history if (item := beauty.items[row]) not in cold]
@@ -75,27 +84,22 @@ def fused_figures(
     }
     products = products_of(data / "amazon-beauty" / "products.jsonl.gz")
     contents = Contents(products, interactions=ordered_events(histories, products))
-    questions = [
-        Question(frozenset([beauty.items[target]]), [Seed(item_id=beauty.items[query])])
-        for query, target in queries
-    ]
+    defaults = ServiceSettings().weights
     hits: dict[tuple[str, bool], Floats] = {}
+    words: dict[bool, float] = {}
     with tempfile.TemporaryDirectory(prefix="simstream-fused-") as folder, remembering(Path(folder)) as base:
         for trained, vectors in ((False, before), (True, after)):
             release = _with(base, KnownVectors(beauty.texts, vectors))
             with filled(contents, release, ServiceSettings()) as asked:
                 for way, dimensions in WAYS.items():
-                    weights = {name: ServiceSettings().weights[name] for name in dimensions}
-                    found = answers(asked, questions, {"weights": weights})
-                    hits[way, trained] = np.array(
-                        [
-                            not one.relevant.isdisjoint(answer)
-                            for one, answer in zip(questions, found, strict=True)
-                        ],
-                        dtype=np.float64,
-                    )
+                    weights = {name: defaults[name] for name in dimensions}
+                    hits[way, trained] = _hits(asked, questions, weights)
+                chosen = [_hits(asked, to_choose, _texts_and(weight)).mean() for weight in WORDS]
+                words[trained] = WORDS[int(np.argmax(chosen))]
+                print(f"fused, words {WORDS}: {chosen} on validation queries", flush=True)
+                hits[FITTED, trained] = _hits(asked, questions, _texts_and(words[trained]))
     targets = np.array([target for _, target in queries], dtype=np.int64)
-    for way in WAYS:
+    for way in (*WAYS, FITTED):
         one = compare(hits[way, False], hits[way, True], clusters=targets, seed=SEED)
         print(f"fused, {way}: {one}", flush=True)
         note = f"{len(queries):,} queries"
@@ -104,6 +108,26 @@ def fused_figures(
         yield Figure(f"cold items, gain, fused, {way}", round(100 * one.gain.value, 1), "%", note=note)
         yield Figure(f"fused, {way}, lower 95 % bound", round(100 * one.gain.low, 1), "%", note=note)
         yield Figure(f"fused, {way}, upper 95 % bound", round(100 * one.gain.high, 1), "%", note=note)
+    note = "that of texts is 1; chosen on validation queries"
+    yield Figure("weight of words, base model", words[False], "", note=note)
+    yield Figure("weight of words, trained", words[True], "", note=note)
+
+
+def _question(beauty: Beauty, query: int, target: int) -> Question:
+    return Question(frozenset([beauty.items[target]]), [Seed(item_id=beauty.items[query])])
+
+
+def _texts_and(words: float) -> dict[DimensionName, float]:
+    return {"content": 1.0, "lexical": words} if words else {"content": 1.0}
+
+
+def _hits(asked: Asked, questions: Sequence[Question], weights: Mapping[DimensionName, float]) -> Floats:
+    """1 where the target is among the ten hits, for each question."""
+    found = answers(asked, questions, {"weights": weights})
+    return np.array(
+        [not one.relevant.isdisjoint(answer) for one, answer in zip(questions, found, strict=True)],
+        dtype=np.float64,
+    )
 
 
 def _with(release: Remembering, known: KnownVectors) -> Remembering:

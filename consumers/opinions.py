@@ -12,8 +12,8 @@ counts no more. A tendency that is another than was last published is published:
 acknowledgement, 7. what was said is remembered, 8. settle. A crash before that says the same again, and the
 topic is compacted by item: its last record is what stands.
 
-What was heard may have gone (`simstream opinions off`) and a point may have been written without it. Then the
-index is owed a hint, which is put down before the item is heard and struck out once the broker has it.
+What was heard may have gone (`simstream opinions stop`) and a point may have been written without it. Then
+the index is owed a hint, which is put down before the item is heard and struck out once the broker has it.
 """
 
 from __future__ import annotations

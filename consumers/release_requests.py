@@ -91,7 +91,7 @@ def wait_until(
         if found != before:
             say(found)
             before = found
-        if not found.wanted:
+        if not found.wanted or found.pruned:
             return found
         if board.holder(ROLLOUT_LEASE) is None and time.monotonic() - started > PATIENCE_SECONDS:
             raise Halt(

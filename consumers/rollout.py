@@ -316,7 +316,9 @@ class Rollouts:
         """Mark what is retired for longer than the grace; remove what is marked once nobody writes it."""
         oldest = self._now() - timedelta(seconds=self._settings.grace_seconds)
         for one in rollouts:
-            if one.state is RolloutState.RETIRED and not one.pruned and one.since <= oldest:
+            due = one.state is RolloutState.RETIRED and one.since <= oldest
+            # One that is wanted back, and waits for an encoder, stays.
+            if due and not one.pruned and not one.wanted:
                 self._put(one, one.model_copy(update={"pruned": True}), token)
                 return True
         marked = [one for one in rollouts if one.pruned]

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from adapters.archive import Archive
+from app import learning
 from app import training_schedule as module
-from app.learning import reference_file, the_only_trainer
+from app.learning import publish_wish, reference_file, the_only_trainer
 from app.settings import Settings
 from app.trainer_process import on_its_device
 from app.training_schedule import Schedule, last_decisions
+from app.wiring import open_board
 from consumers.archive import Followed
+from consumers.release_requests import ask_for
 from model.candidate import Outcome
 from model.schedule import Reference
 from schemas.errors import Halt
-from schemas.releases import Verdict
+from schemas.releases import EncoderConfig, FileEntry, Manifest, Verdict
 from tests.support.servers import Redis
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -52,7 +55,9 @@ class World:
         self.arriving = ()
         return Followed(0, 0, 0, 0, 0)
 
-    def _train(self, settings: Settings, data_dir: Path, *, parent: str) -> Outcome:
+    def _train(
+        self, settings: Settings, data_dir: Path, *, parent: str, say: Callable[[str], None]
+    ) -> Outcome:
         self.runs.append(parent)
         seen = Reference(at=self.now, ends=self.archive.positions(), until_ms=0, cells={}, texts=[])
         reference_file(settings).write_text(seen.model_dump_json())
@@ -90,6 +95,53 @@ def test_it_trains_when_there_is_a_reason_and_says_which(world: World) -> None:
     assert "enough that is new: 500 events" in world.schedule.step().reason
     assert len(world.runs) == 3
     assert [line.partition(":")[0] for line in world.said].count("training") == 3
+
+
+def test_it_waits_while_a_release_is_on_its_way_for_it_would_be_judged_against_another(world: World) -> None:
+    board = open_board(world.settings)
+    world.arriving = [200]
+    asked = ask_for(board, "next-1", alias="items", standing=[])
+    assert world.schedule.step().reason == "next-1 is on its way to be live"
+    board.change(asked, asked.model_copy(update={"wanted": False}))
+    assert world.schedule.step().train
+
+
+PASSED = Manifest(
+    release_id="next-1",
+    created_at=NOW,
+    base_model="m",
+    dimension=3,
+    encoder=EncoderConfig(pooling="mean", max_length=8),
+    files={"model.safetensors": FileEntry(sha256="0" * 64, size_bytes=1)},
+    parent="live-1",
+)
+
+
+@pytest.mark.parametrize(
+    ("live", "others", "asked"),
+    [("live-1", [], True), ("live-2", [], False), ("live-1", ["other-1"], False)],
+)
+def test_only_what_was_judged_against_the_live_release_is_asked_for_by_itself(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, live: str, others: list[str], asked: bool
+) -> None:
+    monkeypatch.setattr(learning, "live_release", lambda settings, data_dir: live)
+    settings = world.settings.model_copy(
+        update={
+            "rollout": world.settings.rollout.model_copy(update={"approval": "automatic"}),
+            "qdrant": world.settings.qdrant.model_copy(update={"url": f"edge:{tmp_path / 'index'}"}),
+        }
+    )
+    board = open_board(settings)
+    for other in others:
+        ask_for(board, other, alias="items", standing=[])
+    said: list[str] = []
+    for _ in range(2):  # by a trainer that was killed before it had put down what it saw
+        publish_wish(settings, tmp_path, Outcome(Verdict(passed=True), PASSED), said.append)
+    wanted = [one.release_id for one in board.all() if one.wanted]
+    assert wanted == (["next-1"] if asked else others)
+    assert ("goes live by itself" if asked else "has passed, but against live-1") in said[-1]
+    publish_wish(settings, tmp_path, Outcome(Verdict(passed=False), PASSED), said.append)
+    assert len(said) == 2
 
 
 def test_what_was_decided_is_kept_and_shown(world: World) -> None:

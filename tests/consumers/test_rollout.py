@@ -289,6 +289,23 @@ def test_what_is_retired_is_removed_after_its_grace_once_nobody_writes_it(world:
     assert world.ask("r-1").collection == "items__r-1__2"  # a name is never used twice
 
 
+def test_what_is_wanted_back_is_not_removed_while_it_waits_for_an_encoder(world: World) -> None:
+    world.rollouts = world.process("first", grace_seconds=100.0)
+    world.ask()
+    world.steps()
+    world.now += timedelta(seconds=101)
+    world.board.report("service-2", {"r-2"})
+    asked = ask_back(world.board)
+    world.steps()
+    found = world.board.get(asked.collection)
+    assert found is not None
+    assert (found.wanted, found.pruned) == (True, False)
+    assert "not loaded yet by service-2" in found.reason
+    world.board.report("service-2", {"r-1", "r-2"})
+    world.steps()
+    assert world.live() == LIVE
+
+
 def test_a_release_on_its_way_can_be_given_up_and_the_live_one_cannot(world: World) -> None:
     world.work.filling = 1_000
     asked = world.ask()
