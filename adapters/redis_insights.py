@@ -1,6 +1,7 @@
 """Which items are known to have a price out of line: what was last published of each.
 
-Reads, writes  `{namespace}insights:prices`: a hash, one field per item that is an outlier
+Reads, writes  `{namespace}insights:prices`: a hash, one field per item that is an outlier ("1"), or of which
+               something is being published just now ("?")
 Never          decides what is one
 
 It belongs to no generation of the item state: a rebuild changes nothing of what was published.
@@ -13,6 +14,8 @@ from typing import cast
 
 from adapters.redis_nodes import RedisNodes
 
+_TELLING = b"?"
+
 
 class PriceMarks:
     """Marks of items. Thread-safe; raises Transient when Redis is away."""
@@ -21,13 +24,21 @@ class PriceMarks:
         self._nodes = nodes
         self._key = f"{namespace}insights:prices"
 
-    def outliers(self, product_ids: Sequence[str]) -> set[str]:
-        """Those of the items that were last published as outliers."""
+    def known(self, product_ids: Sequence[str]) -> dict[str, bool | None]:
+        """Whether each item was last published as an outlier; None where nobody can say."""
         if not product_ids:
-            return set()
+            return {}
         with self._nodes.calling("reading marks of prices"):
             found = cast("list[bytes | None]", self._nodes.of(self._key).hmget(self._key, list(product_ids)))
-        return {one for one, mark in zip(product_ids, found, strict=True) if mark is not None}
+        return {
+            one: None if mark == _TELLING else mark is not None
+            for one, mark in zip(product_ids, found, strict=True)
+        }
+
+    def telling(self, product_id: str) -> None:
+        """Something is about to be published of it: until `mark`, nobody knows what was."""
+        with self._nodes.calling("marking a price"):
+            self._nodes.of(self._key).hset(self._key, product_id, _TELLING)
 
     def mark(self, product_id: str, *, outlier: bool) -> None:
         """Remember what was published."""

@@ -13,6 +13,7 @@ from datetime import datetime
 from consumers.review_digest import reviews_text
 from schemas.events import ProductUpserted
 from schemas.items import (
+    CONTEXT,
     ItemState,
     PictureMark,
     context_fingerprint,
@@ -32,8 +33,6 @@ from schemas.vectors import (
     TextRecipe,
     Vector,
 )
-
-CONTEXT = "context"
 
 
 @dataclass(frozen=True, slots=True)

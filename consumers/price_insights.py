@@ -5,8 +5,9 @@ Writes  insights.prices; which items were last said to be outliers, in Redis
 Never   judges a price itself; announces twice what stands, however often a hint comes
 
 A hint says: look again. What is found is compared with what was last announced, and only a difference is
-announced: 1. judge, 2. publish, 3. the broker's acknowledgement, 4. the mark, 5. judge once more, for whoever
-was slow must not have the last word, 6. settle. A crash before the mark announces the same again, and the
+announced: 1. judge, 2. a mark that something is being told, 3. publish, 4. the broker's acknowledgement,
+5. the mark of what was told, 6. judge once more, for whoever was slow must not have the last word, 7. settle.
+After a crash in between nobody knows what was told, so what is true then is announced, whatever it is; the
 topic is compacted by item: its last record is what stands.
 """
 
@@ -92,18 +93,19 @@ class PriceInsightsHandler:
     def handle(self, deliveries: Sequence[Delivery[ItemChanged]]) -> None:
         """Look at each item once, announce what differs, settle. Raises Transient with the rest unsettled."""
         changed = by_item(deliveries, no_matter=_NO_MATTER)
-        known = self._marks.outliers(list(changed))
+        known = self._marks.known(list(changed))
         until = self._monotonic() + self._settings.wait_seconds
         for product_id, parts in changed.items():
-            self._look(product_id, known=product_id in known, until=until)
+            self._look(product_id, known=known[product_id], until=until)
             for delivery in parts:
                 delivery.settle()
 
-    def _look(self, product_id: str, *, known: bool, until: float) -> None:
+    def _look(self, product_id: str, *, known: bool | None, until: float) -> None:
         for _ in range(_LOOKS):
             found = self._judged(product_id, until)
             if found.outlier == known:
                 return
+            self._marks.telling(product_id)
             self._announce(found)
             self._marks.mark(product_id, outlier=found.outlier)
             known = found.outlier

@@ -161,8 +161,9 @@ class Worklist:
             delivery.settle()
 
     def _forget(self, entry: Entry) -> None:
-        if self._entries.get(entry.product_id) is entry:
-            del self._entries[entry.product_id]
+        if self._entries.get(entry.product_id) is not entry:
+            return  # forgotten before; what stands in the queues is of hints that came since
+        del self._entries[entry.product_id]
         for lane in (LIVE, BULK):
             self._due[lane].pop(entry.product_id, None)
             self._unencoded[lane].pop(entry.product_id, None)
@@ -174,8 +175,12 @@ class Worklist:
         """
         with self._changed:
             entry.owes_text = entry.owes_text or rewritten
-            if self._entries.setdefault(entry.product_id, entry) is not entry or _nobody_waits(entry):
+            if self._entries.get(entry.product_id, entry) is not entry:
                 return  # forgotten meanwhile; hints that came since have an entry of their own, which is due
+            if _nobody_waits(entry):
+                self._forget(entry)
+                return
+            self._entries[entry.product_id] = entry  # forgotten meanwhile, and owed all the same
             entry.wanted = wanted
             if not entry.encoding:
                 self._unencoded[entry.lane][entry.product_id] = None

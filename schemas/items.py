@@ -17,6 +17,8 @@ from pydantic import Field
 from schemas.events import Frozen, Product, ProductUpserted
 
 CATEGORY_SEPARATOR = " > "
+#: What of a payload is no vector has its fingerprint under this name.
+CONTEXT = "context"
 #: Names the version of `payload`: part of the context fingerprint, so that a new layout is written out.
 PAYLOAD_VERSION = 2
 #: Stands between the fingerprint of a sketch and that of its shoppers' weights.

@@ -15,7 +15,15 @@ from adapters.index_port import LIVE_ALIAS, VectorIndex, release_of
 from schemas.api import DimensionAge, ItemBehaviour, ItemRating, ItemView, ReleaseView
 from schemas.api_watch import MapRequest, MapView, Place
 from schemas.behaviour import BehaviourReader, ItemFigures
-from schemas.items import Items, ItemState, PictureMark, RatingPrior, ReviewState
+from schemas.items import (
+    CONTEXT,
+    Items,
+    ItemState,
+    PictureMark,
+    RatingPrior,
+    ReviewState,
+    context_fingerprint,
+)
 from schemas.vectors import CONTENT, IMAGE, AnyOf, Point, SparseVector, Where
 from service.errors import (
     DeletedItem,
@@ -130,7 +138,19 @@ class Catalogue:
         target = self.target(None, timings)
         with timings.asking(INDEX):
             point = self.index.fetch(target.collection, [item_id], vectors=(CONTENT,)).get(item_id)
-        return searchable(point) and point is not None and point.payload["revision"] >= state.revision
+        return searchable(point) and point is not None and self._is_of(point, state, target)
+
+    def _is_of(self, point: Point, state: ItemState, target: Target) -> bool:
+        """Whether a point shows this state. Not by its revision: one that changes nothing is not written."""
+        product, marks = state.product, point.payload["fingerprints"]
+        rating = state.reviews.rating if state.reviews is not None else None
+        if product is None or marks.get(CONTEXT) != context_fingerprint(product, rating, state.opinions):
+            return False
+        try:
+            recipe = self._releases.loaded(target.release_id).recipe
+        except ReleaseNotLoaded:
+            return bool(point.payload["title"] == product.title)
+        return bool(marks.get(CONTENT) == recipe.fingerprint(product))
 
     def _why_missing(self, item_id: str, timings: Timings) -> Refused:
         state = self._state(item_id, timings)

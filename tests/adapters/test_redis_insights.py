@@ -14,13 +14,15 @@ def test_marks_are_set_and_taken_away_and_other_namespaces_have_their_own(
     with connect(RedisSettings(url=redis_server.url)) as client:
         nodes = RedisNodes(client)
         marks, others = PriceMarks(nodes=nodes, namespace=namespace), PriceMarks(nodes=nodes, namespace="x.")
-        assert marks.outliers([]) == set()
+        assert marks.known([]) == {}
         for _ in range(2):
             marks.mark("a", outlier=True)
         marks.mark("b", outlier=True)
         marks.mark("never", outlier=False)
-        assert marks.outliers(["a", "b", "c"]) == {"a", "b"}
+        marks.telling("d")
+        assert marks.known(["a", "b", "c", "d"]) == {"a": True, "b": True, "c": False, "d": None}
         marks.mark("a", outlier=False)
-        assert marks.outliers(["a", "b"]) == {"b"}
-        assert others.outliers(["b"]) == set()
+        marks.mark("d", outlier=True)
+        assert marks.known(["a", "b", "d"]) == {"a": False, "b": True, "d": True}
+        assert others.known(["b"]) == {"b": False}
         assert marks.run_id() == nodes.run_id()

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from consumers.assembly import (
-    CONTEXT,
     Assembly,
     Encoded,
     Shoppers,
@@ -22,6 +21,7 @@ from consumers.review_digest import reviews_text
 from model.text import ProductText
 from schemas.events import ProductUpserted
 from schemas.items import (
+    CONTEXT,
     BehaviourState,
     ItemState,
     Rating,

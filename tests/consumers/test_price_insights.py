@@ -160,7 +160,7 @@ def test_what_the_broker_did_not_take_is_not_marked_and_comes_again(world: World
     with pytest.raises(Transient, match="price insight"):
         world.handler.handle(deliveries)
     assert not deliveries[0].settled
-    assert world.marks.outliers(["a"]) == set()
+    assert world.marks.known(["a"]) == {"a": None}
     world.sent.error, world.sent.silent = None, False
     world.handler.handle(deliveries)
     assert world.sent.insights == [("a", True)]
@@ -183,6 +183,25 @@ def test_a_crash_before_the_mark_says_the_same_again_and_what_stands_is_right(
     assert world.sent.standing() == {"a"}
 
 
+def test_what_was_told_before_a_crash_is_taken_back_though_the_price_was_mended_meanwhile(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.judge.outliers = {"a"}
+    with monkeypatch.context() as away:
+
+        def no_redis(*args: Any, **kwargs: Any) -> None:
+            raise Transient("redis away")
+
+        away.setattr(world.marks, "mark", no_redis)
+        with pytest.raises(Transient):
+            world.handle("a")
+    assert world.sent.standing() == {"a"}
+    world.judge.outliers = set()
+    for _ in range(2):
+        world.handle("a")
+    assert world.sent.insights == [("a", True), ("a", False)]
+
+
 def test_whoever_was_slow_does_not_have_the_last_word(world: World) -> None:
     """Between our look and our word another owner saw the new price and said so."""
     other = World(world.marks)
@@ -201,7 +220,7 @@ def test_whoever_was_slow_does_not_have_the_last_word(world: World) -> None:
     world.handle("a")
     assert world.sent.insights[0] == ("a", True)
     assert world.sent.standing() == set()
-    assert world.marks.outliers(["a"]) == set()
+    assert world.marks.known(["a"]) == {"a": False}
 
 
 def test_however_it_is_redelivered_and_killed_the_topic_ends_with_the_truth(world: World) -> None:
@@ -223,7 +242,8 @@ def test_however_it_is_redelivered_and_killed_the_topic_ends_with_the_truth(worl
     assert killed > 30
     assert redelivered == killed
     assert world.sent.standing() == world.judge.outliers
-    assert world.marks.outliers(items) == world.judge.outliers
+    known = world.marks.known(items)
+    assert {one for one, outlier in known.items() if outlier} == world.judge.outliers
     # Nothing was said twice in a row of an item.
     for name in items:
         said = [outlier for one, outlier in world.sent.insights if one == name]

@@ -229,6 +229,32 @@ def test_what_was_forgotten_is_not_put_back() -> None:
     assert ids(take(work)) == ["a"]
 
 
+def test_hints_that_came_since_an_entry_was_forgotten_are_not_forgotten_with_it() -> None:
+    """Its partition goes while both threads have the item in hand, and comes back."""
+    work, gone = Worklist(), Progress(None)
+    work.add([hint("a", progress=gone)])
+    ((entry, _),) = take(work)
+    work.want(entry, (wanted("t1"),))
+    work.add([hint("a", progress=gone)])
+    ((same, count),) = take(work)
+    assert same is entry
+    gone.abandon()
+    assert work.take_unencoded(LIVE, 8, 0.0) == []
+    work.add([hint("a")])
+    work.served(entry, count)
+    assert ids(take(work)) == ["a"]
+
+
+def test_what_nobody_waits_for_any_more_leaves_nothing_behind() -> None:
+    work, gone = Worklist(), Progress(None)
+    work.add([hint("a", progress=gone)])
+    ((entry, _),) = take(work)
+    gone.abandon()
+    work.want(entry, (wanted("t1"),))
+    assert len(work) == 0
+    assert work.oldest_seconds(LIVE) == 0.0
+
+
 def test_a_vector_that_comes_after_its_item_was_served_is_dropped() -> None:
     work = Worklist()
     work.add([hint("a")])

@@ -137,7 +137,7 @@ def test_a_judgement_waits_for_the_index_and_takes_what_is_gone_for_no_outlier(l
     usual = prices.judged("lamp5", now=NOW)
     assert usual is not None
     assert not usual.outlier
-    # State that the index does not show yet, by revision or at all.
+    # State that the index does not show yet, or not at all.
     for waiting in (lamp(20, "41", revision=8), lamp(40, "41")):
         lamps.write_state([waiting])
         assert prices.judged(waiting.product_id, now=NOW) is None
@@ -145,6 +145,15 @@ def test_a_judgement_waits_for_the_index_and_takes_what_is_gone_for_no_outlier(l
     cheaper = prices.judged("lamp20", now=NOW)
     assert cheaper is not None
     assert (cheaper.outlier, cheaper.price) == (False, "41")
+    # The same once more, as a nightly feed sends it: the point is not written for that.
+    lamps.write_state([lamp(20, "41", revision=9)])
+    again = prices.judged("lamp20", now=NOW)
+    assert again is not None
+    assert again.price == "41"
+    # At the same revision another price: what the index shows is of the other one.
+    lamps.upsert([lamps.point(lamp(20, "160", revision=9))])
+    assert prices.judged("lamp20", now=NOW) is None
+    lamps.upsert([lamps.point(lamp(20, "41", revision=9))])
     gone = prices.judged("nobody", now=NOW)
     assert gone is not None
     assert (gone.outlier, gone.evidence) == (False, "gone")
