@@ -90,8 +90,17 @@ def main() -> None:
     except (Halt, Transient) as error:
         _say(str(error))
         sys.exit(1)
+    except OSError as error:
+        _say(_refused(error))
+        sys.exit(1)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
+
+
+def _refused(error: OSError) -> str:
+    """What the system refused, and of which file."""
+    reason = error.strerror or str(error) or type(error).__name__
+    return reason if error.filename is None else f"{error.filename}: {reason}"
 
 
 def _say(sentence: str) -> None:

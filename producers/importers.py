@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
@@ -59,6 +59,7 @@ class Tally:
     failed: int = 0
     bulk: int = 0
     interrupted: bool = False
+    #: Why it ended before the input did: that cannot be read, or the file of rejects cannot be written.
     unreadable: str | None = None
     rejected_file: Path | None = None
     #: The most frequent reasons, by their first words.
@@ -80,20 +81,38 @@ class Rejects:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        #: Why the file cannot be written; nothing more is.
+        self.fault: str | None = None
         self._file: IO[str] | None = None
         self._closed = False
         self._lock = threading.Lock()
 
+    def check(self) -> None:
+        """See whether the file could be written, and leave it as it is."""
+        try:
+            new = not os.path.lexists(self.path)
+            self.path.open("a").close()
+            if new:
+                self.path.unlink()
+        except OSError as error:
+            self._failed(error)
+
     def add(self, row: Row, reason: str) -> None:
-        """Write one row with its line number and reason. Thread-safe; without effect once closed."""
+        """Write one row with its line number and reason. Thread-safe; without effect once closed.
+
+        Raises nothing, since the publisher's thread calls it too: `fault` says what went wrong.
+        """
         entry = {"line": row.number, "reason": reason, "original": row.original}
         text = json.dumps(entry, ensure_ascii=False).encode("utf-8", errors="backslashreplace").decode()
         with self._lock:
-            if self._closed:
+            if self._closed or self.fault is not None:
                 return
-            if self._file is None:
-                self._file = self.path.open("w", encoding="utf-8")
-            self._file.write(text + "\n")
+            try:
+                if self._file is None:
+                    self._file = self.path.open("w", encoding="utf-8")
+                self._file.write(text + "\n")
+            except OSError as error:
+                self._failed(error)
 
     @property
     def written(self) -> bool:
@@ -104,8 +123,17 @@ class Rejects:
         """Finish the file, if there is one."""
         with self._lock:
             self._closed = True
-            if self._file is not None:
+            if self._file is None:
+                return
+            try:
                 self._file.close()
+            except OSError as error:
+                self._failed(error)
+
+    def _failed(self, error: OSError) -> None:
+        self.fault = self.fault or (
+            f"{self.path} cannot be written ({error.strerror}): name another file with --rejected"
+        )
 
 
 class Importer:
@@ -136,21 +164,29 @@ class Importer:
     ) -> Tally:
         """Publish every row; returns once the broker has confirmed them all, or gave up on some.
 
-        Ctrl-C stops reading, waits for what is under way, and sets `interrupted`. Raises Halt where the
-        producer can never send again.
+        Ctrl-C stops reading, waits for what is under way, and sets `interrupted`; a file of rejects that
+        cannot be written does the same with `unreadable`, before anything is sent if it can be seen then.
+        Raises Halt where the producer can never send again.
         """
         tally = Tally()
+        rejects.check()
+        if rejects.fault is not None:
+            tally.unreadable = rejects.fault
+            return tally
         try:
             for row, headers in self._laned(source):
                 tally.read += 1
                 self._one(row, headers, tally, rejects)
                 progress(tally)
+                if rejects.fault is not None:
+                    break
         except KeyboardInterrupt:
             tally.interrupted = True
         except UnreadableFile as error:
             tally.unreadable = str(error)
         self._settle(tally, progress)
         rejects.close()
+        tally.unreadable = tally.unreadable or rejects.fault
         tally.rejected_file = rejects.path if rejects.written else None
         return tally
 
@@ -254,6 +290,13 @@ def rejected_path(name: str) -> Path:
 
 
 def remove_stale(path: Path) -> None:
-    """Take away the rejects of an earlier run, so that the file always tells of the last one."""
-    with suppress(FileNotFoundError):
-        path.unlink()
+    """Take away the rejects of an earlier run, so that the file always tells of the last one.
+
+    Raises UnreadableFile where it cannot be taken away.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise UnreadableFile(
+            f"{path} is of an earlier run, and cannot be removed: {error.strerror}"
+        ) from error

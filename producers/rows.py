@@ -95,6 +95,11 @@ class Source:
             raise UnreadableFile(
                 f"{self.name} is a damaged gzip file ({error}): what came before was read; get the file again"
             ) from error
+        except OSError as error:
+            raise UnreadableFile(
+                f"{self.name} cannot be read on ({error.strerror or _first_line(error)}): "
+                "what came before was read"
+            ) from error
         except pa.ArrowException as error:
             raise UnreadableFile(
                 f"{self.name} cannot be read as Parquet ({_first_line(error)}): "
@@ -206,9 +211,15 @@ class Source:
         number = 0
         with _seekable(file) as whole:
             for batch in pq.ParquetFile(whole).iter_batches(batch_size=_PARQUET_BATCH_ROWS):
-                for values in batch.to_pylist():
+                found, problem = _python_rows(batch)
+                for values in found:
                     number += 1
                     yield Row(number, json.dumps(values, default=str, ensure_ascii=False), values)
+                if problem is not None:
+                    raise UnreadableFile(
+                        f"{self.name} cannot be read as Parquet beyond row {number}: "
+                        f"in row {number + 1} {problem}"
+                    )
 
 
 class _Recorded:
@@ -310,6 +321,21 @@ def _seekable(file: BinaryIO) -> Iterator[BinaryIO]:
             copy.write(block)
         copy.seek(0)
         yield cast(BinaryIO, copy)
+
+
+def _python_rows(batch: pa.RecordBatch) -> tuple[list[dict[str, Any]], str | None]:
+    """Rows up to the first that Python has no values for (a date beyond the year 9999), and its problem."""
+    try:
+        return batch.to_pylist(), None
+    except (OverflowError, ValueError):
+        for place in range(batch.num_rows):
+            for name, column in zip(batch.schema.names, batch.columns, strict=True):
+                try:
+                    column[place].as_py()
+                except (OverflowError, ValueError) as error:
+                    problem = f"column {name!r} holds no {column.type} ({_first_line(error)})"
+                    return batch.slice(0, place).to_pylist(), problem
+        raise
 
 
 class _Unacceptable(ValueError):

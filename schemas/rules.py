@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Annotated, Self
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
 
 from schemas.api import Strict
 from schemas.fields import Id, Name
@@ -17,7 +17,16 @@ from schemas.fields import Id, Name
 MAX_LIFTS = 50
 Pair = Annotated[list[Id], Field(min_length=2, max_length=2)]
 Categories = Annotated[list[Name], Field(min_length=2, max_length=2)]
-Day = date | datetime
+
+
+def _real_day(value: date | datetime) -> date | datetime:
+    """The day after it is reckoned with, and in every zone: the last year of the calendar has none."""
+    if not 1 <= value.year <= 9998:
+        raise ValueError("expected a year between 1 and 9998: without an end leave 'until' out")
+    return value
+
+
+Day = Annotated[date | datetime, AfterValidator(_real_day)]
 
 
 class Rule(Strict):

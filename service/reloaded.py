@@ -66,6 +66,8 @@ class Reloaded(ABC, Generic[T]):
             self._say(f"{self._file.path} cannot be read: {error.strerror}")
         except ValueError as error:
             self._say(f"{self._file.path}: {error}")
+        except Exception as error:  # noqa: BLE001  a thread that died would take no later version
+            self._say(f"{self._file.path}: cannot be taken ({type(error).__name__}: {error})")
         else:
             self._file_is_taken = True
             self._say(None)

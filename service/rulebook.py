@@ -52,6 +52,17 @@ class _Loader(yaml.SafeLoader):
             seen.add(key)
         return super().construct_mapping(node, deep)
 
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (yaml.YAMLError, InvalidRules):
+            raise
+        except Exception:
+            if not isinstance(node, yaml.ScalarNode):
+                raise
+            line, kind = node.start_mark.line + 1, node.tag.rpartition(":")[2]
+            raise InvalidRules(f"line {line}: {node.value[:60]!r} is no {kind}") from None
+
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             line = self.peek_event().start_mark.line + 1  # type: ignore[no-untyped-call]
@@ -67,7 +78,9 @@ def parsed(content: bytes) -> RulesFile:
         mark = getattr(error, "problem_mark", None)
         where = "" if mark is None else f"line {mark.line + 1}: "
         raise InvalidRules(f"{where}no YAML: {getattr(error, 'problem', None) or error}") from None
-    except (UnicodeDecodeError, RecursionError, TypeError) as error:
+    except InvalidRules:
+        raise
+    except Exception as error:  # noqa: BLE001  PyYAML raises whatever its constructors run into
         raise InvalidRules(f"no YAML: {error}") from None
     if found is None:
         return RulesFile()

@@ -13,6 +13,7 @@ from adapters.redis_reports import ReportStore
 from app.learning_inputs import reported_pairs
 from app.local import LocalRedis
 from schemas.reports import MOST_REPORTERS, Report, ReportRequest
+from tests.support.servers import LocalRedisCluster
 
 NOW = datetime(2026, 11, 26, tzinfo=UTC)
 
@@ -74,6 +75,60 @@ def test_a_full_queue_takes_no_new_pair_and_goes_on_counting(store: ReportStore)
     request = ReportRequest(seed="a", item_id="b9", reason="not_similar")
     assert store.add(request, reporter=None, now=NOW) is None
     assert reported(store, "a", "b1").reports == 2
+
+
+def test_what_was_decided_takes_no_room_from_what_waits_and_the_oldest_rejected_go(
+    store: ReportStore,
+) -> None:
+    def decided(number: int) -> None:
+        status = "approved" if number % 4 == 0 else "rejected"
+        report = reported(store, "a", f"b{number}", after=number)
+        # The later it was reported, the earlier it is decided: what counts is when it was decided.
+        store.decide(report.report_id, status, now=NOW + timedelta(seconds=100 - number))  # type: ignore[arg-type]
+
+    for number in range(6):
+        decided(number)
+    assert {one.item_id for one in store.listed()} == {"b0", "b1", "b2", "b3", "b4", "b5"}
+    reported(store, "a", "c0")
+    assert {one.item_id for one in store.listed("rejected")} == {"b1", "b2", "b3"}
+    reported(store, "a", "c1")
+    reported(store, "a", "c2")
+    assert {one.item_id for one in store.listed("rejected")} == {"b1"}
+    request = ReportRequest(seed="a", item_id="c3", reason="not_similar")
+    assert store.add(request, reporter=None, now=NOW) is None
+    for one in store.listed("pending"):
+        store.decide(one.report_id, "approved", now=NOW)
+    # Five are approved and stay, however many there come to be.
+    for number in range(3):
+        reported(store, "a", f"d{number}")
+    assert [len(store.listed(status)) for status in ("approved", "pending", "rejected")] == [5, 3, 0]
+
+
+def test_entries_without_their_order_are_put_in_order_again(
+    store: ReportStore, redis_server: LocalRedis, namespace: str
+) -> None:
+    for number, status in enumerate(("rejected", "approved", "rejected", "rejected")):
+        report = reported(store, "a", f"b{number}")
+        store.decide(report.report_id, status, now=NOW + timedelta(seconds=number))  # type: ignore[arg-type]
+    for number in range(2):
+        reported(store, "a", f"c{number}")
+    with connect(RedisSettings(url=redis_server.url)) as client:
+        assert client.delete(f"{namespace}{{{namespace}reports}}:order") == 1
+    reported(store, "a", "c2")
+    assert {one.item_id for one in store.listed()} == {"b1", "b2", "b3", "c0", "c1", "c2"}
+    request = ReportRequest(seed="a", item_id="c3", reason="not_similar")
+    assert store.add(request, reporter=None, now=NOW) is None
+
+
+def test_on_a_cluster_the_entries_and_their_order_lie_together(
+    redis_cluster: LocalRedisCluster, namespace: str
+) -> None:
+    with connect(RedisSettings(url=redis_cluster.url, cluster=True)) as client:
+        store = ReportStore(nodes=RedisNodes(client), namespace=namespace, most=1)
+        for number in range(4):
+            report = reported(store, "a", f"b{number}")
+            store.decide(report.report_id, "rejected", now=NOW + timedelta(seconds=number))
+        assert {one.item_id for one in store.listed()} == {"b2", "b3"}
 
 
 @pytest.mark.parametrize(

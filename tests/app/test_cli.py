@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import typer
 
+from app import cli
 from app.cli import COMMANDS, command_line
 
 ROOT = Path(__file__).parents[2]
@@ -31,6 +32,7 @@ for words in (["consume", "products"], []):
         (["publish", "reviews", "no-such-file.csv"], 2, "no-such-file.csv"),
         (["consume", "nothing"], 2, "nothing"),
         (["schemas", "export", "out"], 0, ""),
+        (["schemas", "export", "/dev/null/out"], 1, "simstream: /dev/null/out: Not a directory"),
         (["--help"], 0, ""),
     ],
 )
@@ -46,6 +48,27 @@ def test_the_exit_code_is_the_command_s(words: list[str], code: int, said: str, 
     )
     assert done.returncode == code, done.stderr
     assert said in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (FileNotFoundError(2, "No such file or directory", "a/b"), "a/b: No such file or directory"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (OSError("Corrupt snappy compressed data."), "Corrupt snappy compressed data."),
+    ],
+)
+def test_what_the_system_refuses_is_a_sentence(
+    error: OSError, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "command_line", lambda _: refused)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == f"simstream: {said}\n"
 
 
 def test_a_rebuild_of_the_embedded_stack_says_why_it_cannot_be(tmp_path: Path) -> None:

@@ -182,6 +182,17 @@ def test_publish_refuses_a_call_that_cannot_be_meant_before_anything_is_sent(
     assert publisher.sent == []
 
 
+def test_publish_sends_nothing_where_rejected_rows_could_not_go(
+    run: Run, publisher: RecordingPublisher
+) -> None:
+    Path("a.jsonl").write_text(GOOD)
+    result = run("publish", "products", "a.jsonl", "--rejected", "nodir/x.jsonl")
+    assert result.exit_code == 1
+    assert "0 products read" in result.output
+    assert "stopped: nodir/x.jsonl cannot be written (No such file or directory)" in result.output
+    assert publisher.sent == []
+
+
 def test_the_broker_is_that_of_the_settings_or_else_of_the_stack_that_runs_here(tmp_path: Path) -> None:
     unset, given = Settings(), Settings(kafka=KafkaSettings(bootstrap_servers="kafka:9092"))
     assert kafka_settings(unset, tmp_path) == unset.kafka

@@ -11,7 +11,7 @@ import pytest
 
 from producers.importers import Importer, Lane, Rejects, Tally, rejected_path, remove_stale
 from producers.mapping import TARGETS, EventMaker, mapping_of
-from producers.rows import Row, opened
+from producers.rows import Row, UnreadableFile, opened
 from schemas.topics import BULK_LANE, LANE_HEADER, Topics
 from tests.producers.doubles import Answers, RecordingPublisher, documents
 
@@ -42,6 +42,7 @@ def importing(
     *,
     stream: bool = False,
     target: str = "products",
+    rejects: Path | None = None,
     **options: Any,
 ) -> Tally:
     wanted = TARGETS[target]
@@ -57,7 +58,7 @@ def importing(
     with opened(
         "-" if stream else str(path), file_format="jsonl", standard_input=io.BytesIO(content.encode())
     ) as source:
-        return importer.run(source, Rejects(folder / "rejected.jsonl"))
+        return importer.run(source, Rejects(rejects or folder / "rejected.jsonl"))
 
 
 def rejected(folder: Path) -> list[dict[str, Any]]:
@@ -231,6 +232,52 @@ def test_rejects_lie_beside_their_input_and_those_of_an_earlier_run_are_taken_aw
     remove_stale(stale)
     remove_stale(stale)
     assert not stale.exists()
+    stale.mkdir()
+    with pytest.raises(UnreadableFile, match="cannot be removed: Is a directory"):
+        remove_stale(stale)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("nodir/x.jsonl", "No such file or directory"), ("", "Is a directory")]
+)
+def test_rejects_that_could_not_be_written_are_refused_before_anything_is_sent(
+    tmp_path: Path, name: str, said: str
+) -> None:
+    publisher = RecordingPublisher()
+    tally = importing(publisher, tmp_path, lines(3), rejects=tmp_path / name)
+    assert f"cannot be written ({said})" in (tally.unreadable or "")
+    assert (tally.read, publisher.sent, tally.rejected_file) == (0, [], None)
+
+
+def test_looking_whether_rejects_can_be_written_leaves_the_file_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "rejected.jsonl"
+    path.write_text("of another run\n")
+    tally = importing(RecordingPublisher(), tmp_path, lines(1))
+    assert (tally.unreadable, path.read_text()) == (None, "of another run\n")
+
+
+def test_a_disk_that_fills_with_rejects_ends_the_import_with_its_counts(tmp_path: Path) -> None:
+    good, bad = lines(1), "x" * 5_000 + "\n"
+    publisher = RecordingPublisher()
+    tally = importing(publisher, tmp_path, good + bad * 10 + good, rejects=Path("/dev/full"))
+    assert "No space left on device" in (tally.unreadable or "")
+    assert tally.read < 12
+    assert (tally.sent, tally.acknowledged, tally.unconfirmed) == (1, 1, 0)
+    assert tally.rejected == tally.read - 1
+    # Too few to be written before the end: it is seen when the file is closed.
+    tally = importing(publisher, tmp_path, "bad\n" + good, rejects=Path("/dev/full"))
+    assert "No space left on device" in (tally.unreadable or "")
+    assert (tally.read, tally.rejected, tally.acknowledged) == (2, 1, 1)
+
+
+def test_a_reject_that_cannot_be_written_does_not_leave_the_publisher_s_thread(tmp_path: Path) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    answers = Answers(errors={0: RuntimeError("no leader"), 2: RuntimeError("no leader")})
+    publisher = RecordingPublisher(answers, before_send=lambda sent: folder.rmdir() if sent == 0 else None)
+    tally = importing(publisher, tmp_path, lines(3), rejects=folder / "rejected.jsonl")
+    assert (tally.acknowledged, tally.failed, tally.unconfirmed) == (1, 2, 0)
+    assert "cannot be written (No such file or directory)" in (tally.unreadable or "")
 
 
 def test_rejects_after_the_end_are_not_written(tmp_path: Path) -> None:

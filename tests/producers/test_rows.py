@@ -183,6 +183,37 @@ def test_a_damaged_parquet_file_says_so(tmp_path: Path) -> None:
         rows(written(tmp_path, "b.parquet", content[:-10]))
 
 
+def test_a_parquet_value_that_python_has_none_for_stops_the_file_and_is_named(tmp_path: Path) -> None:
+    days = pa.array([0] * 599 + [3_000_000, 0], pa.int32()).cast(pa.date32())
+    offsets, text = pa.array([0, 1, 3], pa.int32()).buffers()[1], pa.py_buffer(b"a\xe9\xff")
+    broken = pa.Array.from_buffers(pa.string(), 2, [None, offsets, text])
+    for column, before, said in (
+        (days, 599, r"beyond row 599: in row 600 column 'x' holds no date32.*out of range"),
+        (broken, 1, r"beyond row 1: in row 2 column 'x' holds no string.*can't decode byte 0xe9"),
+    ):
+        path = tmp_path / "a.parquet"
+        pq.write_table(pa.table({"id": list(range(len(column))), "x": column}), path)
+        seen: list[Row] = []
+        with opened(str(path), standard_input=io.BytesIO()) as source:
+            with pytest.raises(UnreadableFile, match=said):
+                keep(source.rows(), seen)
+        assert [row.number for row in seen] == list(range(1, before + 1))
+
+
+def test_a_disk_that_fails_while_reading_stops_the_file(tmp_path: Path) -> None:
+    class Failing(io.RawIOBase):
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, _: Any) -> int:
+            raise OSError(5, "Input/output error")
+
+    standard_input: Any = io.BufferedReader(Failing())
+    with opened("-", file_format="jsonl", standard_input=standard_input) as source:
+        with pytest.raises(UnreadableFile, match=r"standard input cannot be read on \(Input/output error\)"):
+            list(source.rows())
+
+
 @pytest.mark.parametrize("name", ["a.jsonl.gz", "a.jsonl"])
 def test_a_gzipped_file_is_read_whatever_its_name(tmp_path: Path, name: str) -> None:
     path = written(tmp_path, name, gzip.compress(b'{"a": 1}\n'))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,28 @@ def test_a_file_is_checked_from_the_command_line(tmp_path: Path, capsys: pytest.
             "boosts:\n- {match: {brand: [A]}, factor: 2, until: 2026-11-20T08:00:00}",
             r"boosts\[0\].until: a time needs a zone",
         ),
+        (
+            "boosts:\n- {match: {brand: [A]}, factor: 2, until: 9999-12-31}",
+            r"boosts\[0\].until: expected a year between 1 and 9998",
+        ),
+        (
+            "boosts:\n- {match: {brand: [A]}, factor: 2, from: 2026-11-20, until: '9999-12-31'}",
+            r"boosts\[0\].until: expected a year",
+        ),
+        (
+            "boosts:\n- {match: {brand: [A]}, factor: 2, from: 9999-12-31T23:00:00-05:00}",
+            r"boosts\[0\].from: expected a year",
+        ),
+        # Numbers are milliseconds since 1970, and this many are the last day of the calendar.
+        (
+            "boosts:\n- {match: {brand: [A]}, factor: 2, until: 253402214400000}",
+            r"boosts\[0\].until: expected a year",
+        ),
+        ("blocked:\n  items: [2026-13-45]", r"line 2: '2026-13-45' is no timestamp"),
+        ("blocked:\n  items: [!!bool maybe]", r"line 2: 'maybe' is no bool"),
+        ("blocked:\n  items: [!!timestamp soon]", r"line 2: 'soon' is no timestamp"),
+        ("blocked:\n  items: [!!int '']", r"line 2: '' is no int"),
+        ("? [a]\n: b", r"no YAML: unhashable"),
         ("boosts:\n- {match: {brand: [A]}, factor: 2, until: soon}", r"boosts\[0\].until: write a day"),
         (
             "never_similar: [{items: [a, b]}]\nalways_similar: [{items: [b, a]}]",
@@ -183,3 +206,32 @@ def test_readiness_and_metrics_tell_of_a_refused_version(shop: Shop, tmp_path: P
         text = client.get("/metrics").text
         assert "simstream_rules_refused 1.0" in text
         assert 'simstream_rules_versions_total{result="refused"}' in text
+
+
+def test_a_rule_until_the_last_day_that_is_taken_holds() -> None:
+    (rule,) = parsed(
+        b"boosts: [{match: {brand: [A]}, factor: 2, from: 0001-01-01, until: 9998-12-31}]"
+    ).boosts
+    assert rule.holds(datetime(2026, 11, 26, tzinfo=UTC))
+
+
+def test_a_version_that_nobody_foresaw_is_refused_and_a_later_one_is_taken(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "rules.yaml"
+    book = book_of(path, RIGHT)
+    good = book.rules
+    with monkeypatch.context() as patched:
+
+        def fails(_: object) -> CompiledRules:
+            raise OverflowError("date value out of range")
+
+        patched.setattr("service.rulebook.CompiledRules", fails)
+        rewrite(path, "blocked: {items: [s2]}")
+        book.look()
+    assert book.rules is good
+    assert "OverflowError: date value out of range" in (book.refused or "")
+    assert "rules_refused reason=" in caplog.text
+    rewrite(path, "blocked: {items: [s1, s2]}")
+    book.look()
+    assert (book.refused, book.rules.counts()["blocked_items"]) == (None, 2)
