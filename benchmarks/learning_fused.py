@@ -39,6 +39,7 @@ WAYS: Mapping[str, Sequence[DimensionName]] = {
     "all dimensions": ("content", "lexical", "behaviour"),
 }
 FITTED = "texts and words, weights fitted"
+HEADLINES = ("texts and words", FITTED)
 #: Weights of words that are tried, that of texts being 1.
 WORDS = (0.0, 0.1, 0.3, 0.6, 1.0, 1.5)
 
@@ -103,8 +104,15 @@ def fused_figures(
         one = compare(hits[way, False], hits[way, True], clusters=targets, seed=SEED)
         print(f"fused, {way}: {one}", flush=True)
         note = f"{len(queries):,} queries"
-        yield Figure(f"cold items hit@10, fused, {way}, base model", round(one.before, 4), "", note=note)
-        yield Figure(f"cold items hit@10, fused, {way}, trained", round(one.after, 4), "", note=note)
+        for model, value in (("base model", one.before), ("trained", one.after)):
+            yield Figure(
+                f"cold items hit@10, fused, {way}, {model}",
+                round(value, 4),
+                "",
+                kind="quality",
+                note=note,
+                headline=way in HEADLINES,
+            )
         yield Figure(f"cold items, gain, fused, {way}", round(100 * one.gain.value, 1), "%", note=note)
         yield Figure(f"fused, {way}, lower 95 % bound", round(100 * one.gain.low, 1), "%", note=note)
         yield Figure(f"fused, {way}, upper 95 % bound", round(100 * one.gain.high, 1), "%", note=note)
