@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal, cast
 
 import redis
+from pydantic import ValidationError
 from redis.exceptions import NoScriptError
 
 from adapters.behaviour_scripts import HEADER_BYTES
@@ -29,6 +30,7 @@ from adapters.redis_walk import item_ids
 from adapters.state_generation import FIRST, state_prefix
 from schemas.events import ProductUpserted
 from schemas.items import BehaviourState, ItemState
+from schemas.parsing import explain
 
 # KEYS: item. ARGV: 1 kind (event|tombstone), 2 revision, 3 record ms, 4 body hash, 5 topic id, 6 partition,
 # 7 offset, 8 document ('' when deleted), 9 occurred_at, 10 hash of the text fields.
@@ -232,7 +234,7 @@ class ItemStore:
     def read(self, product_ids: Sequence[str]) -> dict[str, ItemState]:
         """The state of each known item, deleted ones included; unknown ids are left out.
 
-        Raises Transient when Redis is away.
+        Raises Transient when Redis is away, ValueError naming the product whose document cannot be read.
         """
         states = {}
         with self._nodes.calling("reading item state"):
@@ -271,7 +273,7 @@ class ItemStore:
             occurred_at=datetime.fromisoformat(occurred_at.decode())
             if occurred_at
             else datetime.fromtimestamp(0, tz=UTC),
-            product=ProductUpserted.model_validate_json(document) if live == b"1" and document else None,
+            product=_product(product_id, document) if live == b"1" and document else None,
             reviews=review_state(reviews),
             behaviour=BehaviourState(f"{header.mark}.{self._behaviour_mark}", header.shoppers)
             if header is not None and header.members
@@ -306,3 +308,13 @@ class ItemStore:
     def ping(self) -> None:
         """Raises Transient when Redis is away."""
         self._nodes.ping()
+
+
+def _product(product_id: str, document: bytes) -> ProductUpserted:
+    try:
+        return ProductUpserted.model_validate_json(document)
+    except ValidationError as error:
+        raise ValueError(
+            f"the stored document of product {product_id!r} cannot be read by this version "
+            f"({explain(error)}): publish the product again"
+        ) from None

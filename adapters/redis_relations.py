@@ -4,12 +4,13 @@ Reads, writes  `{namespace}relations:live` (which run), `{namespace}relations:{r
 Never          decides what is related; keeps a run that nobody renews
 
 It belongs to no generation of the item state: it is mined from the archive again whenever that is wanted.
-A run writes its keys, then the pointer, then removes the run before; what a kill leaves goes by itself.
+A run writes its keys, then the pointer, then removes the runs before; what a kill leaves goes by itself.
+Names of runs grow. Of two at once the later one stays: the other neither moves its pointer nor its keys.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 from adapters.redis_client import glob
@@ -17,6 +18,13 @@ from adapters.redis_nodes import RedisNodes
 from schemas.relations import Known, Mined, Run
 
 _BATCH = 1_000
+# KEYS: pointer. ARGV: 1 name of the run, 2 the run, 3 seconds. Answers 1, or 0 where a later run is read.
+_POINT = """
+local standing = redis.call('GET', KEYS[1])
+if standing and cjson.decode(standing).run > ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
+return 1
+"""
 
 
 class RelationStore:
@@ -60,8 +68,8 @@ class RelationStore:
             raw = cast("bytes | None", self._nodes.of(key).get(key))
         return None if raw is None else Run.model_validate_json(raw)
 
-    def put(self, run: Run, mined: Mapping[str, Mined], *, keep_seconds: int) -> None:
-        """Write a run and make it the one that is read."""
+    def put(self, run: Run, mined: Mapping[str, Mined], *, keep_seconds: int) -> bool:
+        """Write a run and make it the one that is read; False, and nothing stays, where a later one is."""
         with self._nodes.calling("writing relations"):
             for chunk in _chunks(mined):
                 keys = [self._key(run.run, product_id) for product_id in chunk]
@@ -72,16 +80,19 @@ class RelationStore:
                         pipe.set(keys[position], values[position], ex=keep_seconds)
                     pipe.execute()
             key = f"{self._prefix}live"
-            self._nodes.of(key).set(key, run.model_dump_json(), ex=keep_seconds)
-            self._drop_others(run.run)
+            # EVAL and not EVALSHA: once a run.
+            node = self._nodes.of(key)
+            is_read = bool(node.eval(_POINT, 1, key, run.run, run.model_dump_json(), str(keep_seconds)))
+            self._drop(lambda name: name < run.run or (name == run.run and not is_read))
+        return is_read
 
-    def _drop_others(self, run: str) -> None:
-        """Remove what other runs have left."""
-        own, live = f"{self._prefix}{run}:".encode(), f"{self._prefix}live".encode()
+    def _drop(self, superfluous: Callable[[str], bool]) -> None:
+        """Remove the keys of runs with such a name."""
         for node in self._nodes.primaries():
-            found = node.scan_iter(match=glob(self._prefix) + "*", count=10_000)
+            found = node.scan_iter(match=glob(self._prefix) + "*:*", count=10_000)
             for key in cast("list[bytes]", list(found)):
-                if key != live and not key.startswith(own):
+                name, _, _ = key[len(self._prefix.encode()) :].partition(b":")
+                if superfluous(name.decode()):
                     node.unlink(key)
 
     def _key(self, run: str, product_id: str) -> str:

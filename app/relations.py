@@ -45,7 +45,7 @@ def mine_once(settings: Settings) -> Run:
 
 
 def publish(settings: Settings, found: Found, *, now: datetime) -> Run:
-    """Make what was found what is read."""
+    """Make what was found what is read, unless another miner has published since."""
     run = Run(
         run=f"{now:%Y%m%dT%H%M%S%f}",
         mined_at=now,
@@ -55,7 +55,9 @@ def publish(settings: Settings, found: Found, *, now: datetime) -> Run:
         pairs=found.pairs,
     )
     keep_seconds = round(settings.relations.kept_days * 86_400)
-    open_relations(settings).put(run, found.mined, keep_seconds=keep_seconds)
+    if not open_relations(settings).put(run, found.mined, keep_seconds=keep_seconds):
+        log.warning("relations_overtaken run=%s", run.run)
+        return run
     log.info(
         "relations_mined run=%s baskets=%d visits=%d items=%d pairs=%d",
         run.run,

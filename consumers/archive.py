@@ -33,6 +33,8 @@ from schemas.parsing import InvalidEvent, parse_event
 log = logging.getLogger(__name__)
 
 DAY_MS = 24 * 60 * 60 * 1000
+#: The archive keeps 32 bits of a position.
+_LAST_POSITION = 2**31 - 1
 
 #: Top level of each product's category; no entry for a product that is gone.
 Categories = Callable[[Sequence[str]], Mapping[str, str]]
@@ -149,7 +151,7 @@ class Archiver:
             "category": "",
             "type": event.type,
             "at_ms": at_ms,
-            "position": event.position,
+            "position": None if event.position is None else min(event.position, _LAST_POSITION),
             "query": event.query,
             "offset": record.offset,
         }

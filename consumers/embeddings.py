@@ -189,9 +189,11 @@ class EmbeddingsHandler:
             try:
                 if taken:
                     self._writer.serve(taken)
-                elif time.monotonic() >= next_sweep:
-                    self._writer.sweep()
+                    taken = []  # they are not put back for a sweep that fails
+                if time.monotonic() >= next_sweep:
+                    # One that fails waits for its next turn, too: it must not hold up the writes.
                     next_sweep = time.monotonic() + self._settings.sweep_interval_seconds
+                    self._writer.sweep()
                 pause = self._settings.backoff_seconds
             except Transient as error:
                 log.warning("consumer_waits consumer=%s reason=%s", self.name, error)

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import logging
 import threading
+import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import repeat
+from pathlib import Path
 from typing import TypeVar
 
 from adapters.kafka import Record
 from adapters.metrics import DEAD_LETTERS_TOTAL
 from consumers.dead_letters import DeadLetters
 from consumers.progress import Delivery
-from schemas.errors import Halt, PoisonMessage
+from schemas.errors import Halt, PoisonMessage, Transient
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +44,10 @@ class Poison:
     def parsed(
         self, unread: Sequence[tuple[Record, Delivery[E]]], decode: Callable[[Record], E]
     ) -> list[Delivery[E]]:
-        """Parse records; what can never parse is dead-lettered. Raises Halt when nearly all of them are."""
+        """Parse records; what can never parse is dead-lettered. Raises Halt when nearly all of them are.
+
+        A fault of `decode` itself counts as poison: raised again, every start would end on that record.
+        """
         read: list[Delivery[E]] = []
         told = 0
         topic = unread[0][0].topic if unread else ""
@@ -54,9 +59,12 @@ class Poison:
                 topic, told = record.topic, len(read)
             try:
                 delivery.event = decode(record)
-            except PoisonMessage as poison:
+            except (Transient, MemoryError):
+                raise
+            except Exception as error:  # noqa: BLE001  whichever it is, it would be the same next time
                 self._good(topic, len(read) - told)
                 told = len(read)
+                poison = error if isinstance(error, PoisonMessage) else _unread(error)
                 self._bury(record, poison, on_done=delivery.settle)
             else:
                 read.append(delivery)
@@ -96,3 +104,10 @@ class Poison:
 
     def _window(self, topic: str) -> deque[bool]:
         return self._recent.setdefault(topic, deque(maxlen=POISON_WINDOW))
+
+
+def _unread(error: Exception) -> PoisonMessage:
+    """Says what was raised and where, but not its message: that may repeat what a shopper wrote."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{last.name} ({Path(last.filename).name}:{last.lineno})"
+    return PoisonMessage(f"the record could not be read: {type(error).__name__} in {where}")

@@ -48,6 +48,8 @@ _DIGEST_ROUNDS = 20
 #: Shops keep reviews as they were typed into a form, or as a page shows them.
 _LINE_BREAK = re.compile(r"<(?:br|/?p|/?div|/?li)\b[^<>]{0,100}>", re.IGNORECASE)
 _MARKUP = re.compile(r"</?[A-Za-z][^<>]{0,100}>")
+#: No character has so long a number, and Python refuses to read one of thousands of digits.
+_ENDLESS_REFERENCE = re.compile(r"&#[0-9]{100,};?")
 
 
 class ReviewsSettings(Frozen):
@@ -238,6 +240,8 @@ def plain(title: str | None, text: str | None, *, chars: int) -> str:
     """
     lines: list[str] = []
     for part in (title, text):
-        found = html.unescape(_MARKUP.sub("", _LINE_BREAK.sub("\n", part or "")))
+        bare = _MARKUP.sub("", _LINE_BREAK.sub("\n", part or ""))
+        # What HTML reads such a number as; with nothing in its place, its surroundings could become another.
+        found = html.unescape(_ENDLESS_REFERENCE.sub("\N{REPLACEMENT CHARACTER}", bare))
         lines += (" ".join(line.split()) for line in masked(found).splitlines())
     return "\n".join(line for line in lines if line)[:chars].rstrip()

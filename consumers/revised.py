@@ -13,13 +13,13 @@ from pydantic import TypeAdapter, ValidationError
 from adapters.kafka import Record
 from schemas.errors import PoisonMessage
 from schemas.events import Revised
-from schemas.fields import MAX_REVISION, Id
+from schemas.fields import LAST_YEAR, MAX_REVISION, Id
 from schemas.parsing import explain
 
 #: A derived revision comes from the producer's clock; further ahead than this it would block later events.
 MAX_CLOCK_AHEAD = timedelta(minutes=10)
-#: The last millisecond that a datetime can say; a record's timestamp is whatever its producer wrote.
-_LAST_MS = 253_402_300_799_000
+#: The last second that an event can be of; a record's timestamp is whatever its producer wrote.
+_LAST_MS = int(datetime(LAST_YEAR, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()) * 1000
 _PRODUCT_ID: TypeAdapter[str] = TypeAdapter(Id)
 
 
@@ -38,7 +38,7 @@ def product_key(record: Record) -> str:
 
 
 def recorded_at(record: Record) -> datetime:
-    """The record's own time, as near as a datetime can say it."""
+    """The record's own time, as near as an event can say it."""
     return datetime.fromtimestamp(min(max(0, record.timestamp_ms), _LAST_MS) / 1000, tz=UTC)
 
 

@@ -38,12 +38,14 @@ Amount = Annotated[
 Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
 
 MAX_ATTRIBUTE_LENGTH = 2_000
+#: The last year that a time may be in.
+LAST_YEAR = 9998
 
 
 def _real_time(value: datetime) -> datetime:
     """Placeholders such as year 1 cannot be converted between zones, and are never meant."""
-    if not 1970 <= value.year <= 9998:
-        raise ValueError("expected a time between the years 1970 and 9998, not a placeholder")
+    if not 1970 <= value.year <= LAST_YEAR:
+        raise ValueError(f"expected a time between the years 1970 and {LAST_YEAR}, not a placeholder")
     return value
 
 
@@ -57,13 +59,12 @@ def _attribute_word(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError("expected a finite number; leave the attribute out where it is unknown")
-    if isinstance(value, int | float | Decimal):
-        return str(value)
-    if not isinstance(value, str):
+    if not isinstance(value, str | int | float | Decimal):
         raise ValueError("expected text, a number, true or false, or a list of these")
-    if len(value) > MAX_ATTRIBUTE_LENGTH:
-        raise ValueError(f"expected at most {MAX_ATTRIBUTE_LENGTH} characters, got {len(value)}")
-    return value
+    word = str(value)
+    if len(word) > MAX_ATTRIBUTE_LENGTH:
+        raise ValueError(f"expected at most {MAX_ATTRIBUTE_LENGTH} characters, got {len(word)}")
+    return word
 
 
 def _attribute_value(value: Any) -> Any:

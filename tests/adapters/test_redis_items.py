@@ -307,6 +307,17 @@ def test_a_walk_returns_exactly_its_namespace_whatever_characters_that_has(
     assert set(found) == {*wanted, "never seen"}
 
 
+def test_a_stored_document_that_cannot_be_read_names_its_product_and_publishing_it_mends_that(
+    store: ItemStore,
+) -> None:
+    broken = replace(upsert(1, at(1), product_id="p2"), document=b'{"kind": "product_upserted"}')
+    store.apply([upsert(1, at(0), product_id="p1"), broken])
+    with pytest.raises(ValueError, match="the stored document of product 'p2' cannot be read"):
+        store.read(["p1", "p2"])
+    one(store, upsert(2, at(2), product_id="p2"))
+    assert set(store.read(["p1", "p2"])) == {"p1", "p2"}
+
+
 def test_an_item_of_which_only_a_tombstone_is_known_is_deleted_at_revision_0(store: ItemStore) -> None:
     one(store, tombstone(at(3)))
     state = store.read(["p1"])["p1"]

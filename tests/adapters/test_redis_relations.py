@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -57,16 +58,43 @@ def test_a_run_that_was_cut_off_is_never_read_and_goes_with_the_next(
     with connect(RedisSettings(url=redis_server.url)) as client:
         store = RelationStore(nodes=RedisNodes(client), namespace=namespace)
         store.put(run("r1"), {"a": FOUND}, keep_seconds=60)
-        killed = client.set
+        killed = client.eval
 
-        def cut_off(key: str, *args: object, **options: object) -> object:
+        def cut_off(script: str, *args: object, **options: object) -> object:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(client, "set", cut_off)
+        monkeypatch.setattr(client, "eval", cut_off)
         with pytest.raises(KeyboardInterrupt):
             store.put(run("r2"), {"a": Mined(baskets=9, visits=9)}, keep_seconds=60)
-        monkeypatch.setattr(client, "set", killed)
+        monkeypatch.setattr(client, "eval", killed)
         assert client.exists(f"{namespace}relations:r2:a")
         assert store.of("a") == Known(run("r1"), FOUND)
         store.put(run("r3"), {"a": FOUND}, keep_seconds=60)
         assert not client.exists(f"{namespace}relations:r2:a")
+
+
+@pytest.mark.parametrize("begun", ["r1", "r3"])
+def test_a_run_that_is_published_while_another_writes_its_keys_leaves_one_of_them_whole(
+    redis_server: LocalRedis, namespace: str, monkeypatch: pytest.MonkeyPatch, begun: str
+) -> None:
+    """`begun` is held up between its keys and its pointer; r2 is published meanwhile. The later one stays."""
+    with connect(RedisSettings(url=redis_server.url)) as client:
+        store = RelationStore(nodes=RedisNodes(client), namespace=namespace)
+        assert store.put(run("r0"), {"a": FOUND, "old": FOUND}, keep_seconds=60)
+        whole, published = client.eval, []
+
+        def held_up(*args: Any) -> Any:
+            monkeypatch.setattr(client, "eval", whole)
+            published.append(store.put(run("r2"), {"a": FOUND, "r2": FOUND}, keep_seconds=60))
+            return whole(*args)
+
+        monkeypatch.setattr(client, "eval", held_up)
+        is_read = store.put(run(begun), {"a": FOUND, begun: FOUND}, keep_seconds=60)
+        assert published == [True]
+        assert is_read is (begun == "r3")
+        later = max(begun, "r2")
+        assert store.of_all(["a", "old", begun, "r2"]) == (run(later), {"a": FOUND, later: FOUND})
+        keys = {
+            key.decode().removeprefix(f"{namespace}relations:") for key in client.scan_iter(f"{namespace}*")
+        }
+        assert keys == {"live", f"{later}:a", f"{later}:{later}"}

@@ -127,6 +127,15 @@ def test_no_user_id_no_session_id_and_nothing_that_is_no_interest_is_kept(tmp_pa
         assert b"their-session" not in body
 
 
+def test_a_position_beyond_what_the_archive_keeps_does_not_stop_it(tmp_path: Path) -> None:
+    log = Log()
+    for number, position in enumerate((3_000_000_000, 10**30, 2**31 - 1, 0)):
+        log.add("u", f"p{number}", position=position)
+    assert archiver(tmp_path).run(log).added == 4
+    rows = sorted(Archive(tmp_path).recent().to_pylist(), key=lambda row: row["offset"])
+    assert [row["position"] for row in rows] == [2**31 - 1, 2**31 - 1, 2**31 - 1, 0]
+
+
 def test_who_asked_to_be_forgotten_is_neither_written_nor_kept(tmp_path: Path) -> None:
     log = Log()
     log.add("gone", "before")

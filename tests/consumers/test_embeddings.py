@@ -14,7 +14,7 @@ from adapters.index_edge import EdgeIndex
 from adapters.kafka import Record
 from consumers.embeddings import EmbeddingsHandler, EmbeddingsSettings
 from consumers.progress import Delivery, Progress
-from consumers.work import BULK, LIVE, Hint
+from consumers.work import BULK, LIVE, Hint, Worklist
 from model.text import ProductText
 from schemas.errors import PoisonMessage, Transient
 from schemas.events import ItemChanged, ItemUpdated
@@ -456,6 +456,38 @@ def test_tombstones_are_swept_once_they_are_older_than_the_grace(
     rig.until(lambda: rig.index.sweeps > sweeps + 1)
     assert rig.payload("young")["deleted"] is True
     assert rig.payload("live")["deleted"] is False
+
+
+def test_tombstones_are_swept_also_while_there_is_always_something_to_write(
+    make_rig: MakeRig, state: State, index: EdgeIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index.upsert(COLLECTION, [tombstone("old", LATER - timedelta(days=2))], ticket=1)
+    state.put("live")
+    take, idle = Worklist.take_due, threading.Event()
+
+    def busy(work: Worklist, limit: int, *, timeout_seconds: float) -> Any:
+        work.add(hints("live"))
+        taken = take(work, limit, timeout_seconds=timeout_seconds)
+        if not taken:
+            idle.set()
+        return taken
+
+    monkeypatch.setattr(Worklist, "take_due", busy)
+    rig = make_rig()
+    rig.until(lambda: rig.point("old") is None)
+    assert not idle.is_set()
+
+
+def test_a_sweep_that_fails_waits_for_its_turn_and_writes_go_on(
+    make_rig: MakeRig, state: State, index: EdgeIndex
+) -> None:
+    index.upsert(COLLECTION, [tombstone("old", LATER - timedelta(days=2))], ticket=1)
+    state.put("live")
+    rig = make_rig(settings=QUICK.model_copy(update={"sweep_interval_seconds": 0.01}))
+    rig.index.failures["delete_where"] = [Transient("away")] * 3
+    rig.serve("live")
+    rig.until(lambda: rig.point("old") is None)
+    assert not rig.index.failures["delete_where"]
 
 
 # --- when something fails ---------------------------------------------------------------------------

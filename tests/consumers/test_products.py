@@ -185,7 +185,9 @@ def test_a_record_at_the_end_of_time_is_read_or_refused_but_never_stops_the_loop
     with pytest.raises(PoisonMessage, match="occurred_at"):
         handler().decode(record(event(revision=None, occurred_at=last), timestamp_ms=timestamp_ms))
     assert handler().decode(record(event(occurred_at=last), timestamp_ms=timestamp_ms)).write.revision == 4
-    assert handler().decode(record(None, timestamp_ms=timestamp_ms)).write.revision is None
+    tombstone = handler().decode(record(None, timestamp_ms=timestamp_ms))
+    assert tombstone.write.revision is None
+    assert ItemChanged(product_id="p1", occurred_at=tombstone.occurred_at)  # what is announced of it
     with pytest.raises(OverflowError):
         datetime.fromtimestamp(253_402_300_799, tz=UTC) + timedelta(minutes=10)
 

@@ -239,6 +239,15 @@ def test_markup_is_gone_and_line_breaks_stay() -> None:
     )
 
 
+@pytest.mark.parametrize("digits", ["1" * 4_301, "1" * 50_000, "&#" + "1" * 200 + ";" + "1" * 4_301])
+def test_a_character_by_an_endless_number_is_none_and_the_text_is_read(digits: str) -> None:
+    change = handler().decode(record(posted(title=None, text=f"bad &#{digits}; &#65;")))
+    assert change.write.text.startswith("bad ")
+    assert "\ufffd" in change.write.text
+    assert plain(None, "&#65;&#x42; &#1114112;", chars=500) == "AB \ufffd"
+    assert plain(None, f"a &#{'1' * 5_000}; b &#{'0' * 5_000}65;", chars=500) == "a \ufffd b \ufffd"
+
+
 def test_only_the_first_characters_of_a_text_are_kept() -> None:
     change = handler(settings=ReviewsSettings(text_chars=20)).decode(record(posted(title=None)))
     assert change.write.text == TEXT[:20].rstrip()

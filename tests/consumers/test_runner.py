@@ -107,6 +107,7 @@ class Worker:
         self.at_once = at_once
         self.taken: list[Delivery[bytes]] = []
         self.failures: list[BaseException] = []
+        self.unreadable: list[BaseException] = []
         self.epoch: str | None = "first"
         self.died: BaseException | None = None
         self.closed = False
@@ -116,6 +117,10 @@ class Worker:
         assert record.value is not None
         if record.value == b"bad":
             raise PoisonMessage("field 'title' is missing")
+        if record.value == b"fault":
+            raise ValueError("what a shopper wrote")
+        if self.unreadable:
+            raise self.unreadable.pop()
         return record.value
 
     def handle(self, deliveries: Sequence[Delivery[bytes]]) -> None:
@@ -245,6 +250,27 @@ def test_a_bad_record_is_dead_lettered_and_holds_the_commit_until_the_broker_has
         run.until(lambda: reader.stored == {P0: 3})
 
 
+def test_a_record_that_decode_fails_on_is_dead_lettered_without_its_words_and_the_rest_goes_on() -> None:
+    reader, letters = Reader(P0), Letters()
+    reader.script = [records(P0, 0) + records(P0, 1, value=b"fault") + records(P0, 2)]
+    with running(reader, letters=letters) as run:
+        run.until(lambda: reader.stored == {P0: 3})
+    ((offset, reason),) = letters.kept
+    assert offset == 1
+    assert reason.startswith("the record could not be read: ValueError in decode (test_runner.py:")
+    assert "shopper" not in reason
+
+
+@pytest.mark.parametrize("error", [Halt("a person has to decide"), Transient("away"), MemoryError()])
+def test_what_is_no_fault_of_the_record_puts_nothing_aside(error: BaseException) -> None:
+    reader, worker, letters = Reader(P0), Worker(), Letters()
+    worker.unreadable = [error]
+    reader.script = [records(P0, 0)]
+    assert Running(reader, worker, letters).ended() is error
+    assert letters.kept == []
+    assert reader.commits == []
+
+
 def test_lag_is_told_by_partition_and_by_its_next_owner_once_it_has_gone() -> None:
     def lag(part: Partition) -> float | None:
         labels = {"consumer": "worker", "group": Reader.group, "topic": part.topic}
@@ -254,7 +280,7 @@ def test_lag_is_told_by_partition_and_by_its_next_owner_once_it_has_gone() -> No
     reader.high = {P0: 3, P1: 10}
     reader.script = [records(P0, 0, 1, 2)]
     with running(reader, worker) as run:
-        run.until(lambda: lag(P0) == 3.0)
+        run.until(lambda: lag(P0) == 3.0 and len(worker.taken) == 3)
         assert lag(P1) == 6.0
         for delivery in worker.taken:
             delivery.settle()

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from schemas.events import (
     Frozen,
@@ -173,6 +174,19 @@ def test_attributes_become_words_and_unknown_ones_are_left_out() -> None:
         "e": ["x", "2"],
         "f": "z",
     }
+
+
+@pytest.mark.parametrize("digits", [2_001, 4_300])
+def test_an_attribute_that_is_a_number_is_at_most_as_long_as_one_that_is_text(digits: int) -> None:
+    for written in ("{}", '[1, "x", {}]'):
+        body = json.dumps({**PRODUCT, "attributes": {"a": "?"}}).replace('"?"', written)
+        with pytest.raises(InvalidEvent, match=r"attributes\.a"):
+            parse_event(body.replace("{}", "9" * digits), ProductUpserted)
+    kept = product(attributes={"a": 10**1_999, "b": [-(10**1_998)]})
+    assert parse_event(kept.model_dump_json(), ProductUpserted) == kept
+    too_exact = {"a": Decimal("0." + "1" * 2_000)}
+    with pytest.raises(ValidationError, match="at most 2000 characters"):
+        ProductUpserted.model_validate({**PRODUCT, "attributes": too_exact})
 
 
 def test_unknown_fields_are_ignored() -> None:
