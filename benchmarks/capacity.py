@@ -11,7 +11,8 @@ Seconds of a processor stand beside seconds of the clock, because other work may
 
 Reads   what an earlier run in full has kept
 Writes  folders that go away; in full `KEPT`
-Never   judges the model by sizes that its constants were fitted on: those were 10,000 and 20,000, unquantised
+Never   judges the model by sizes that its constants were fitted on: of memory and disk those were 10,000 and
+        20,000, unquantised; times are of 10,000 and 1,000,000, and are not judged
 """
 
 from __future__ import annotations
