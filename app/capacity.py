@@ -44,8 +44,8 @@ IMPORT_OWN_BYTES_AN_ITEM = 7_740
 IMPORT_CPU_SECONDS_AN_ITEM = 0.00024
 #: Of a graph of 10,000 items, and how it grows up to 1,000,000.
 GRAPH_CPU_SECONDS, GRAPH_GROWTH = 9.0, 1.31
-#: Of a query in four dimensions over 10,000 items; how much more for twice as many (graphs); and for each item
-#: (lists of words). Fitted at 10,000 and 1,000,000.
+#: Of a query in four dimensions over 10,000 items; how much more for twice as many (graphs); and for each
+#: item (lists of words). Fitted at 10,000 and 1,000,000.
 QUERY_CPU_SECONDS, QUERY_CPU_SECONDS_A_DOUBLING, QUERY_CPU_SECONDS_AN_ITEM = 0.0054, 0.0013, 28e-9
 #: The slowest hundredth over the median, while nothing else ran.
 QUERY_P99_OVER_P50 = 1.9
