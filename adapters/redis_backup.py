@@ -1,15 +1,17 @@
 """State in Redis as a file: every key of one generation as Redis itself packs it, and back.
 
-Reads, writes  keys of the state and the numbers of generations; one gzip file of MessagePack records
+Reads, writes  keys of the state, the numbers of generations, reports; one gzip file of MessagePack records
 Never          a snapshot: keys are read one after another while consumers write. Those of one item are read
-               in one transaction, and whoever restores reads the topics again from before the backup began
+               in one transaction, and whoever restores reads the topics again from before the backup began.
+               Nor does it set back what no topic tells: a number that was given out, a person's decision
 """
 
 from __future__ import annotations
 
 import gzip
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -33,9 +35,24 @@ _ITEM_PARTS = (
     "sketch",
 )
 _ITEM = re.compile(rb"(.*item:\{[^}]*\}:)([a-z:]+)$", re.DOTALL)
-#: Which numbers of generations were given out. Records of releases are not kept: the alias says what is live,
-#: and old ones could name collections that have gone.
-_COMMON = ("state:made",)
+# KEYS: a number. ARGV: a lower or higher one as DUMP packs it. The higher stays.
+_KEEP_HIGHER = """
+local standing = redis.call('GET', KEYS[1])
+redis.call('RESTORE', KEYS[1], 0, ARGV[1], 'REPLACE')
+if standing and tonumber(standing) > tonumber(redis.call('GET', KEYS[1])) then
+  redis.call('SET', KEYS[1], standing)
+end
+"""
+# KEYS: a hash. ARGV: an earlier one as DUMP packs it. Fields that stand are newer, and stay.
+_KEEP_FIELDS = """
+local standing = redis.call('HGETALL', KEYS[1])
+redis.call('RESTORE', KEYS[1], 0, ARGV[1], 'REPLACE')
+for place = 1, #standing, 2 do redis.call('HSET', KEYS[1], standing[place], standing[place + 1]) end
+"""
+#: Keys of no generation, and how each is put back: the highest number that was given out, and what people
+#: reported and decided. All others come back by themselves or by a command (docs/operations.md). Records of
+#: releases are not kept: the alias says what is live, and old ones could name collections that have gone.
+_COMMON: Mapping[str, str] = {"state:made": _KEEP_HIGHER, "reports": _KEEP_FIELDS}
 _SCAN_KEYS = 500
 
 
@@ -68,11 +85,19 @@ def read_backup(file: Path) -> Iterator[Kept]:
         raise ValueError(f"{file} is not a whole backup of state: {error}") from error
 
 
-def restore_backup(nodes: RedisNodes, file: Path, *, page: int = 500) -> int:
-    """Put every key of the file back in place of what stands there; how many. Raises Transient, Halt."""
+def restore_backup(nodes: RedisNodes, file: Path, *, namespace: str, page: int = 500) -> int:
+    """Put every key of the file back in place of what stands there; how many. Raises Transient, Halt.
+
+    What belongs to no generation is joined with what stands: numbers stay given out, decisions stay taken.
+    """
+    common = {(namespace + name).encode(): script for name, script in _COMMON.items()}
     waiting: list[Kept] = []
     count = 0
     for kept in read_backup(file):
+        if kept.key in common:
+            _join(nodes, kept, common[kept.key])
+            count += 1
+            continue
         waiting.append(kept)
         if len(waiting) == page:
             count += _put(nodes, waiting)
@@ -142,16 +167,27 @@ def _read(nodes: RedisNodes, node: redis.Redis, keys: Sequence[bytes]) -> Iterat
 
 
 def _put(nodes: RedisNodes, all_kept: Sequence[Kept]) -> int:
-    with nodes.calling("restoring state"):
+    with _restoring(nodes):
         for node, positions in nodes.by_node([kept.key.decode() for kept in all_kept]):
             pipe = node.pipeline(transaction=False)
             for position in positions:
                 kept = all_kept[position]
                 pipe.restore(kept.key, kept.ttl_ms, kept.packed, replace=True)
-            try:
-                pipe.execute()
-            except redis.ResponseError as error:
-                if "payload version" in str(error):
-                    raise Halt(f"this Redis is older than the one of the backup: {error}") from error
-                raise
+            pipe.execute()
     return len(all_kept)
+
+
+def _join(nodes: RedisNodes, kept: Kept, script: str) -> None:
+    with _restoring(nodes):
+        nodes.of(kept.key.decode()).eval(script, 1, cast(str, kept.key), cast(str, kept.packed))
+
+
+@contextmanager
+def _restoring(nodes: RedisNodes) -> Iterator[None]:
+    with nodes.calling("restoring state"):
+        try:
+            yield
+        except redis.ResponseError as error:
+            if "payload version" in str(error):
+                raise Halt(f"this Redis is older than the one of the backup: {error}") from error
+            raise

@@ -5,7 +5,8 @@ Writes  a folder: state, releases, and `backup.json` last; back: Redis, commits,
 Never   restores under consumers that run, nor over state that nobody asked to replace
 
     backup    1. commits of products, reviews, behaviour  2. every key of state  3. releases  4. backup.json
-    restore   1. nobody may be in those groups  2. releases  3. keys  4. commits back to where they were
+    restore   1. nobody may be in those groups, nor in those of the state that is live now  2. releases
+              3. keys  4. commits back to where they were  5. the pointer to the state
 
 The topics are read again from those commits, which were taken before the first key: every effect can be
 repeated, so what the keys hold already changes nothing. The index is made from state: `simstream reconcile`.
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -75,7 +76,12 @@ def back_up(settings: Settings, folder: Path, *, say: Say = lambda sentence: Non
     """
     if (folder / TOLD).exists():
         raise Halt(f"{folder} holds a backup already: name another folder")
-    (folder / RELEASES).mkdir(parents=True, exist_ok=True)
+    try:
+        (folder / RELEASES).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Halt(
+            f"{folder} cannot be made a folder for a backup ({error.strerror}): name another"
+        ) from error
     made_at, topics = datetime.now(UTC), _topics(settings)
     generation = open_generations(settings).live()
     # 1. Before the first key: what comes later is read again.
@@ -131,13 +137,14 @@ def restore(
         raise Halt(f"{folder} holds no whole backup: {TOLD} cannot be read ({error.strerror})") from error
     if told.namespace != settings.namespace:
         raise Halt(f"the backup is of namespace {told.namespace!r}, the settings say {settings.namespace!r}")
-    if _sha256(folder / STATE_FILE) != told.sha256:
-        raise Halt(f"{folder / STATE_FILE} is not what {TOLD} says: it was altered or cut off")
+    _refuse_altered(folder / STATE_FILE, told)
     # 1.
-    _refuse_readers(settings, told)
+    generations = open_generations(settings)
+    touched = {told.generation, generations.live()}
+    _refuse_readers(settings, told, touched)
     offsets = _reachable(settings, told)
     nodes = RedisNodes(connect(settings.redis))
-    standing = standing_keys(nodes, namespace=told.namespace, generation=told.generation)
+    standing = sum(standing_keys(nodes, namespace=told.namespace, generation=number) for number in touched)
     if standing and not replace:
         raise Halt(f"there are {standing} keys of state: give --replace to put the backup in their place")
     # 2.
@@ -148,14 +155,17 @@ def restore(
         say(f"release {release} put back")
     # 3.
     remove_keys(nodes, namespace=told.namespace, generation=told.generation)
-    say(f"{restore_backup(nodes, folder / STATE_FILE)} keys of state put back")
-    open_generations(settings).take_over(told.generation)
-    # 4. Last: a restore that is cut off before is done again.
+    keys = restore_backup(nodes, folder / STATE_FILE, namespace=told.namespace)
+    say(f"{keys} keys of state put back")
+    # 4. After the keys: the broker refuses it where somebody has come into a group meanwhile.
     for consumer, commits in offsets.items():
         topic = _topics(settings)[consumer]
         group = state_group(settings, consumer, told.generation)
         with GroupOffsets(settings.kafka, group=group, topics=[topic]) as group_offsets:
             group_offsets.commit(commits)
+    # 5. Last: until here a consumer that is started works on what was live, and none on this state from where
+    # its groups stood before. A restore that is cut off is done again.
+    generations.take_over(told.generation)
     say("start the consumers; when they have caught up, run `simstream reconcile`")
     return told
 
@@ -164,8 +174,19 @@ def _kept_releases(folder: Path) -> ReleaseStore:
     return ReleaseStore(ReleaseSettings(url=str(folder / RELEASES), cache=str(folder / RELEASES)))
 
 
-def _refuse_readers(settings: Settings, told: Backup) -> None:
-    groups = [state_group(settings, consumer, told.generation) for consumer in told.commits]
+def _refuse_altered(file: Path, told: Backup) -> None:
+    try:
+        found = _sha256(file)
+    except OSError as error:
+        raise Halt(f"{file} cannot be read ({error.strerror}): the backup is not whole") from error
+    if found != told.sha256:
+        raise Halt(f"{file} is not what {TOLD} says: it was altered or cut off")
+
+
+def _refuse_readers(settings: Settings, told: Backup, generations: Collection[int]) -> None:
+    groups = [
+        state_group(settings, consumer, number) for number in sorted(generations) for consumer in told.commits
+    ]
     busy = [group for group, members in group_members(settings.kafka, groups).items() if members]
     if busy:
         raise Halt(f"consumers run ({', '.join(busy)}): stop them, they would write meanwhile")

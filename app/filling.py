@@ -4,7 +4,7 @@ Reads   item state of one generation; hints
 Writes  the collection, through the handler of embeddings; commits of its group; hints on the bulk lane
 Never   writes a point itself, nor moves the alias
 
-1. begin   the collection is made and its group starts at the ends of both lanes
+1. begin   the collection is made, which must be new, and its group starts at the ends of both lanes
 2. write   embeddings runs here; what is announced from now on is written
 3. equal   state and collection are walked, what differs is announced, until hardly anything does
 
@@ -24,6 +24,7 @@ from adapters.kafka_groups import GroupOffsets, remove_group
 from adapters.kafka_reader import Partition
 from adapters.kafka_spans import Span, behind, first_records, spans
 from adapters.redis_items import ItemStore
+from adapters.state_generation import group_suffix
 from app.runners import embeddings_group, embeddings_runner, reconciler
 from app.settings import Settings
 from app.wiring import collection_spec, patiently
@@ -94,7 +95,10 @@ class Working:
 
 
 class Filling:
-    """One collection on its way. `release` is what encodes: an encoder and its recipe."""
+    """One collection on its way. An encoder and its recipe are what encodes.
+
+    `made`: whether this process has made the collection; nobody else's is ever removed.
+    """
 
     def __init__(
         self,
@@ -119,10 +123,14 @@ class Filling:
         topics = settings.named_topics()
         self._lanes = [topics.changed.name, topics.changed_bulk.name]
         self._group = embeddings_group(settings, collection)
+        self.made = False
 
     def begin(self) -> None:
-        """Make it. Raises Halt where somebody writes a collection of that name."""
+        """Make it. Raises Halt where there is one of that name, or somebody writes it."""
+        if self._collection in self._index.collections():
+            raise Halt(f"{self._collection} is there already: somebody else fills it")
         spec = collection_spec(self._settings, self._encoder.dimension)
+        self.made = True
         self._index.ensure_collection(self._collection, spec)
         if not remove_group(self._settings.kafka, self._group):
             raise Halt(f"group {self._group} has members: somebody else fills {self._collection}")
@@ -176,9 +184,13 @@ class Filling:
             self._working.until_read(self._settings.kafka, offsets.commits, wanted)
 
 
-def next_collection(release_id: str, taken: Iterable[str], *, namespace: str = "") -> str:
-    """The name of another collection of a release, beside those there are and those that are asked for."""
+def next_collection(release_id: str, taken: Iterable[str], *, generation: int, namespace: str = "") -> str:
+    """The name of another collection of a release, beside those there are and those that are asked for.
+
+    It ends in the generation that it is filled from, as `items__R__2-g3`: a generation is given out once, so
+    nobody else comes to the same name in the hours until the collection is made.
+    """
     stem = collection_name(release_id, 1, namespace=namespace).removesuffix("1")
-    numbers = [name.removeprefix(stem) for name in taken if name.startswith(stem)]
+    numbers = [name.removeprefix(stem).partition("-")[0] for name in taken if name.startswith(stem)]
     newest = max((int(number) for number in numbers if number.isdigit()), default=0)
-    return collection_name(release_id, newest + 1, namespace=namespace)
+    return collection_name(release_id, newest + 1, namespace=namespace) + group_suffix(generation)

@@ -2,7 +2,8 @@
 
 Reads   catalog.products, catalog.reviews, user.events from their oldest record; user.erasures before them
 Writes  a new generation of the state and a new collection; in the end the pointer and the alias
-Never   announces before the log's end, nor touches the live state, nor switches to what it has not verified
+Never   announces before the log's end, nor touches the live state, nor switches to what it has not verified,
+        nor retires what went live meanwhile, nor removes a collection that it has not made
 
 1. replay   the consumers as they always run, in groups of their own, into the new generation; silent
 2. compare  every item of the live state is there
@@ -22,7 +23,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
 
-from adapters.index_port import VectorIndex
+from adapters.index_port import VectorIndex, release_of
 from adapters.kafka import Publisher
 from adapters.kafka_groups import GroupOffsets, remove_group
 from adapters.kafka_reader import Partition
@@ -107,28 +108,31 @@ class FromLog:
 
     def run(self, *, accept_missing: int = 0) -> Rebuilt:
         """Rebuild and switch. Raises Halt, and switches nothing, where what it made is not whole."""
-        old = open_store(self._settings)
+        old, began = open_store(self._settings), self._live()
         generation = self._generations.make()
         asked_for = [one.collection for one in open_board(self._settings).all()]
         collection = next_collection(
-            self._release_id, [*self._index.collections(), *asked_for], namespace=self._settings.namespace
+            self._release_id,
+            [*self._index.collections(), *asked_for],
+            generation=generation,
+            namespace=self._settings.namespace,
         )
         done = Rebuilt(generation, collection)
         self._say(f"generation {generation} of the state beside generation {old.generation}; {collection}")
-        with self._left_clean(collection):
+        new = open_store(self._settings, generation)
+        filling = Filling(
+            self._settings,
+            store=new,
+            index=self._index,
+            collection=collection,
+            encoder=self._encoder,
+            recipe=self._recipe,
+            publisher=self._publisher,
+            working=self._working,
+        )
+        with self._left_clean(filling, collection):
             gate = self._replay(old.generation, done)
-            new = open_store(self._settings, generation)
             self._compare(old, new, done, accept_missing=accept_missing)
-            filling = Filling(
-                self._settings,
-                store=new,
-                index=self._index,
-                collection=collection,
-                encoder=self._encoder,
-                recipe=self._recipe,
-                publisher=self._publisher,
-                working=self._working,
-            )
             filling.begin()
             # What is announced from here on is behind its commits; what was written before, its walk finds.
             gate.open()
@@ -137,15 +141,30 @@ class FromLog:
             done.items = filling.equal().items
             self._until_read(generation, self._reach())
             filling.until_written()
+            self._refuse_moved(began)
             # The pointer first: should we end here, whoever writes the old collection writes it from the new
             # state, and nothing is stale.
             patiently("redis", lambda: self._generations.take_over(generation))
             patiently("qdrant", lambda: self._index.set_alias(alias_of(self._settings), collection))
         return done
 
+    def _live(self) -> str | None:
+        """The collection behind the alias."""
+        return patiently("qdrant", lambda: self._index.resolve(alias_of(self._settings)))
+
+    def _refuse_moved(self, began: str | None) -> None:
+        """Raises Halt where the alias is no longer on the collection that the rebuild began with."""
+        live = self._live()
+        if live != began:
+            release = f"release {release_of(live)} ({live})" if live is not None else "nothing"
+            raise Halt(
+                f"{release} went live meanwhile, in place of {began}: nothing was switched. Run it again, "
+                "and it rebuilds what is live by then"
+            )
+
     @contextmanager
-    def _left_clean(self, collection: str) -> Iterator[None]:
-        """In the end nothing of this runs. After a failure the collection that nobody reads is removed.
+    def _left_clean(self, filling: Filling, collection: str) -> Iterator[None]:
+        """In the end nothing of this runs. After a failure the collection that was made here is removed.
 
         The state stays, for whoever wants to know what was wrong with it: `remove_retired`.
         """
@@ -153,7 +172,8 @@ class FromLog:
             yield
         except BaseException:
             self._working.stop()
-            if self._index.resolve(alias_of(self._settings)) != collection:
+            # The switch may have failed after it had moved the alias; nobody else moves it to this one.
+            if filling.made and self._index.resolve(alias_of(self._settings)) != collection:
                 self._index.drop_collection(collection)
             raise
         self._working.stop()

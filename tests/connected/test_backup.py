@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
@@ -11,12 +11,17 @@ from random import Random
 import pytest
 
 from adapters.index_edge import EdgeIndex
+from adapters.kafka_groups import GroupOffsets, group_members
+from adapters.kafka_reader import Partition
 from adapters.redis_backup import read_backup, remove_keys, standing_keys
 from adapters.redis_client import connect
 from adapters.redis_nodes import RedisNodes
 from adapters.releases import ReleaseSettings, ReleaseStore
 from app.backup import STATE_FILE, back_up, restore
 from app.local import LocalRedis
+from app.rebuild import remove_retired
+from app.runners import state_group
+from app.wiring import open_generations
 from model.release import first_release
 from model.settings import ModelSettings
 from schemas.errors import Halt
@@ -145,3 +150,48 @@ def test_a_backup_that_is_not_whole_or_whose_topics_no_longer_reach_back_is_refu
         restore(shop.settings, folder, replace=True)
     with pytest.raises(Halt, match="is of namespace"):
         restore(shop.settings.model_copy(update={"namespace": "another."}), folder)
+
+
+def test_a_backup_of_before_a_rebuild_waits_for_its_readers_and_is_read_from_its_own_commits(
+    shop: LivingShop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.start()
+    shop.shop.publish(mixture(Random(11), count=50, now=NOW))
+    shop.drain()
+    told = back_up(shop.settings, tmp_path / "backup")
+    generations = open_generations(shop.settings)
+    rebuilt = shop.rebuild().run().generation
+    shop.stop()
+    # The state of the backup has gone; the one that is live is another, and somebody works on it.
+    assert remove_retired(shop.settings) > 0
+    shop.start("reviews")
+    shop.shop.publish(mixture(Random(12), count=1, now=NOW, first=50))
+    wait_for_a_member(shop, rebuilt)
+    with pytest.raises(Halt, match=rf"consumers run \(.*reviews-g{rebuilt}\): stop them"):
+        restore(shop.settings, tmp_path / "backup", replace=True)
+    shop.stop()
+    with pytest.raises(Halt, match="give --replace"):
+        restore(shop.settings, tmp_path / "backup")
+
+    live: list[int] = []
+    commit = GroupOffsets.commit
+
+    def committing(self: GroupOffsets, offsets: Mapping[Partition, int]) -> None:
+        live.append(generations.live())
+        commit(self, offsets)
+
+    monkeypatch.setattr("app.backup.GroupOffsets.commit", committing)
+    restore(shop.settings, tmp_path / "backup", replace=True)
+    assert live == [rebuilt] * 3, (
+        "whoever was started meanwhile worked on the restored state from old commits"
+    )
+    assert generations.live() == told.generation == 1
+    assert generations.retired() == [rebuilt]
+    assert generations.make() == rebuilt + 1
+
+
+def wait_for_a_member(shop: LivingShop, generation: int) -> None:
+    group, deadline = state_group(shop.settings, "reviews", generation), time.monotonic() + 30.0
+    while not group_members(shop.settings.kafka, [group])[group]:
+        assert time.monotonic() < deadline, "nobody has joined"
+        time.sleep(0.1)

@@ -14,15 +14,17 @@ import pytest
 from fastapi.testclient import TestClient
 
 from adapters.index_edge import EdgeIndex
+from adapters.index_port import collection_name
 from adapters.redis_client import connect
 from adapters.state_generation import state_prefix
 from app.filling import Filling
 from app.local import LocalRedis
 from app.rebuild import remove_retired
 from app.wiring import alias_of, open_generations, open_store
+from consumers.reconcile import Reconciled
 from schemas.errors import Halt
 from schemas.events import ProductUpserted, UserEvent
-from schemas.vectors import BEHAVIOUR, CONTENT, LEXICAL, REVIEWS
+from schemas.vectors import BEHAVIOUR, CONTENT, LEXICAL, REVIEWS, item_vectors
 from tests.consumers.state import State
 from tests.support.draining import quick_settings
 from tests.support.rebuilding import (
@@ -290,6 +292,81 @@ def test_what_retention_has_removed_is_said_and_too_much_of_it_switches_nothing(
     state = shop.export(4)
     assert remove_retired(shop.settings) > 0
     assert [shop.export(number) for number in (1, 2, 3, 4)] == [[], [], [], state]
+
+
+def test_a_rebuild_that_fails_leaves_alone_what_another_of_the_same_release_fills(
+    shop: LivingShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.start()
+    shop.shop.publish([lamp("p1"), lamp("p2"), view("u1", "p1")])
+    shop.drain()
+    failing, other = shop.rebuild(), shop.rebuild()
+    replayed, go = threading.Event(), threading.Event()
+    failures: list[str] = []
+
+    def compare(*_: object, **__: object) -> None:
+        replayed.set()
+        assert go.wait(60.0)
+        raise Halt("the topics no longer hold it")
+
+    def fail() -> None:
+        try:
+            failing.run()
+        except Halt as error:
+            failures.append(str(error))
+
+    monkeypatch.setattr(failing, "_compare", compare)
+    first = threading.Thread(target=fail, daemon=True)
+    write = Filling.write
+
+    def writing(self: Filling) -> None:
+        """The other one ends while this one has made its collection."""
+        write(self)
+        go.set()
+        first.join(60.0)
+
+    monkeypatch.setattr(Filling, "write", writing)
+    first.start()
+    assert replayed.wait(60.0)
+    done = other.run()
+    assert failures == ["the topics no longer hold it"]
+    assert shop.index.resolve(alias_of(shop.settings)) == done.collection
+    assert sorted(shop.index.collections()) == sorted([shop.collection, done.collection])
+    assert shop.points(done.collection).keys() == {"p1", "p2"}
+    assert done.collection.endswith(f"__2-g{done.generation}")
+
+
+def test_a_rebuild_does_not_retire_what_went_live_meanwhile(
+    shop: LivingShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.start()
+    shop.shop.publish([lamp("p1")])
+    shop.drain()
+    promoted = collection_name("newer", namespace=shop.settings.namespace)
+    equal = Filling.equal
+
+    def meanwhile(self: Filling) -> Reconciled:
+        shop.index.ensure_collection(promoted, item_vectors(shop.encoder.dimension))
+        shop.index.set_alias(alias_of(shop.settings), promoted)
+        return equal(self)
+
+    monkeypatch.setattr(Filling, "equal", meanwhile)
+    with pytest.raises(Halt, match=r"release newer \(.*\) went live meanwhile.* Run it again"):
+        shop.rebuild().run()
+    assert open_generations(shop.settings).live() == 1
+    assert shop.index.resolve(alias_of(shop.settings)) == promoted
+    assert sorted(shop.index.collections()) == sorted([shop.collection, promoted])
+
+
+def test_a_collection_of_the_same_name_that_somebody_else_has_made_stays(
+    shop: LivingShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = "theirs"
+    monkeypatch.setattr("app.rebuild.next_collection", lambda *_, **__: theirs)
+    shop.index.ensure_collection(theirs, item_vectors(shop.encoder.dimension))
+    with pytest.raises(Halt, match="theirs is there already"):
+        shop.rebuild().run()
+    assert theirs in shop.index.collections()
 
 
 def wait_until(reached: Callable[[], object], timeout_seconds: float = 90.0) -> None:
