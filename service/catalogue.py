@@ -294,5 +294,6 @@ def _ages(payload: dict[str, Any] | Any) -> dict[str, DimensionAge]:
 
 
 def _generation(collection: str) -> int:
-    last = collection.rpartition("__")[2]
+    # A collection filled from another generation of the state says so behind its number.
+    last = collection.rpartition("__")[2].partition("-")[0]
     return int(last) if last.isdigit() else 0
