@@ -192,7 +192,7 @@ class _Demo:
             time.sleep(0.05)
         shared = hits[0].explanation.shared.shoppers if hits[0].explanation is not None else None
         self._console.print(
-            f"   {_SHOPPERS} shoppers looked at it and put {other.title!r} into their carts\n"
+            f"   {_SHOPPERS} shoppers looked at the product of 3. and put {other.title!r} into their carts\n"
             f"   and it is what goes with it after [bold]{time.monotonic() - begun:.1f} s[/bold]: "
             f"{shared} shoppers in common, no encoder call (debounced by {_DEBOUNCE_SECONDS:g} s here)"
         )
