@@ -5,8 +5,8 @@ Qdrant's engine imports them and builds its graph in one process and is asked in
 Seconds of a processor stand beside seconds of the clock, because other work may run on the machine.
 
     full    indexes of 1,000,000, 100,000 and 40,000 items, and of 20,000 quantised; Redis of 40,000 and
-            100,000 items. The largest takes two hours, 12 GB of memory and as much of disk. What was measured
-            is kept: a run that was cut off goes on, one without that folder begins
+            100,000 items. The largest takes an hour and a quarter, 16 GB of memory and 8 GB of disk. What was
+            measured is kept: a run that was cut off goes on, one without that folder begins
     small   1,000 items: too few for a graph, and nothing is kept
 
 Reads   what an earlier run in full has kept

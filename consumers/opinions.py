@@ -144,12 +144,7 @@ class OpinionsHandler:
                 before = self._store.kept(product_id)
                 known = before.heard if before is not None and before.head == judge.head else {}
                 heard = _heard(texts, known, judge)
-                item = item_opinions(
-                    texts.reviews,
-                    {review: one.opinions for review, one in heard.items()},
-                    head=judge.head,
-                    settings=self._settings,
-                )
+                item = _figures(texts, heard, head=judge.head, settings=self._settings)
                 self._store.keep(product_id, KeptOpinions(texts.mark, judge.head, item, heard))
             else:
                 item = None
@@ -250,42 +245,40 @@ def take_back(
         if not texts.reviews:
             store.drop(product_id)
             continue
-        heard = {
-            review.review_id: one
-            for review in texts.reviews
-            if (one := before.heard.get(review.review_id)) is not None and one.mark == _mark(review.text)
-        }
-        item = item_opinions(
-            texts.reviews,
-            {review: one.opinions for review, one in heard.items()},
-            head=before.head,
-            settings=settings,
-        )
+        heard = _known(texts, before.heard)
+        item = _figures(texts, heard, head=before.head, settings=settings)
         # Of another mark while some were not heard yet: the next hint has them heard.
         mark = texts.mark if len(heard) == len(texts.reviews) else _UNHEARD
         store.keep(product_id, KeptOpinions(mark, before.head, item, heard))
+
+
+def _figures(
+    texts: KeptTexts, heard: Mapping[str, Heard], *, head: str, settings: OpinionSettings
+) -> ItemOpinions:
+    opinions = {review: one.opinions for review, one in heard.items()}
+    return item_opinions(texts.reviews, opinions, head=head, settings=settings)
 
 
 def _mark(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def _heard(texts: KeptTexts, known: Mapping[str, Heard], judge: OpinionJudge) -> dict[str, Heard]:
+def _known(texts: KeptTexts, before: Mapping[str, Heard]) -> dict[str, Heard]:
+    """What was heard before in the same text of each review."""
+    return {
+        review.review_id: one
+        for review in texts.reviews
+        if (one := before.get(review.review_id)) is not None and one.mark == _mark(review.text)
+    }
+
+
+def _heard(texts: KeptTexts, before: Mapping[str, Heard], judge: OpinionJudge) -> dict[str, Heard]:
     """What is heard in each review; what is known of the same text is not heard again."""
-    found: dict[str, Heard] = {}
-    new: dict[str, tuple[str, str]] = {}
-    for review in texts.reviews:
-        text = review.text
-        mark = _mark(text)
-        before = known.get(review.review_id)
-        if before is not None and before.mark == mark:
-            found[review.review_id] = before
-        else:
-            new[review.review_id] = mark, text
+    found = _known(texts, before)
+    new = {review.review_id: review.text for review in texts.reviews if review.review_id not in found}
     OPINION_REVIEWS_TOTAL.labels("heard").inc(len(new))
     OPINION_REVIEWS_TOTAL.labels("known").inc(len(found))
-    for (review_id, (mark, _)), opinions in zip(
-        new.items(), judge.hear([text for _, text in new.values()]) if new else [], strict=True
-    ):
-        found[review_id] = Heard(mark, opinions)
+    heard = judge.hear(list(new.values())) if new else []
+    for (review_id, text), opinions in zip(new.items(), heard, strict=True):
+        found[review_id] = Heard(_mark(text), opinions)
     return found

@@ -11,7 +11,7 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
 
 from schemas.api import Strict
-from schemas.fields import Id, Name
+from schemas.fields import LAST_YEAR, Id, Name
 
 #: Boosts and bridges ask the index once more each, so that what they lift is among the candidates.
 MAX_LIFTS = 50
@@ -21,8 +21,8 @@ Categories = Annotated[list[Name], Field(min_length=2, max_length=2)]
 
 def _real_day(value: date | datetime) -> date | datetime:
     """The day after it is reckoned with, and in every zone: the last year of the calendar has none."""
-    if not 1 <= value.year <= 9998:
-        raise ValueError("expected a year between 1 and 9998: without an end leave 'until' out")
+    if not 1 <= value.year <= LAST_YEAR:
+        raise ValueError(f"expected a year between 1 and {LAST_YEAR}: without an end leave 'until' out")
     return value
 
 
