@@ -261,7 +261,7 @@ def train_once(
     runs.mkdir(parents=True, exist_ok=True)
     archive = Archive(Path(settings.archive.folder))
     recent, items, texts = archive.recent(), catalogue(open_store(settings)), release_recipe(store, parent)
-    seen = reference_of(recent, items, texts, ends=archive.positions(), at=now)
+    seen = reference_of(recent, items, texts, ends=archive.positions(), at=now, settings=settings.pairs)
     run = open_run(runs, parent=parent, recipe=recipe)
     if run is None:
         prepared = prepared_for(

@@ -4,9 +4,10 @@ Reads   rows of the archive, products, review digests, labelled pairs: all in me
 Writes  nothing
 Never   lets an item or a session of a judging set into a training pair
 
-Split by time: steps of sessions after the cut are the new window, and train nothing. Split by item: a fixed
-share of the items, by a hash of the id, is never in a training pair, of whatever release. Old sessions are
-split by a hash too: some are replayed, the others are the old set.
+Split by time: steps of sessions after the cut are the new window, and train nothing; of the newest before it
+some are for validation, and no pair is made of them. Split by item: a fixed share of the items, by a hash of
+the id, is never in a training pair, of whatever release. Old sessions are split by a hash too: some are
+replayed, the others are the old set.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from model.judging_sets import exposure_set, retrieval_set, sets_by_period
 from model.learning_settings import ExposureSettings, PairSettings
 from model.mining import Nearest, with_nearest_negatives
 from model.pairs import PairTable, co_interactions
-from model.sessions import Item, new_window_from, sessions_of, share_of, steps_of, without
+from model.sessions import Item, Session, new_window_from, sessions_of, share_of, steps_of, without
 from model.text import ProductText
 from schemas.events import Product
 
@@ -35,6 +36,8 @@ from schemas.events import Product
 _CHOSEN = frozenset({"click", "cart", "purchase"})
 _LONG_ENOUGH = 40
 MOST_STARS = 5.0
+#: Queries of a validation, at most; with fewer than the least there is none, and all sessions train.
+_MOST_CHECKS, _LEAST_CHECKS = 500, 20
 #: The set of golden pairs that are not similar.
 APART = "golden, apart"
 
@@ -94,6 +97,7 @@ def prepare(
     cut_ms = new_window_from(fresh, settings.window_share)
     before = [session for session in fresh if session.starts_ms < cut_ms]
     after = [session for session in fresh if session.starts_ms >= cut_ms]
+    before, held = _held_out(before, min(_MOST_CHECKS, settings.max_queries))
     replayed = [session for session in old if share_of(session.name) >= settings.old_share]
     judged = [session for session in old if share_of(session.name) < settings.old_share]
     unseen = {item for item in catalogue if share_of("item " + item) < settings.unseen_share}
@@ -123,11 +127,16 @@ def prepare(
     pairs.add("text", table.descriptions(described), _limit(len(described), settings.texts * room))
     left = max(0, room - len(pairs))
     weighing = {"distance": settings.distance, "decay": settings.decay, "popularity": settings.popularity}
-    for name, sessions, limit in (
-        ("past", replayed, int(left * replay)),
-        ("recent", before, left),
+    old_pairs, new_pairs = (
+        co_interactions(without(sessions, unseen), **weighing)  # type: ignore[arg-type]
+        for sessions in (replayed, before)
+    )
+    # A share of what is trained on, not of the room there is: little that is new takes little that is old.
+    beside = left if not new_pairs else round(len(new_pairs) * replay / (1 - replay))
+    for name, weights, limit in (
+        ("past", old_pairs, min(int(left * replay), beside)),
+        ("recent", new_pairs, left),
     ):
-        weights = co_interactions(without(sessions, unseen), **weighing)  # type: ignore[arg-type]
         pairs.relate(weights)
         order = generator.random(len(weights))
         ranked = sorted(zip(weights.items(), order, strict=True), key=lambda entry: (-entry[0][1], entry[1]))
@@ -150,7 +159,7 @@ def prepare(
         sets.append(replace(kept_apart, apart=True, slices={}))
     if period_ms is not None:
         sets += sets_by_period([*judged, *after], period_ms, table, catalogue, often, settings, generator)
-    checking = [step for step in steps_of(before[-len(before) // 10 :]) if step[1] not in unseen]
+    checking = [step for step in steps_of(held) if step[1] not in unseen]
     validation = (
         retrieval_set(
             "validation",
@@ -160,7 +169,7 @@ def prepare(
             often,
             settings,
             generator,
-            most=min(500, settings.max_queries),
+            most=min(_MOST_CHECKS, settings.max_queries),
         )
         if checking
         else None
@@ -201,10 +210,28 @@ def prepare(
             for name, times in (
                 ("past sessions begin", [session.starts_ms for session in old]),
                 ("sessions trained on begin", [session.starts_ms for session in before]),
+                ("validation's sessions begin", [session.starts_ms for session in held]),
                 ("new window's sessions begin", [session.starts_ms for session in after]),
             )
             if times
         },
+    )
+
+
+def _held_out(sessions: Sequence[Session], most: int) -> tuple[list[Session], list[Session]]:
+    """What trains, and what validates: of the newest tenth sessions with `most` steps, drawn by a hash."""
+    newest = sessions[len(sessions) - len(sessions) // 10 :]
+    names: set[str] = set()
+    steps = 0
+    for session in sorted(newest, key=lambda session: share_of("validation " + session.name)):
+        if steps < most and len(session.items) > 1:
+            names.add(session.name)
+            steps += len(session.items) - 1
+    if steps < _LEAST_CHECKS:
+        return [*sessions], []
+    return (
+        [session for session in sessions if session.name not in names],
+        [session for session in newest if session.name in names],
     )
 
 

@@ -93,7 +93,8 @@ class GateSettings(Frozen):
 
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
     least_queries: int = Field(default=200, ge=2)
-    #: Of pairs that are to stay apart: the golden ones with label 0, and approved reports.
+    #: Of pairs that are to stay apart (golden ones with label 0, approved reports), and of golden and old
+    #: sets with fewer than `least_queries`: from here on what is surely lost refuses a candidate.
     least_apart: int = Field(default=10, ge=2)
     least_gain: float = Field(default=0.0)
     most_loss: float = Field(default=0.02, ge=0)

@@ -5,14 +5,16 @@ Writes  nothing
 Never   asks the clock, or measures drift where the cheaper reasons have decided already
 
 Drift is measured against what the last run saw (`Reference`): the catalogue's shares, the texts that shoppers
-looked at, encoded by the release that is live now, and how often that release finds the next item, before
-and since.
+looked at, encoded by the release that is live now, and how often that release finds the next item: since, and
+in the last run's new window. What it was trained on is no measure: it finds that more often than what is new.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from itertools import islice
+from math import isfinite
 from typing import NamedTuple
 
 import numpy as np
@@ -29,24 +31,30 @@ from model.drift import (
 )
 from model.evaluation import Interval, hits_at, ranks_of
 from model.learning_settings import PairSettings, ScheduleSettings
-from model.sessions import Item, sessions_of, steps_of
+from model.sessions import Item, Session, new_window_from, sessions_of, share_of, steps_of
 from model.text import ProductText
 from schemas.events import Frozen
 
 Encode = Callable[[Sequence[str]], NDArray[np.float32]]
 
 #: Texts that stand for what shoppers look at; steps on either side; items that are ranked.
-_TEXTS, _STEPS, _ITEMS = 500, 500, 1_000
+_TEXTS, _STEPS, _ITEMS = 500, 1_000, 1_000
 #: Fewer steps on either side show no change of a hit rate.
 _LEAST_STEPS = 100
+#: It is looked at every few minutes, and a fall by chance is to be rare in a week of that.
+_CONFIDENCE = 0.995
 
 
 class Reference(Frozen):
-    """What the last run saw: `ends` by partition of the archive, events up to `until_ms`, and the shop."""
+    """What the last run saw: `ends` by partition of the archive, events up to `until_ms`, and the shop.
+
+    Sessions from `untrained_ms` on were its new window; None where the run was one of an earlier version.
+    """
 
     at: AwareDatetime
     ends: dict[str, int]
     until_ms: int
+    untrained_ms: int | None = None
     cells: dict[str, dict[str, int]]
     texts: list[str]
 
@@ -75,13 +83,16 @@ def reference_of(
     *,
     ends: Mapping[str, int],
     at: datetime,
+    settings: PairSettings,
 ) -> Reference:
     """What a run that starts now sees; `table` is the archive's window."""
     times = table["at_ms"].to_numpy()
+    cut_ms = new_window_from(_sessions(table, catalogue, settings), settings.window_share)
     return Reference(
         at=at,
         ends=dict(ends),
         until_ms=int(times.max()) if len(times) else 0,
+        untrained_ms=int(cut_ms) if isfinite(cut_ms) else None,
         cells=catalogue_cells(item.product for item in catalogue.values()),
         texts=_looked_at(table, catalogue, recipe),
     )
@@ -161,6 +172,17 @@ def measure_drift(
     )
 
 
+def _sessions(table: pa.Table, catalogue: Mapping[str, Item], settings: PairSettings) -> Sequence[Session]:
+    gap_ms = round(settings.session_gap_minutes * 60_000)
+    return sessions_of(table, catalogue, gap_ms, settings.position_bias)
+
+
+def _some_steps(sessions: Sequence[Session]) -> list[tuple[str, str]]:
+    """Of sessions drawn by a hash: two looks see nearly the same, and are no two chances to be wrong."""
+    drawn = sorted(sessions, key=lambda session: share_of("drift " + session.name))
+    return [*islice(steps_of(drawn), _STEPS)]
+
+
 def _looked_at(table: pa.Table, catalogue: Mapping[str, Item], recipe: ProductText) -> list[str]:
     items = [item for item in table["product"].to_pylist() if item in catalogue]
     return [recipe.content(catalogue[item].product) for item in weighted_sample(items, most=_TEXTS, seed=1)]
@@ -175,17 +197,18 @@ def _change_of_hits(
     encode: Encode,
     seed: int,
 ) -> Interval | None:
-    """hit@10 of steps since the reference less that of steps before, among the same items."""
-    gap_ms = round(settings.session_gap_minutes * 60_000)
-    sessions = sessions_of(table, catalogue, gap_ms, settings.position_bias)
+    """hit@10 of steps since the reference less that of its new window, among the same items."""
+    if reference.untrained_ms is None:
+        return None
+    first, last = reference.untrained_ms, reference.until_ms
+    sessions = _sessions(table, catalogue, settings)
+    sides = [
+        _some_steps([one for one in sessions if first <= one.starts_ms <= last]),
+        _some_steps([one for one in sessions if one.starts_ms > last]),
+    ]
+    if min(map(len, sides)) < _LEAST_STEPS:
+        return None
     generator = np.random.default_rng(seed)
-    sides = []
-    for newer in (False, True):
-        steps = [*steps_of(one for one in sessions if (one.starts_ms > reference.until_ms) is newer)]
-        if len(steps) < _LEAST_STEPS:
-            return None
-        chosen = generator.choice(len(steps), min(len(steps), _STEPS), replace=False)
-        sides.append([steps[row] for row in sorted(chosen)])
     items = list(dict.fromkeys(item for side in sides for step in side for item in step))
     rest = sorted(set(catalogue) - set(items))
     generator.shuffle(rest)
@@ -203,4 +226,4 @@ def _change_of_hits(
         )
         for side in sides
     )
-    return change_of_mean(before, after, seed=seed)
+    return change_of_mean(before, after, seed=seed, confidence=_CONFIDENCE)

@@ -37,8 +37,12 @@ class Session(NamedTuple):
 def sessions_of(
     table: pa.Table, catalogue: Mapping[str, Item], gap_ms: int, bias: float
 ) -> Sequence[Session]:
-    """Sessions in the order of their start, of live items alone, an item at a time once."""
-    ordered = table.sort_by([("shopper", "ascending"), ("at_ms", "ascending"), ("offset", "ascending")])
+    """Sessions in the order of their start, of live items alone, an item at a time once.
+
+    A named session is one, whatever else the shopper did meanwhile on another device or without a name.
+    """
+    order = ("shopper", "session", "at_ms", "offset")
+    ordered = table.sort_by([(name, "ascending") for name in order])
     numbers = session_numbers(ordered, gap_ms=gap_ms)
     columns: Any = [ordered[name].to_pylist() for name in ("shopper", "product", "at_ms", "position")]
     found: dict[int, Session] = {}

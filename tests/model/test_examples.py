@@ -11,7 +11,7 @@ import pyarrow as pa
 from adapters.archive import EVENTS
 from model.examples import Labelled, Prepared, prepare
 from model.learning_settings import PairSettings
-from model.sessions import Item, share_of
+from model.sessions import Item, sessions_of, share_of
 from model.text import ProductText
 from schemas.events import Product
 
@@ -124,6 +124,74 @@ def test_sessions_after_the_cut_train_nothing() -> None:
         for one, other in zip(window.queries, window.targets, strict=True)
     }
     assert ("i3", "i40") in asked
+
+
+def pairs_of(found: Prepared, source: str) -> set[tuple[str, str]]:
+    texts = found.pairs.texts
+    rows = [row for row, name in enumerate(found.pairs.sources) if name == source]
+    return {
+        (texts[found.pairs.anchors[row]].split()[0], texts[found.pairs.positives[row]].split()[0])
+        for row in rows
+    }
+
+
+def test_what_validates_trains_nothing() -> None:
+    # Sessions of two items that no other session has together.
+    rows = events(400, seed=1, start_ms=10**12).to_pylist()[: 2 * 900]
+    items = [f"i{number}" for number in range(900)]
+    for number, row in enumerate(rows):
+        session, step = divmod(number, 2)
+        row |= {"shopper": f"s{session}", "session": f"n{session}", "product": items[number % 900]}
+        row |= {"at_ms": 10**12 + session * 60_000 + step}
+    shop = {item: Item(Product(title=f"{item} thing")) for item in items}
+    found = prepared(
+        recent=pa.Table.from_pylist(rows, schema=EVENTS), past=EVENTS.empty_table(), catalogue=shop, golden=[]
+    )
+    assert found.validation is not None
+    texts = found.validation.texts
+    asked = {
+        (texts[one].split()[0], texts[other].split()[0])
+        for one, other in zip(found.validation.queries, found.validation.targets, strict=True)
+    }
+    assert len(asked) >= 20
+    trained = pairs_of(found, "recent")
+    assert len(trained) > 100
+    assert not asked & (trained | {(other, one) for one, other in trained})
+
+
+def test_a_few_newest_steps_validate_nothing_and_train() -> None:
+    found = prepared(recent=events(40, seed=1, start_ms=10**12))
+    assert found.validation is None
+    assert "validation's sessions begin" not in found.ranges
+
+
+def test_old_pairs_are_a_share_of_what_trains_and_not_of_the_room() -> None:
+    # One session says little that is new; in the past there is much.
+    found = prepared(
+        recent=events(12, seed=1, start_ms=10**12),
+        past=events(2_000, seed=2),
+        settings=SETTINGS.model_copy(update={"max_pairs": 10_000}),
+        golden=[],
+    )
+    recent, past = found.counts["recent pairs"], found.counts["past pairs"]
+    assert recent > 10
+    assert past == round(recent * 0.3 / 0.7)
+
+
+def test_a_named_session_is_one_whatever_the_shopper_does_beside_it() -> None:
+    rows = [
+        {"shopper": "s", "session": name, "product": product, "type": "click", "at_ms": 10**12 + step,
+         "category": "toys", "topic": "t", "partition": 0, "offset": step}
+        for step, (name, product) in enumerate(
+            [("a", "i1"), ("b", "i11"), ("a", "i2"), (None, "i2"), ("b", "i12"), ("a", "i3"), ("b", "i13")]
+        )
+    ]  # fmt: skip
+    found = sessions_of(pa.Table.from_pylist(rows, schema=EVENTS), catalogue(), 1_000, 0.5)
+    assert [[item for item, _ in session.items] for session in found] == [
+        ["i1", "i2", "i3"],
+        ["i11", "i12", "i13"],
+        ["i2"],
+    ]
 
 
 def test_deleted_products_are_in_no_pair_and_no_set() -> None:

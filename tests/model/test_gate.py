@@ -121,6 +121,26 @@ def test_too_few_queries_are_no_evidence() -> None:
     assert "too few queries" in found.reasons[0]
 
 
+@pytest.mark.parametrize("name", ["golden", "old"])
+def test_some_dozens_refuse_what_is_surely_forgotten_and_nothing_else(name: str) -> None:
+    few = a_set(name, slice(110, 140))
+    assert SETTINGS.least_apart <= len(few) < SETTINGS.least_queries
+
+    def judged(noise: Sequence[float]) -> object:
+        return judge(
+            [a_set("new window", slice(0, 75)), few],
+            live=encode(model(np.repeat([0.6, 0.1], [150, 150]))),  # type: ignore[arg-type]
+            candidate=encode(model(np.repeat(noise, [150, 150]))),  # type: ignore[arg-type]
+            settings=SETTINGS,
+            seed=1,
+        )
+
+    kept, forgotten = judged([0.1, 0.1]), judged([0.1, 9.0])
+    assert kept.passed  # type: ignore[attr-defined]
+    assert [reason.split(" on ")[1].split(":")[0] for reason in forgotten.reasons] == [name]  # type: ignore[attr-defined]
+    assert "it has forgotten more than 0.02" in forgotten.reasons[0]  # type: ignore[attr-defined]
+
+
 def test_a_period_is_reported_and_not_judged_by() -> None:
     live, candidate = model(np.repeat([1.0, 0.3], 150)), model(HALVES)
     sets = [a_set("new window", slice(0, 75)), a_set("period 2026-01-05", slice(75, 150))]

@@ -129,9 +129,9 @@ def encode(texts: Sequence[str]) -> NDArray[np.float32]:
     return found
 
 
-def drift(newer: pa.Table, shop: dict[str, Item]) -> Drift:
-    older = events(200, start_ms=0, of=ITEMS, steps=1, seed=1)
-    seen = reference_of(older, catalogue(), RECIPE, ends={"t-0": 400}, at=NOW)
+def drift(newer: pa.Table, shop: dict[str, Item], older: pa.Table | None = None) -> Drift:
+    older = events(800, start_ms=0, of=ITEMS, steps=1, seed=1) if older is None else older
+    seen = reference_of(older, catalogue(), RECIPE, ends={"t-0": 400}, at=NOW, settings=PairSettings())
     return measure_drift(
         pa.concat_tables([older, newer]),
         shop,
@@ -156,6 +156,41 @@ def test_shoppers_who_go_elsewhere_are_found_less_often() -> None:
     assert found.hits is not None
     assert found.hits.value < -0.5
     assert found.hits.high < 0
+
+
+def test_what_the_last_run_was_trained_on_is_no_measure_of_what_came_since() -> None:
+    # The live release finds the steps that it learned from, and of those it has not seen none: as since.
+    learned = events(800, start_ms=0, of=ITEMS, steps=1, seed=1)
+    window = events(220, start_ms=900_000, of=ITEMS, steps=25, seed=3)
+    newer = events(200, start_ms=2 * 10**6, of=ITEMS, steps=25, seed=2)
+    found = drift(newer, catalogue(), pa.concat_tables([learned, window]))
+    assert found.hits is not None
+    assert abs(found.hits.value) < 0.1
+    assert found.hits.high >= 0
+
+
+def test_a_quiet_shop_that_is_looked_at_often_is_found_as_often_as_before() -> None:
+    def both(count: int, *, start_ms: int, seed: int) -> pa.Table:
+        """Half of the steps are found and half are not, by chance."""
+        chosen = np.random.default_rng(seed).random(count) < 0.5
+        near = events(count, start_ms=start_ms, of=ITEMS, steps=1, seed=seed)
+        far = events(count, start_ms=start_ms, of=ITEMS, steps=25, seed=seed)
+        rows = np.repeat(chosen, 2)
+        return pa.concat_tables([near.filter(pa.array(rows)), far.filter(pa.array(~rows))])
+
+    older = both(2_000, start_ms=0, seed=1)
+    # With 500 steps drawn anew at each look, at 95 %, the first of them would be a fall at its second look.
+    for seed in (4, 5):
+        newer = both(1_500, start_ms=10**7, seed=seed)
+        for look in range(500, 1_000, 50):
+            until = pa.array(newer["at_ms"].to_numpy() < 10**7 + look * 1_000, pa.bool_())
+            found = drift(newer.filter(until), catalogue(), older)
+            assert found.hits is not None
+            assert not (found.hits.high < 0 and found.hits.value < -ScheduleSettings().hit_rate_fall)
+
+
+def test_a_reference_of_an_earlier_version_measures_no_hit_rate() -> None:
+    assert reference(hours_ago=1).untrained_ms is None
 
 
 def test_a_new_department_changes_catalogue_and_what_is_looked_at() -> None:
