@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
@@ -10,7 +10,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from client.errors import BY_STATUS, ApiError
+from client.errors import BY_STATUS, ApiError, Unreachable
 from schemas.api import (
     Answer,
     Filter,
@@ -24,30 +24,39 @@ from schemas.api import (
     Weights,
 )
 from schemas.api_bulk import MAX_EVENTS, BatchAnswer, Published, SimilarBatch
-from schemas.api_watch import MapRequest, MapView, PipelineView, RecentView, ReleasesView, UpdatesView
+from schemas.api_watch import MapRequest, MapView, PipelineView, RecentView, ReleasesView
 from schemas.behaviour import Window
 from schemas.events import Frozen
 from schemas.insights import PriceView, RelationsView
 from schemas.reports import Reported, ReportRequest
 
 Returned = TypeVar("Returned", bound=BaseModel)
+#: Events of one post, as JSON: half of what the service takes where nobody has set it otherwise
+#: (SIMSTREAM_SERVICE__MAX_BODY_BYTES).
+POST_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[Returned]):
-    """One request. `body` is JSON; of `parameters` those that are None are left out."""
+    """One request. `body` is JSON, of bytes as they are; of `parameters` those that are None are left out.
+
+    `repeatable`: arriving twice, it counts once.
+    """
 
     method: str
     path: str
     returns: type[Returned]
     body: Any = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    repeatable: bool = True
 
     def arguments(self) -> dict[str, Any]:
         """For httpx."""
         given = {name: value for name, value in self.parameters.items() if value is not None}
         found: dict[str, Any] = {"params": given} if given else {}
-        if self.body is not None:
+        if isinstance(self.body, bytes):
+            found["content"], found["headers"] = self.body, {"Content-Type": "application/json"}
+        elif self.body is not None:
             found["json"] = self.body
         return found
 
@@ -73,6 +82,12 @@ def problem_of(response: httpx.Response) -> ApiError:
     return kind(problem, retry_after_seconds=float(after) if after.isdigit() else None)
 
 
+def unreachable(url: httpx.URL, error: httpx.TransportError) -> Unreachable:
+    """No answer from the service at `url`, as its exception."""
+    unsent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
+    return Unreachable(f"no answer from {url}: {error!r}", sent=not unsent)
+
+
 def headers_of(key: str | None) -> dict[str, str]:
     """What is sent with every request."""
     return {} if key is None else {"Authorization": f"Bearer {key}"}
@@ -90,7 +105,7 @@ def price(item_id: str) -> Call[PriceView]:
 
 def report(request: ReportRequest) -> Call[Reported]:
     """POST /v1/reports."""
-    return Call("POST", "/v1/reports", Reported, _sent(request))
+    return Call("POST", "/v1/reports", Reported, _sent(request), repeatable=False)
 
 
 def relations(item_id: str, limit: int | None) -> Call[RelationsView]:
@@ -129,7 +144,7 @@ def recommendations(
 ) -> Call[Answer]:
     """GET /v1/users/{user_id}/recommendations. Raises ValueError for a filter that has no short form."""
     kept = {} if filter is None else filter.model_dump(exclude_unset=True)
-    if unknown := sorted(set(kept) & {"price", "price_ratio", "attributes"}):
+    if unknown := sorted(set(kept) & {"price", "price_ratio", "attributes", "opinions"}):
         raise ValueError(f"recommendations cannot be filtered by {', '.join(unknown)}")
     parameters: dict[str, Any] = {
         "limit": limit,
@@ -177,23 +192,27 @@ def places(item_ids: Sequence[str]) -> Call[MapView]:
     return Call("POST", "/v1/map", MapView, _sent(MapRequest(item_ids=list(item_ids))))
 
 
-#: GET /v1/updates: an endless answer, which is silent for 15 s at most.
-UPDATES = "/v1/updates"
-SILENCE_SECONDS = 60.0
+def posts(path: str, events: Iterable[Frozen]) -> Iterator[Call[Published]]:
+    """POST to `path`, as many events at a time as it takes, by number and by bytes.
+
+    An event that is larger alone is sent alone: the service says what it takes.
+    """
+    part: list[bytes] = []
+    size = 0
+    for event in events:
+        # Not through `json`: what is counted is what is sent.
+        body = event.model_dump_json(exclude_none=True).encode()
+        if part and (len(part) == MAX_EVENTS or size + len(body) > POST_BYTES):
+            yield _post(path, part)
+            part, size = [], 0
+        part.append(body)
+        size += len(body) + 1
+    if part:
+        yield _post(path, part)
 
 
-def told(line: str) -> UpdatesView | None:
-    """The message that a line of the stream carries, if it carries one."""
-    return UpdatesView.model_validate_json(line[6:]) if line.startswith("data: ") else None
-
-
-def posts(path: str, events: Sequence[Frozen]) -> Iterator[Call[Published]]:
-    """POST to `path`, as many events at a time as it takes."""
-    for start in range(0, len(events), MAX_EVENTS):
-        part = [
-            event.model_dump(mode="json", exclude_none=True) for event in events[start : start + MAX_EVENTS]
-        ]
-        yield Call("POST", path, Published, part)
+def _post(path: str, events: Sequence[bytes]) -> Call[Published]:
+    return Call("POST", path, Published, b"[" + b",".join(events) + b"]")
 
 
 def _sent(request: BaseModel, limit: int | None = None) -> Any:

@@ -6,7 +6,11 @@ from schemas.api import Problem
 
 
 class Unreachable(Exception):
-    """No answer came: no connection, or none in time. The request may have been served."""
+    """No answer came: no connection, or none in time. Where it was `sent`, it may have been served."""
+
+    def __init__(self, message: str, *, sent: bool = True) -> None:
+        super().__init__(message)
+        self.sent = sent
 
 
 class ApiError(Exception):

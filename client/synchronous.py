@@ -13,7 +13,7 @@ from typing import Self
 
 import httpx
 
-from client import calls
+from client import calls, updates
 from client.calls import Call, Returned
 from client.errors import ApiError, Unreachable
 from client.retries import Retries
@@ -154,20 +154,22 @@ class Simstream:
         Nothing is tried again: who was cut off has missed changes, and asks anew for what it shows.
         """
         try:
-            timeout = httpx.Timeout(self._timeout_seconds, read=calls.SILENCE_SECONDS)
-            with self._http.stream("GET", calls.UPDATES, timeout=timeout) as response:
+            timeout = httpx.Timeout(self._timeout_seconds, read=updates.SILENCE_SECONDS)
+            with self._http.stream("GET", updates.UPDATES, timeout=timeout) as response:
                 if not response.is_success:
                     response.read()
                     raise calls.problem_of(response)
-                for line in response.iter_lines():
-                    message = calls.told(line)
-                    if message is not None:
-                        yield message
+                messages = updates.Messages()
+                for chunk in response.iter_bytes():
+                    yield from messages.heard(chunk)
         except httpx.TransportError as error:
-            raise Unreachable(f"no answer from {self._http.base_url}: {error!r}") from error
+            raise calls.unreachable(self._http.base_url, error) from error
 
     def publish_events(self, events: Sequence[UserEvent]) -> int:
-        """Post what shoppers did; how many events the broker has acknowledged: all of them."""
+        """Post what shoppers did; how many events the broker has acknowledged: all of them.
+
+        Many are posted in parts. Where one part is refused, those before it stand: post all of them again.
+        """
         return self._published("/v1/events", events)
 
     def publish_products(self, events: Sequence[ProductUpserted | ProductDeleted]) -> int:
@@ -203,7 +205,7 @@ class Simstream:
             try:
                 return call.parsed(self._requested(call))
             except (ApiError, Unreachable) as error:
-                wait = self._retries.wait_seconds(attempt, error)
+                wait = self._retries.wait_seconds(attempt, error, repeatable=call.repeatable)
                 if wait is None:
                     raise
             self._sleep(wait)
@@ -212,4 +214,4 @@ class Simstream:
         try:
             return self._http.request(call.method, call.path, **call.arguments())
         except httpx.TransportError as error:
-            raise Unreachable(f"no answer from {self._http.base_url}: {error!r}") from error
+            raise calls.unreachable(self._http.base_url, error) from error

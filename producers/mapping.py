@@ -176,12 +176,16 @@ class EventMaker:
                 self._put(document, attributes, column, value)
             elif mapping.rest_as_attributes and not named:
                 self._put(document, attributes, ATTRIBUTE_PREFIX + column, value)
+        given = document.get("attributes")
+        held = {**given, **attributes} if isinstance(given, dict) else attributes
         for name, value in mapping.constants.items():
-            if document.get(name) is None and name.removeprefix(ATTRIBUTE_PREFIX) not in attributes:
+            known = held if name.startswith(ATTRIBUTE_PREFIX) else document
+            if known.get(name.removeprefix(ATTRIBUTE_PREFIX)) is None:
                 self._put(document, attributes, name, value)
-        if attributes and "attributes" in self._target.fields:
-            given = document.get("attributes")
-            document["attributes"] = {**given, **attributes} if isinstance(given, dict) else attributes
+        given = document.get("attributes")
+        # What cannot be read as attributes stays, and is refused with its name.
+        if attributes and (given is None or isinstance(given, dict)) and "attributes" in self._target.fields:
+            document["attributes"] = {**(given or {}), **attributes}
         return document
 
     def _put(self, document: dict[str, Any], attributes: dict[str, Any], name: str, value: Any) -> None:

@@ -160,7 +160,7 @@ def create_app(
             registry,
             notes=lambda: {
                 "broker": sink.away if sink is not None else None,
-                "rules": book.refused,
+                **book.notes(),
                 **notes(),
             },
             dependencies=locked,

@@ -13,6 +13,7 @@ from typing import Any
 from adapters.index_port import VectorIndex
 from schemas.vectors import (
     BEHAVIOUR,
+    IMAGE,
     SPARSE_DIMENSIONS,
     VECTOR_DIMENSIONS,
     DimensionQuery,
@@ -50,6 +51,19 @@ class Dimensions:
             if found is not None:
                 asked.append(found)
         return asked
+
+    def lacking(
+        self, weights: Mapping[Any, float], asked: Sequence[Asked], target: Target, timings: Timings
+    ) -> list[str]:
+        """A note for each dimension that a request weighs and the collection does not have."""
+        found = {one.dimension for one in asked}
+        left = [name for name, weight in weights.items() if weight != 0 and name not in found]
+        # All others are in every collection.
+        if IMAGE not in left:
+            return []
+        with timings.asking(INDEX):
+            held = self._index.spec_of(target.collection).dense
+        return [] if IMAGE in held else [f"weights.{IMAGE} was ignored: the collection holds no pictures"]
 
     def _sparse(
         self, dimension: str, parts: Sequence[Part], weight: float, target: Target, timings: Timings

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from schemas.api import Applied, Explanation, RelatedBy, SeedShare, Shared
@@ -13,9 +14,12 @@ from schemas.vectors import BEHAVIOUR, SparseVector, Vector
 from service.seeds import About
 
 MAX_TERMS = 10
-#: Words of a seed that are looked at; descriptions can be long, and the first words come from the title.
+#: Words of a seed that are looked at, and pairs of characters where words are not told apart; descriptions
+#: can be long, and the first words come from the title.
 MAX_WORDS = 300
-_EDGES = re.compile(r"^\W+|\W+$")
+#: From the first to the last character of a word. Taking away what is around them would search anew from
+#: each of a thousand commas.
+_INSIDE = re.compile(r"\w(?:.*\w)?", re.DOTALL)
 #: Runs of scripts that are written without spaces, which the recipe cuts into single characters and pairs.
 _UNSPACED = re.compile(r"([\u0e00-\u0eff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]{2,})")
 
@@ -36,25 +40,35 @@ class Word:
 def words_of(text: str, grams_of: Callable[[Product], Mapping[int, str]]) -> list[Word]:
     """The distinct words of a seed's text, in order, each with its grams (`TextRecipe.grams`)."""
     words: dict[str, Word] = {}
-    run = 0
-    for raw in text.split()[:MAX_WORDS]:
-        for piece in _UNSPACED.split(raw):
-            readable = _EDGES.sub("", piece)
-            if not readable or readable.casefold() in words:
+    for piece, run, position in islice(_pieces(text), MAX_WORDS):
+        name = piece.casefold() if run < 0 else piece
+        if name in words:
+            continue
+        grams = grams_of(Product.model_construct(title=piece))
+        if run < 0:
+            # "(black)," and "black" share what lies inside the word; a short word has nothing but edges.
+            inside = frozenset(index for index, gram in grams.items() if gram == gram.strip())
+        else:
+            inside = frozenset(index for index, gram in grams.items() if len(gram) == 2)
+        words[name] = Word(piece, inside or frozenset(grams), run, position)
+    return list(words.values())
+
+
+def _pieces(text: str) -> Iterator[tuple[str, int, int]]:
+    """Words, and pairs of neighbours in a run without spaces: each with its run and position, if any."""
+    run = -1
+    for raw in text.split():
+        for part in _UNSPACED.split(raw):
+            found = _INSIDE.search(part)
+            if found is None:
                 continue
+            readable = found[0]
             if _UNSPACED.fullmatch(readable):
                 run += 1
                 for position in range(len(readable) - 1):
-                    pair = readable[position : position + 2]
-                    grams = grams_of(Product.model_construct(title=pair))
-                    whole = frozenset(index for index, gram in grams.items() if len(gram) == 2)
-                    words.setdefault(pair, Word(pair, whole or frozenset(grams), run, position))
-                continue
-            grams = grams_of(Product.model_construct(title=readable))
-            # "(black)," and "black" share what lies inside the word; a short word has nothing but edges.
-            inside = frozenset(index for index, gram in grams.items() if gram == gram.strip())
-            words[readable.casefold()] = Word(readable, inside or frozenset(grams))
-    return list(words.values())
+                    yield readable[position : position + 2], run, position
+            else:
+                yield readable, -1, 0
 
 
 def shared_terms(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -53,8 +54,8 @@ def conditions(
             must.append(
                 Between(
                     "price",
-                    None if ratio.min is None else price.amount * ratio.min,
-                    None if ratio.max is None else price.amount * ratio.max,
+                    None if ratio.min is None else _times(price.amount, ratio.min),
+                    None if ratio.max is None else _times(price.amount, ratio.max),
                 )
             )
     for name, values in wanted.attributes.items():
@@ -71,6 +72,11 @@ def conditions(
         if own:
             must_not.append(AnyOf("group_id", own))
     return Where(tuple(must), tuple(must_not)), notes
+
+
+def _times(amount: float, ratio: float) -> float:
+    """A bound of the band. The largest ratio there is means "no limit", and no bound may be infinite."""
+    return min(amount * ratio, sys.float_info.max)
 
 
 def narrowed(where: Where, *, ids: Iterable[str], brands: Iterable[str], groups: Iterable[str]) -> Where:

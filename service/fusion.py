@@ -61,6 +61,11 @@ class Scored:
     payload: Mapping[str, Any]
     factors: Factors = NO_FACTORS
 
+    @property
+    def plain(self) -> float:
+        """The score before the factors."""
+        return fused(self.dimensions, self.weights)
+
 
 def evidence(shoppers: float, half: float) -> float:
     """How much `shoppers` shoppers say, from 0 towards 1: n / (n + half), so a half at `half` of them.

@@ -99,8 +99,14 @@ class QueryEngine:
     ) -> Answer:
         """Neighbours of seeds whose points are in hand, and of a text.
 
-        Seeds are no hits and neither are their variants, but for those in `returnable`.
+        Seeds are no hits and neither are their variants, but for those in `returnable`. Raises Unanswerable
+        where the seeds or the weights leave nothing to look for.
         """
+        if text is None and not any(seed.weight > 0 for seed in seeds):
+            raise Unanswerable(
+                "no seed has a weight above 0 left: those that had one are too many half-lives older than the"
+                " newest; leave out their 'occurred_at', or give a longer 'half_life_seconds'"
+            )
         query = wanted(options, self._settings)
         book = self._rules()
         query = replace(query, filter=book.widened(query.filter))
@@ -122,6 +128,7 @@ class QueryEngine:
             ],
             price=price,
         )
+        notes.extend(self._dimensions.lacking(options.weights or {}, asked, target, timings))
         leaves = {book.leaf(part.about.category) for part in positive if part.about.category}
         ruling = book.ruling([Seen(part.product_id, part.about.category) for part in positive], self._clock())
         relating = self._relater.of(query, parts, target, notes, timings)

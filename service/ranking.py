@@ -26,7 +26,7 @@ from schemas.vectors import (
     Where,
 )
 from service.catalogue import Target
-from service.filters import Price, narrowed
+from service.filters import Price, holds, narrowed
 from service.fusion import (
     NO_FACTORS,
     Asked,
@@ -102,15 +102,16 @@ class Ranker:
             shown = self._shown(found, rules, query, target, timings)
             raised = {candidate.product_id for candidate in lifted}
             usual = [one for one in scored if one.product_id not in raised]
-            below = least is not None and any(one.score < least and one.factors.shop is None for one in usual)
-            if not full or below:
+            if not full or (least is not None and _reached(least, usual)):
                 break
             sunk = _sunk(shown, usual)
             if len(shown) >= wanted.limit and not sunk:
                 break
-            if not picky and not sunk:
+            # Those that a factor took below `min_score`: others below the candidates may have lost nothing.
+            fell = 0 if least is None else sum(one.score < least for one in usual)
+            if not picky and not sunk and not fell:
                 break
-            if sunk or 2 * len(kept) < len(candidates):
+            if sunk or 2 * (len(kept) - fell) < len(candidates):
                 size *= 2
         return shown
 
@@ -153,9 +154,10 @@ class Ranker:
         timings: Timings,
         first: bool,
     ) -> tuple[list[Candidate], list[Candidate]]:
-        """The best `size`; in the first round also the best of what a rule lifts or pins, or is mined.
+        """The best `size`; in the first round also what a rule pins, and the best of what is lifted or mined.
 
-        Those may lie below the others as they are, and what raises them has to reach them.
+        Those may lie below the others as they are, and what raises them has to reach them. What is pinned is
+        fetched: it may be nothing that the dimensions of the query could find.
         """
         with timings.asking(INDEX):
             found = self._index.candidates(
@@ -170,6 +172,13 @@ class Ranker:
                 )
                 lifted += [candidate for candidate in others if candidate.product_id not in held]
                 held |= {candidate.product_id for candidate in others}
+            pinned = sorted(query.ruling.pinned.keys() - held) if first else []
+            points = self._index.fetch(target.collection, pinned, vectors=False) if pinned else {}
+        lifted += [
+            Candidate(product_id, 0.0, point.payload)
+            for product_id, point in points.items()
+            if holds(where, point.payload)
+        ]
         return found, lifted
 
     def _scored(
@@ -266,13 +275,22 @@ class Ranker:
         return cosines
 
 
+def _reached(least: float, usual: Sequence[Scored]) -> bool:
+    """Whether the candidates reach down to `min_score`, so that what lies below them cannot pass.
+
+    Judged before the factors: one that lost by its category or age says nothing of those below, nor does one
+    that the shop boosted.
+    """
+    return any(one.plain < least and (one.factors.shop or 1.0) <= 1.0 for one in usual)
+
+
 def _sunk(shown: Sequence[Chosen], usual: Sequence[Scored]) -> bool:
     """Whether a hit stands low because the shop demoted it, and others below the candidates would pass it.
 
     What lies below the candidates scores at most what the lowest of them did before the shop's factors.
     """
     demoted = [one.scored.score for one in shown if (one.scored.factors.shop or 1.0) < 1.0]
-    floor = min((fused(one.dimensions, one.weights) for one in usual), default=0.0)
+    floor = min((one.plain for one in usual), default=0.0)
     return bool(demoted) and min(demoted) < floor
 
 

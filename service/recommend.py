@@ -16,7 +16,7 @@ from schemas.behaviour import BehaviourReader, Interaction, Trending, Window
 from schemas.items import CATEGORY_SEPARATOR
 from schemas.vectors import AnyOf, Where
 from service.catalogue import Catalogue, Target, searchable
-from service.errors import Unavailable
+from service.errors import Unanswerable, Unavailable
 from service.filters import conditions, holds
 from service.hits import hit_item, rounded
 from service.parameters import RecommendationOptions, TrendingForm
@@ -72,14 +72,17 @@ class Recommender:
             options = options.model_copy(update={"weights": self._settings.recommendation_weights})
         seeds = self._seeds([each for each in recent if searchable(points.get(each.item_id))])
         if seeds:
-            return self._engine.neighbours(
-                options,
-                target,
-                timings,
-                seeds=seeds,
-                points=points,
-                returnable=bought if options.include_bought else (),
-            )
+            try:
+                return self._engine.neighbours(
+                    options,
+                    target,
+                    timings,
+                    seeds=seeds,
+                    points=points,
+                    returnable=bought if options.include_bought else (),
+                )
+            except Unanswerable:
+                pass  # the recent items have nothing of what is weighed
         return self._for_the_cold({*ids, *bought}, options, target, timings)
 
     def recent(self, user_id: str, timings: Timings) -> RecentView:

@@ -111,6 +111,11 @@ class RuleBook(Reloaded[CompiledRules]):
         """Those in force."""
         return self.value
 
+    def notes(self) -> dict[str, str | None]:
+        """For readiness, which answers without a key and so repeats nothing of the file."""
+        said = "the rules file was refused, and the rules before it are in force: the log says why"
+        return {"rules": None if self.refused is None else said}
+
     def parsed(self, content: bytes) -> CompiledRules:
         """A version, checked as a whole."""
         return CompiledRules(parsed(content))

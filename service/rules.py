@@ -82,8 +82,8 @@ class Ruling:
         return moved if own is None else [own, *moved]
 
     def raised(self) -> list[Where]:
-        """Conditions of what a rule may carry up from below the candidates; one more call for each."""
-        found: list[Where] = [Where((Ids(tuple(sorted(self.pinned))),))] if self.pinned else []
+        """Conditions of what a factor may carry up from below the candidates; one more call for each."""
+        found: list[Where] = []
         merged: dict[str, list[Any]] = {}
         for lift in self.lifts:
             if lift.factor <= 1:

@@ -14,6 +14,7 @@ import typer
 
 from adapters.audit import Audit
 from adapters.redis_reports import ReportStore
+from app.commands.answers import plain
 from app.commands.common import DataDir, settings_at
 from app.commands.publish import fail
 from app.wiring import open_reports
@@ -72,9 +73,11 @@ def _store(data_dir: Path) -> ReportStore:
 
 
 def _line(one: Report) -> str:
-    what = f"{one.item_id} for {one.seed}" if one.seed is not None else one.item_id
+    what = one.item_id if one.seed is None else f"{one.item_id} for {one.seed}"
     note = f": {one.note}" if one.note else ""
-    return f"{one.report_id}  {one.status}  {one.reason.replace('_', ' ')}  {one.reports} x  {what}{note}"
+    told = f"{one.report_id}  {one.status}  {one.reason.replace('_', ' ')}  {one.reports} x  {what}{note}"
+    # One line a report, whatever is written in it.
+    return plain(told).plain.replace("\n", r"\n")
 
 
 def register(app: typer.Typer) -> None:

@@ -6,11 +6,12 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+import orjson
 import pytest
 
 from adapters.index_edge import EdgeIndex
@@ -32,10 +33,12 @@ from client import (
 )
 from schemas.api import Filter, SearchRequest, Seed, SimilarRequest
 from schemas.api_watch import UpdatesView
-from schemas.events import ProductDeleted, ReviewRemoved, UserEvent
+from schemas.events import ProductDeleted, ProductUpserted, ReviewRemoved, UserEvent
+from schemas.reports import ReportRequest
 from service import examples
 from service.access import Keyring
 from service.keys import ApiSettings, Scope, new_key
+from service.settings import ServiceSettings
 from tests.service.shop import NOW, Shop
 from tests.service.test_publish import Broker, sink_of
 from tests.support.fake_behaviour import FakeBehaviour, visits
@@ -150,8 +153,9 @@ def test_each_refusal_is_an_exception_of_its_own(made: Callable[..., Any], url: 
         with pytest.raises(Invalid) as caught:
             client.similar("s1", limit=0)
         assert list(caught.value.fields) == ["limit"]
-        with pytest.raises(ValueError, match="price"):
-            client.recommendations("u", filter=Filter.model_validate({"price": {"currency": "EUR"}}))
+        for wanted in ({"price": {"currency": "EUR"}}, {"opinions": ["noise: good"]}):
+            with pytest.raises(ValueError, match=f"filtered by {next(iter(wanted))}"):
+                client.recommendations("u", filter=Filter.model_validate(wanted))
 
 
 class Scripted(httpx.BaseTransport, httpx.AsyncBaseTransport):
@@ -243,6 +247,62 @@ def test_what_does_not_pass_or_takes_too_long_is_raised_at_once(
     assert waits == []
 
 
+REPORT = ReportRequest(seed="s1", item_id="c1", reason="not_similar")
+REPORTED = httpx.Response(202, content=b'{"report_id": "r", "status": "pending", "reports": 1}')
+
+
+def test_a_report_that_cannot_have_counted_is_sent_again(made: Callable[..., Any]) -> None:
+    unsent = httpx.ConnectError("refused"), httpx.ConnectTimeout("slow")
+    client, waits = slept(made, Scripted(*unsent, refusal(429, "1"), REPORTED))
+    with client:
+        assert client.report(REPORT).reports == 1
+    assert len(waits) == 3
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (httpx.ReadTimeout("slow"), Unreachable),
+        (httpx.RemoteProtocolError("cut off"), Unreachable),
+        # The work of an answer that took too long goes on.
+        (refusal(503, "1"), Unavailable),
+    ],
+)
+def test_a_report_that_may_have_counted_is_not_sent_again(
+    made: Callable[..., Any], answer: Any, error: type[Exception]
+) -> None:
+    client, waits = slept(made, Scripted(answer))
+    with client, pytest.raises(error) as caught:
+        client.report(REPORT)
+    assert waits == []
+    assert getattr(caught.value, "sent", True)
+
+
+def test_long_lists_are_posted_in_parts_that_the_service_takes(made: Callable[..., Any]) -> None:
+    short, long = "läuft " * 50, "läuft " * 1_000
+    texts = [*[short] * 700, *[long] * 600, "x" * 199_000]
+    events = [
+        ProductUpserted(product_id=str(number), occurred_at=NOW, title="Boot", description=text)
+        for number, text in enumerate(texts)
+    ]
+    sizes: list[int] = []
+    seen: list[ProductUpserted] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        assert request.headers["content-type"] == "application/json"
+        bodies = json.loads(request.read())
+        sizes.append(len(request.content))
+        seen.extend(map(ProductUpserted.model_validate, bodies))
+        return httpx.Response(202, json={"acknowledged": len(bodies)})
+
+    with made("http://test", transport=httpx.MockTransport(answer)) as client:
+        assert client.publish_products(events) == len(events)
+    assert seen == events
+    assert max(sizes) < ServiceSettings().max_body_bytes // 2 + 100
+    # Filled by number where events are short, and by bytes where they are long.
+    assert len(sizes) < 8
+
+
 def test_changes_are_read_as_they_come_and_the_end_of_the_stream_is_the_end(made: Callable[..., Any]) -> None:
     # The example of the document: comments, and messages between them.
     stream = httpx.Response(200, content=examples.UPDATES_STREAM.encode() + b": still here\n\n")
@@ -251,6 +311,41 @@ def test_changes_are_read_as_they_come_and_the_end_of_the_stream_is_the_end(made
         (message,) = list(client.updates())
     assert isinstance(message, UpdatesView)
     assert message.updates[0].item_id
+
+
+class Dripped(httpx.SyncByteStream, httpx.AsyncByteStream):
+    """A body that comes a few bytes at a time."""
+
+    def __init__(self, body: bytes, size: int) -> None:
+        self._parts = [body[start : start + size] for start in range(0, len(body), size)]
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._parts)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for part in self._parts:
+            yield part
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("size", [1, 7, 100_000])
+def test_a_line_of_the_stream_ends_where_a_line_feed_is_and_nowhere_else(
+    made: Callable[..., Any], end: bytes, size: int
+) -> None:
+    titles = ["Boot\u2028red", "Boot\u2029red", "Boot\x85red", "Boot\x0bred"]
+    (example,) = [line for line in examples.UPDATES_STREAM.split("\n") if line.startswith("data: ")]
+    view = UpdatesView.model_validate_json(example[6:])
+    lines = [b": listening", b""]
+    for title in titles:
+        shown = view.model_copy(update={"updates": [view.updates[0].model_copy(update={"title": title})]})
+        lines += [b"event: updates", b"data: " + orjson.dumps(shown.model_dump(mode="json")), b""]
+    body = end.join([*lines, b"data: {cut off"])
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, stream=Dripped(body, size))
+
+    with made("http://test", transport=httpx.MockTransport(answer)) as client:
+        assert [message.updates[0].title for message in client.updates()] == titles
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,14 @@ def test_a_json_object_of_attributes_is_joined_by_single_columns() -> None:
     assert product(values).attributes == {"a": "1.50", "b": ["x", "y"], "c": "z"}
 
 
+def test_a_cell_of_attributes_that_cannot_be_read_is_refused_beside_single_columns_too() -> None:
+    cell = {"attributes": "colour=black;size=3"}
+    said = refusal({**ROW, **cell})
+    assert "field 'attributes': Input should be a valid dictionary" in said
+    assert refusal({**ROW, **cell, "attributes.size": "40"}) == said
+    assert refusal({**ROW, **cell}, constants=["attributes.size=40"]) == said
+
+
 @pytest.mark.parametrize(
     ("given", "separator", "path"),
     [
@@ -94,6 +102,16 @@ def test_constants_fill_what_a_row_leaves_open() -> None:
     assert product({**ROW, "currency": "USD"}, **options).currency == "USD"
     assert product({**ROW, "currency": " "}, **options).currency == "EUR"
     assert product(ROW, **options).attributes == {"source": "import"}
+
+
+def test_a_constant_for_a_field_and_one_for_an_attribute_of_that_name_are_two_things() -> None:
+    boxed = {**ROW, "attributes.condition": "boxed"}
+    event = product(boxed, constants=["condition=new"])
+    assert (event.condition, event.attributes) == ("new", {"condition": "boxed"})
+    event = product({**ROW, "condition": "used"}, constants=["attributes.condition=boxed"])
+    assert (event.condition, event.attributes) == ("used", {"condition": "boxed"})
+    for held in ({"attributes.size": "40"}, {"attributes": '{"size": "40"}'}):
+        assert product({**ROW, **held}, constants=["attributes.size=39"]).attributes == {"size": "40"}
 
 
 def test_whole_numbers_are_good_ids_and_amounts_stay_exact() -> None:

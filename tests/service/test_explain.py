@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 
 import pytest
@@ -10,6 +11,7 @@ from model.text import ProductText
 from schemas.events import Product
 from schemas.vectors import BEHAVIOUR, SparseVector
 from service.explain import (
+    MAX_WORDS,
     category_distance,
     common_prefix,
     explanation,
@@ -113,3 +115,32 @@ def test_the_distance_of_two_categories_is_counted_from_the_deeper_one(
 ) -> None:
     assert category_distance(left, right) == levels
     assert category_distance(right, left) == levels
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "".join(chr(0x4E00 + place * 7919 % 20_000) for place in range(20_000)),
+        "中" * 20_000,
+        "中中a" * 10_000,
+        "a," * 50_000,
+        "a " * 50_000,
+    ],
+)
+def test_no_text_makes_its_words_costly(text: str) -> None:
+    asked: list[str] = []
+
+    def grams(piece: Product) -> Mapping[int, str]:
+        asked.append(piece.title)
+        return RECIPE.grams(piece)
+
+    assert len(words_of(text, grams)) <= MAX_WORDS
+    assert len(asked) <= MAX_WORDS
+
+
+def test_the_edges_of_a_word_are_found_in_linear_time() -> None:
+    # Some 13 s if each comma were the beginning of another search.
+    began = time.process_time()
+    (word,) = words_of("(a" + "," * 40_000 + "b)", RECIPE.grams)
+    assert word.text.strip(",") == word.text
+    assert time.process_time() - began < 3.0

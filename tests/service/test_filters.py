@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from schemas.api import Filter
@@ -35,6 +37,19 @@ def test_a_price_ratio_becomes_a_band_around_the_price_of_the_seed() -> None:
     where, notes = conditions(wanted, seeds=[], groups=[], price=Price(10.0, "EUR"))
     assert where.must == (AnyOf("currency", ("EUR",)), Between("price", 5.0, 20.0))
     assert notes == []
+
+
+def test_the_largest_ratio_there_is_means_no_limit(shop: Shop) -> None:
+    for wanted, found in (({"max": sys.float_info.max}, {"s1", "s7"}), ({"min": sys.float_info.max}, set())):
+        ratio = Filter.model_validate({"price_ratio": wanted})
+        where, _ = conditions(ratio, seeds=[], groups=[], price=Price(100.0, None))
+        # `c1` has no price, and is in no band.
+        ids = [
+            each
+            for each in ("s1", "s7", "c1")
+            if shop.index.count(COLLECTION, Where((*where.must, Ids((each,)))))
+        ]
+        assert set(ids) == found
 
 
 def test_a_price_ratio_without_a_price_is_noted_and_not_silently_dropped() -> None:

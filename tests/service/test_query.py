@@ -163,6 +163,30 @@ def test_seeds_that_cancel_out_are_refused(shop: Shop) -> None:
         ask(shop, seeds=[{"item_id": "s1"}, {"item_id": "s1", "weight": -1}])
 
 
+@pytest.mark.parametrize("explain", [False, True])
+def test_seeds_of_which_only_dislikes_are_left_are_refused(shop: Shop, explain: bool) -> None:
+    old = {"item_id": "s1", "occurred_at": "1971-01-01T00:00:00Z"}
+    disliked = {"item_id": "s3", "weight": -1, "occurred_at": "2026-01-01T00:00:00Z"}
+    with pytest.raises(Unanswerable, match="half-lives older than the newest"):
+        ask(shop, seeds=[old, disliked], explain=explain)
+    assert ask(shop, seeds=[old, disliked], half_life_seconds=1e9, explain=explain).items
+    assert ask(shop, seeds=[old, disliked], text="shoe", explain=explain).items
+
+
+def test_a_dimension_that_the_collection_does_not_have_is_noted(shop: Shop) -> None:
+    note = "weights.image was ignored: the collection holds no pictures"
+    assert ask(shop, seeds=seeds("s1"), weights={"content": 1, "image": 1}).notes == [note]
+    assert ask(shop, seeds=seeds("s1"), weights={"content": 1, "image": 0}).notes == []
+
+
+def test_a_collection_with_pictures_has_nothing_to_note(fresh_shop: Shop) -> None:
+    other = collection_name("r2")
+    fresh_shop.index.ensure_collection(other, item_vectors(32, image=8))
+    fresh_shop.upsert([fresh_shop.point(BY_ID["s1"]), fresh_shop.point(BY_ID["s3"])], other)
+    answer = ask(fresh_shop, seeds=seeds("s1"), weights={"content": 1, "image": 1}, release_id="r2")
+    assert (ids(answer), answer.notes) == (["s3"], [])
+
+
 @pytest.mark.parametrize(
     ("wanted", "expected"),
     [
@@ -229,6 +253,25 @@ def test_a_minimum_score_cuts_the_tail(shop: Shop) -> None:
     bound = everything.items[2].score
     kept = ask(shop, seeds=seeds("s1"), filter={"min_score": bound - 1e-6})
     assert ids(kept) == ids(everything)[:3]
+
+
+@pytest.mark.parametrize("group", ["collapse", "any"])
+def test_what_a_factor_takes_below_a_minimum_score_does_not_end_the_search(
+    fresh_shop: Shop, group: str
+) -> None:
+    path = {"category": ["A"]}
+    same = "boot leather brown"
+    foreign = [product(f"f{place}", f"{same} {place}", category=["B"]) for place in range(30)]
+    own = [product(f"o{place}", f"{same} winter hiking number {place}", **path) for place in range(12)]
+    near = [product(f"v{place}", f"{same} winter {place}", group_id="g", **path) for place in range(15)]
+    fresh_shop.publish([product("q", same, **path), *foreign, *near, *own])
+    few = ServiceSettings(candidates=10, rescored=10)
+    wanted = {"seeds": seeds("q"), "limit": 10, "same_category": 0.9}
+    free = ask(fresh_shop, settings=few, **wanted, filter={"group": group, "category": ["A"]})
+    bound = min(hit.score for hit in free.items)
+    answer = ask(fresh_shop, settings=few, **wanted, filter={"group": group, "min_score": bound - 0.05})
+    assert len(free.items) == 10
+    assert ids(answer) == ids(free)
 
 
 def test_a_seed_that_is_missing_is_told_apart(fresh_shop: Shop) -> None:

@@ -85,6 +85,18 @@ def test_a_shopper_sees_neighbours_of_recent_items_and_nothing_that_was_bought(c
     assert set(ids(answer)).isdisjoint({"s1", "s5", "s3", "s4"})
 
 
+def test_recent_items_without_what_is_weighed_are_as_good_as_none(shop: Shop) -> None:
+    # Nobody touched s2: it has no vector `behaviour`.
+    fake = FakeBehaviour(shopped={"u": visits("s2")}, windows={"7d": {"c1": 9.0, "s5": 3.0}})
+    with serving(shop, fake) as client:
+        answer = recommended(client, "u", weights="behaviour:1")
+        assert ids(answer) == ["s5"]
+        assert "these are trending in the categories" in answer.notes[0]
+        assert len(ids(recommended(client, "u"))) > 1
+    with serving(shop, fake, ServiceSettings(recommendation_weights={"behaviour": 1.0})) as client:
+        assert ids(recommended(client, "u")) == ["s5"]
+
+
 def test_bought_items_come_back_when_asked_for_also_those_that_recommend(client: TestClient) -> None:
     assert {"s3", "s4"} <= set(ids(recommended(client, "runner", group="any", include_bought=True, limit=20)))
     again = recommended(client, "only-bought", include_bought=True)

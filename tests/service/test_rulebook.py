@@ -189,20 +189,27 @@ def test_going_back_to_the_version_that_is_served_ends_the_complaint(tmp_path: P
     assert book.refused is None
 
 
-def test_readiness_and_metrics_tell_of_a_refused_version(shop: Shop, tmp_path: Path) -> None:
+def test_readiness_and_metrics_tell_of_a_refused_version(
+    shop: Shop, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = tmp_path / "rules.yaml"
     book = book_of(path, RIGHT)
     with TestClient(shop.app(rules=book)) as client:
         assert client.get("/health/ready").json() == {"status": "ready", "missing": []}
         assert "simstream_rules_refused 0.0" in client.get("/metrics").text
-        rewrite(path, "boosts: 1")
+        rewrite(path, "boosts: SECRET")
         book.look()
         ready = client.get("/health/ready")
         assert ready.status_code == 200
         assert ready.json()["status"] == "degraded"
         (noted,) = ready.json()["missing"]
-        assert noted["store"] == "rules"
-        assert "boosts: " in noted["message"]
+        # Nothing of the file: readiness answers without a key.
+        assert noted == {
+            "store": "rules",
+            "message": "the rules file was refused, and the rules before it are in force: the log says why",
+        }
+        assert "boosts: " in caplog.text
+        assert "SECRET" in caplog.text
         text = client.get("/metrics").text
         assert "simstream_rules_refused 1.0" in text
         assert 'simstream_rules_versions_total{result="refused"}' in text

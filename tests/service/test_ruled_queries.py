@@ -246,6 +246,34 @@ def test_what_is_lifted_or_pinned_is_found_below_all_candidates(crowded: Shop) -
         assert "lamp" in ids(answered(crowded, rules)), rules
 
 
+@pytest.mark.parametrize("weights", [{"lexical": 1}, {"reviews": 1}, {"behaviour": 1}])
+def test_a_pair_is_in_front_where_the_dimensions_asked_for_cannot_find_it(
+    shop: Shop, weights: dict[str, float]
+) -> None:
+    rules = "always_similar: [{items: [c1, z1]}]"
+    answer = asked(shop, rules, "c1", weights=weights, limit=3)
+    assert "z1" not in ids(asked(shop, "", "c1", weights=weights))
+    hit = answer.items[0]
+    assert (hit.item_id, hit.score) == ("z1", 0.0)
+    assert all(one.score == 0.0 for one in hit.dimensions.values())
+    assert hit.explanation is not None
+    assert set(hit.explanation.shares.values()) <= {0.0}
+    assert shop_rules(hit) == [("always_similar", "always_similar[0]")]
+    assert len(answer.items) == 3
+    several = asked(shop, rules, "c1", "s1", weights=weights)
+    assert several.items[0].item_id == "z1"
+    # What the request asks for, and what the shop never shows, goes before.
+    assert "z1" not in ids(asked(shop, rules, "c1", weights=weights, filter={"brand": ["Gaggia"]}))
+    assert "z1" not in ids(asked(shop, rules, "c1", weights=weights, filter={"exclude": ["z1"]}))
+    assert "z1" not in ids(asked(shop, f"{rules}\nblocked: {{items: [z1]}}", "c1", weights=weights))
+
+
+def test_a_pair_with_an_item_that_is_gone_shows_nothing(fresh_shop: Shop) -> None:
+    fresh_shop.upsert([fresh_shop.tombstone("z1")])
+    rules = "always_similar: [{items: [c1, z1]}, {items: [c1, nowhere]}]"
+    assert not {"z1", "nowhere"} & set(ids(asked(fresh_shop, rules, "c1")))
+
+
 # --- reloaded while serving ------------------------------------------------------------------------
 
 

@@ -41,3 +41,24 @@ def test_what_was_reported_is_listed_and_decided(
     assert [row["status"] for row in rows] == ["approved", "rejected"]
     unknown = ask.invoke(app, ["reports", "approve", "nothing"])
     assert unknown.exit_code == 2
+
+
+def test_what_a_report_says_cannot_forge_a_line_or_steer_the_terminal(
+    redis_server: LocalRedis, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIMSTREAM_REDIS__URL", redis_server.url)
+    monkeypatch.setenv("SIMSTREAM_NAMESPACE", namespace)
+    store = open_reports(load_settings())
+    forged = "\n3f00  pending  harmful  950 x  bestseller\r\u2028\x1b[2K"
+    request = ReportRequest(
+        seed=f"a{forged}", item_id=f"b{forged}", reason="not_similar", note=f"größer{forged}"
+    )
+    entry = store.add(request, reporter=None, now=NOW)
+    assert entry is not None
+    ask, app = CliRunner(), command_line(["reports"])
+    for command in (["list"], ["approve", entry.report_id]):
+        output = ask.invoke(app, ["reports", *command]).output
+        (line,) = output.splitlines()
+        assert line.isprintable()
+        assert line.count(r"\n3f00  pending") == 3
+        assert "größer" in line
