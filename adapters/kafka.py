@@ -45,10 +45,6 @@ PROTECTED = frozenset(
         "transactional.id",
     }
 )
-#: librdkafka's own errors, which its Python client spells as private names.
-AUTO_OFFSET_RESET: int = KafkaError._AUTO_OFFSET_RESET  # noqa: SLF001
-END_OF_PARTITION: int = KafkaError._PARTITION_EOF  # noqa: SLF001
-LOCAL_TIMEOUTS: frozenset[int] = frozenset({KafkaError._TIMED_OUT, KafkaError._TRANSPORT})  # noqa: SLF001
 #: The client lets large records through; each topic's max.message.bytes is the limit that counts.
 CLIENT_MAX_BYTES = 16 * 1024 * 1024
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
-from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
     ConfigResource,
@@ -19,7 +19,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ResourceType,
 )
 
-from adapters.kafka import LOCAL_TIMEOUTS, KafkaSettings
+from adapters.kafka import KafkaSettings
+from adapters.kafka_errors import passes
 from schemas.errors import Halt, Transient
 from schemas.topics import Topic
 
@@ -79,7 +80,7 @@ def ensure_topics(
             reason: KafkaError = error.args[0]
             if reason.code() == _EXISTS:
                 continue
-            if reason.retriable() or reason.code() in LOCAL_TIMEOUTS:
+            if passes(reason):
                 raise Transient(f"could not create topic {name}: {reason.str()}") from error
             raise Halt(f"could not create topic {name}: {reason.str()}") from error
     _wait_described(admin, [topic.name for topic in missing])
@@ -108,28 +109,67 @@ def _wait_described(admin: AdminClient, names: Sequence[str]) -> None:
         try:
             topic_ids(admin, names)
             return
-        except Halt:
+        except (Halt, Transient):
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.05)
 
 
 def delete_records(admin: AdminClient, topic: str, before: Mapping[int, int]) -> None:
-    """Delete the records of each partition below its offset. Raises Transient, Halt where it is refused."""
+    """Delete the records of each partition below its offset; insists for a while where a leader moves.
+
+    Raises Transient, Halt where it is refused.
+    """
     asked = [TopicPartition(topic, number, offset) for number, offset in before.items()]
-    if not asked:
-        return
+    deadline = time.monotonic() + _TIMEOUT_SECONDS
+    while asked:
+        waiting = _delete_records(admin, topic, asked)
+        if not waiting:
+            return
+        if time.monotonic() > deadline:
+            reason = next(iter(waiting.values()))
+            raise Transient(f"records of {topic} were not deleted: {reason.str()}")
+        asked = list(waiting)
+        time.sleep(0.1)
+
+
+def _delete_records(
+    admin: AdminClient, topic: str, asked: list[TopicPartition]
+) -> dict[TopicPartition, KafkaError]:
+    """Asks once. What was not deleted and may be in a moment, each with why."""
+    waiting: dict[TopicPartition, KafkaError] = {}
     for part, future in admin.delete_records(asked, request_timeout=_TIMEOUT_SECONDS).items():
         try:
             _answer(future, f"records of {topic} were not deleted")
         except KafkaException as error:
             reason: KafkaError = error.args[0]
-            if reason.retriable() or reason.code() in LOCAL_TIMEOUTS:
-                raise Transient(f"records of {topic} were not deleted: {reason.str()}") from error
+            if passes(reason):
+                waiting[part] = reason
+                continue
             raise Halt(
                 f"the broker does not delete records of {topic}[{part.partition}] below {part.offset}: "
                 f"{reason.str()}; where topics are compacted, set cleanup.policy to delete"
             ) from error
+    return waiting
+
+
+def partition_numbers(consumer: Consumer, topic: str) -> list[int]:
+    """The numbers of a topic's partitions.
+
+    Raises Halt for a topic that does not exist or may not be seen, Transient when the broker is away.
+    """
+    try:
+        described = consumer.list_topics(topic, timeout=_TIMEOUT_SECONDS).topics[topic]
+    except KafkaException as error:
+        raise Transient(f"the broker does not describe {topic}: {error.args[0].str()}") from error
+    reason: KafkaError | None = described.error
+    if reason is None:
+        return sorted(described.partitions)
+    if reason.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+        raise Halt(f"topic {topic} does not exist: create it with `simstream topics`")
+    if passes(reason):
+        raise Transient(f"the broker does not describe {topic}: {reason.str()}")
+    raise Halt(f"the broker does not describe {topic}: {reason.str()}")
 
 
 def topic_ids(admin: AdminClient, names: Sequence[str]) -> dict[str, str]:

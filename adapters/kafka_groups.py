@@ -15,8 +15,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from adapters.kafka import KafkaSettings
+from adapters.kafka_admin import partition_numbers
 from adapters.kafka_reader import Partition
-from schemas.errors import Halt, Transient
+from schemas.errors import Transient
 
 _TIMEOUT_SECONDS = 15.0
 _NO_GROUP = (KafkaError.GROUP_ID_NOT_FOUND, KafkaError.UNKNOWN_TOPIC_OR_PART)
@@ -52,11 +53,7 @@ class GroupOffsets:
         """Every partition of the topics. Raises Halt for a topic that does not exist."""
         found = []
         for topic in self._topics:
-            with _calling(f"describing {topic}"):
-                described = self._consumer.list_topics(topic, timeout=_TIMEOUT_SECONDS).topics[topic]
-            if described.error is not None:
-                raise Halt(f"topic {topic} does not exist: create it with `simstream topics`")
-            found += [Partition(topic, number) for number in sorted(described.partitions)]
+            found += [Partition(topic, number) for number in partition_numbers(self._consumer, topic)]
         return found
 
     def ends(self) -> dict[Partition, int]:

@@ -24,17 +24,9 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient
 
-from adapters.kafka import (
-    AUTO_OFFSET_RESET,
-    CLIENT_MAX_BYTES,
-    END_OF_PARTITION,
-    Headers,
-    KafkaSettings,
-    Record,
-    as_record,
-    is_too_large,
-)
-from adapters.kafka_admin import topic_ids
+from adapters.kafka import CLIENT_MAX_BYTES, Headers, KafkaSettings, Record, as_record, is_too_large
+from adapters.kafka_admin import partition_numbers, topic_ids
+from adapters.kafka_errors import END_OF_PARTITION, OUTSIDE_THE_LOG, refuse_final
 from schemas.errors import Halt, Transient
 
 log = logging.getLogger(__name__)
@@ -71,24 +63,22 @@ def read_to_end(settings: KafkaSettings, topic: str) -> Iterator[Record]:
 def _read(settings: KafkaSettings, topic: str, identity: str, starts: Mapping[int, int]) -> Iterator[Record]:
     consumer = groupless(settings, "simstream-log", **{"enable.partition.eof": True})
     try:
-        open_partitions = _partitions(consumer, topic)
+        open_partitions = set(partition_numbers(consumer, topic))
         consumer.assign(
             [
                 TopicPartition(topic, number, starts.get(number, OFFSET_BEGINNING))
                 for number in open_partitions
             ]
         )
-        quiet_since = time.monotonic()
+        quiet_since, trouble = time.monotonic(), ""
         while open_partitions:
             for message in consumer.consume(1_000, 0.2):
-                quiet_since = time.monotonic()
-                reason = message.error()
+                reason, number = message.error(), message.partition() or 0
                 if reason is None:
                     yield as_record(message, identity)
                 elif reason.code() == END_OF_PARTITION:
-                    open_partitions.discard(message.partition() or 0)
-                elif reason.code() in (AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
-                    number = message.partition() or 0
+                    open_partitions.discard(number)
+                elif reason.code() in OUTSIDE_THE_LOG:
                     log.warning(
                         "log_gap topic=%s partition=%d wanted=%s reason=%s",
                         topic,
@@ -97,10 +87,15 @@ def _read(settings: KafkaSettings, topic: str, identity: str, starts: Mapping[in
                         reason.str(),
                     )
                     consumer.seek(TopicPartition(topic, number, OFFSET_BEGINNING))
-                elif reason.fatal() or not reason.retriable():
-                    raise Halt(f"{topic} cannot be read: {reason.str()}")
+                else:
+                    refuse_final(reason, f"{topic}[{number}]")
+                    trouble = f" ({reason.str()})"
+                    continue
+                quiet_since, trouble = time.monotonic(), ""
             if time.monotonic() - quiet_since > _TIMEOUT_SECONDS:
-                raise Transient(f"the broker said nothing about {topic} for {_TIMEOUT_SECONDS:.0f} s")
+                raise Transient(
+                    f"the broker said nothing about {topic} for {_TIMEOUT_SECONDS:.0f} s{trouble}"
+                )
     finally:
         consumer.close()
 
@@ -116,19 +111,25 @@ class Tail:
             topic
         ]
         self._consumer = groupless(settings, "simstream-tail")
-        numbers = _partitions(self._consumer, topic)
+        numbers = partition_numbers(self._consumer, topic)
         start = OFFSET_END if from_end else OFFSET_BEGINNING
         self._consumer.assign([TopicPartition(topic, number, start) for number in numbers])
 
     def poll(self, timeout_seconds: float, *, limit: int = 1_000) -> list[Record]:
-        """What has arrived; waits for the first record only. Raises Halt when the topic cannot be read."""
+        """What has arrived; waits for the first record only.
+
+        Raises Halt when the topic cannot be read; what passes by itself is said and waited for.
+        """
         messages = self._consumer.consume(1, timeout_seconds)
         if messages:
             messages += self._consumer.consume(limit - 1, 0)
         for message in messages:
             reason = message.error()
-            if reason is not None and (reason.fatal() or not reason.retriable()):
+            if reason is None:
+                continue
+            if reason.code() in OUTSIDE_THE_LOG:
                 raise Halt(f"{message.topic()} cannot be read: {reason.str()}")
+            refuse_final(reason, f"{message.topic()}[{message.partition()}]")
         return [as_record(message, self._identity) for message in messages if message.error() is None]
 
     def close(self) -> None:
@@ -149,13 +150,6 @@ def groupless(settings: KafkaSettings, client_id: str, **options: bool) -> Consu
             **options,
         }
     )
-
-
-def _partitions(consumer: Consumer, topic: str) -> set[int]:
-    try:
-        return set(consumer.list_topics(topic, timeout=_TIMEOUT_SECONDS).topics[topic].partitions)
-    except KafkaException as error:
-        raise Transient(f"the broker does not describe {topic}: {error.args[0].str()}") from error
 
 
 @dataclass(frozen=True, slots=True)

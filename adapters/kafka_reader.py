@@ -24,8 +24,9 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient
 
-from adapters.kafka import AUTO_OFFSET_RESET, KafkaSettings, Record, as_record
+from adapters.kafka import KafkaSettings, Record, as_record
 from adapters.kafka_admin import topic_ids
+from adapters.kafka_errors import OUTSIDE_THE_LOG, refuse_final
 from schemas.errors import Halt, Transient
 
 log = logging.getLogger(__name__)
@@ -34,13 +35,6 @@ _ASSIGN_PATIENCE_SECONDS = 60.0
 _LAST_COMMIT_SECONDS = 10.0
 #: Of what a poll may take, the part that is kept for each topic behind the first.
 _KEPT = 10
-#: Errors of a poll that say "never", each with what to do.
-_REFUSALS = {
-    KafkaError.TOPIC_AUTHORIZATION_FAILED: "grant this principal READ on the topic",
-    KafkaError.GROUP_AUTHORIZATION_FAILED: "grant this principal READ on the consumer group",
-    KafkaError.SASL_AUTHENTICATION_FAILED: "check the credentials in SIMSTREAM_KAFKA__OPTIONS",
-    KafkaError.UNKNOWN_TOPIC_OR_PART: "create the topics with `simstream topics`",
-}
 
 
 class Partition(NamedTuple):
@@ -223,9 +217,8 @@ class GroupReader:
         return messages
 
     def _raise(self, error: KafkaError, message: Message) -> None:
-        code = error.code()
         where = f"{message.topic()}[{message.partition()}]"
-        if code in (AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
+        if error.code() in OUTSIDE_THE_LOG:
             raise Halt(
                 f"group {self.group} has a commit on {where} that lies outside the log ({error.str()}): "
                 "retention removed the records between it and the log's start, or the topic was made anew. "
@@ -233,12 +226,7 @@ class GroupReader:
                 f"`kafka-consumer-groups --reset-offsets --to-earliest --group {self.group} --topic "
                 f"{message.topic()} --execute`, then run `simstream reconcile`"
             )
-        if code in _REFUSALS:
-            raise Halt(f"Kafka refused {where}: {error.str()}; {_REFUSALS[code]}")
-        if error.fatal():
-            raise Halt(f"the Kafka consumer cannot go on: {error.str()}; restart")
-        # Everything else (a leader moved, a poll came too late, a connection broke) librdkafka mends itself.
-        log.warning("kafka_poll_error where=%s code=%s reason=%s", where, error.name(), error.str())
+        refuse_final(error, where)
 
     def committed(self, partitions: Iterable[Partition]) -> dict[Partition, int | None]:
         """Each partition's committed offset, None where there is none. Raises Transient or Halt."""

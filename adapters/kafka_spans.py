@@ -12,7 +12,9 @@ from typing import NamedTuple
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from adapters.kafka import END_OF_PARTITION, KafkaSettings
+from adapters.kafka import KafkaSettings
+from adapters.kafka_admin import partition_numbers
+from adapters.kafka_errors import END_OF_PARTITION, OUTSIDE_THE_LOG, refuse_final
 from adapters.kafka_log import groupless
 from adapters.kafka_reader import Partition
 from schemas.errors import Halt, Transient
@@ -33,10 +35,7 @@ def spans(settings: KafkaSettings, topics: Sequence[str]) -> dict[Partition, Spa
     try:
         found = {}
         for topic in topics:
-            described = consumer.list_topics(topic, timeout=_TIMEOUT_SECONDS).topics[topic]
-            if described.error is not None:
-                raise Halt(f"topic {topic} does not exist: create it with `simstream topics`")
-            for number in sorted(described.partitions):
+            for number in partition_numbers(consumer, topic):
                 asked = TopicPartition(topic, number)
                 found[Partition(topic, number)] = Span(
                     *consumer.get_watermark_offsets(asked, timeout=_TIMEOUT_SECONDS)
@@ -60,10 +59,11 @@ def first_records(
     consumer = groupless(settings, "simstream-probe", **{"enable.partition.eof": True})
     try:
         consumer.assign(_positions(offsets))
-        deadline = time.monotonic() + timeout_seconds
+        deadline, trouble = time.monotonic() + timeout_seconds, ""
         while len(found) < len(offsets):
             if time.monotonic() > deadline:
-                raise Transient(f"the broker said nothing about {len(offsets) - len(found)} partitions")
+                missing = len(offsets) - len(found)
+                raise Transient(f"the broker said nothing about {missing} partitions{trouble}")
             for message in consumer.consume(1, 0.2):
                 part = Partition(message.topic() or "", message.partition() or 0)
                 reason = message.error()
@@ -71,9 +71,11 @@ def first_records(
                     found.setdefault(part, message.timestamp()[1])
                 elif reason.code() == END_OF_PARTITION:
                     found.setdefault(part, None)
-                elif reason.fatal() or not reason.retriable():
+                elif reason.code() in OUTSIDE_THE_LOG:
                     raise Halt(f"{part.topic} cannot be read: {reason.str()}")
                 else:
+                    refuse_final(reason, f"{part.topic}[{part.number}]")
+                    trouble = f" ({reason.str()})"
                     continue
                 _leave(consumer, part)
         return found

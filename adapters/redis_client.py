@@ -36,7 +36,7 @@ from schemas.events import Frozen
 #: of a pipeline in front of it, and Redis 6.2 the line of the script.
 _NOT_NOW = re.compile(
     r"(?:^|caused error: |@user_script: ?\d+: -?)"
-    r"(?:LOADING|MASTERDOWN|MISCONF|NOREPLICAS|TRYAGAIN|CLUSTERDOWN|BUSY|OOM|RESTARTED)\b"
+    r"(?:LOADING|MASTERDOWN|MISCONF|READONLY|NOREPLICAS|TRYAGAIN|CLUSTERDOWN|BUSY|OOM|RESTARTED)\b"
 )
 
 

@@ -117,17 +117,22 @@ def make_service(
 
 
 def serve_alone(settings: Settings, *, port: int | None = None) -> None:
-    """Only the service, in this thread, until it is told to stop; its encoder is loaded beside it."""
+    """Only the service, in this thread, until it is told to stop; its encoder is loaded beside it.
+
+    Raises what ended one of the threads beside it.
+    """
     rules, keys = RuleBook(settings.rules), open_keys(settings)
     index = open_index(settings.qdrant)
     releases = LoadedReleases(settings)
     failures = Failures()
     # Until the release of what is live is loaded, the service says that it is not ready.
     instance = Instance(settings, index=index, releases=releases, alone=True)
-    watcher = threading.Thread(target=failures.watch, args=(instance.run,), daemon=True)
-    watcher.start()
-    for book in (rules, keys):
-        threading.Thread(target=book.run, daemon=True).start()
+    watchers = [
+        threading.Thread(target=failures.watch, args=(one.run,), daemon=True)
+        for one in (instance, rules, keys)
+    ]
+    for watcher in watchers:
+        watcher.start()
     sink = open_sink(settings)
     service = make_service(
         settings,
@@ -141,6 +146,7 @@ def serve_alone(settings: Settings, *, port: int | None = None) -> None:
     )
     log.info("service_listens address=%s", service.address)
     calm_collector()
+    threading.Thread(target=_end_with, args=(failures, service), daemon=True).start()
     try:
         service.run()
     finally:
@@ -148,7 +154,16 @@ def serve_alone(settings: Settings, *, port: int | None = None) -> None:
         rules.stop()
         keys.stop()
         instance.stop()
-        watcher.join(30.0)
+        for watcher in watchers:
+            watcher.join(30.0)
         releases.close()
         index.close()
     failures.check()
+
+
+def _end_with(failures: Failures, service: Service) -> None:
+    """A service that follows releases, rules or keys no more would go on with those of before: end it."""
+    failures.stopped.wait()
+    if failures.first is not None:
+        log.error("service_ends reason=%r", failures.first)
+        service.stop()

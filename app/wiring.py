@@ -186,7 +186,11 @@ def alias_of(settings: Settings) -> str:
 
 
 class LoadedReleases:
-    """The releases that this process can encode with; implements service.releases.Releases."""
+    """The releases that this process can encode with; implements service.releases.Releases.
+
+    One whose encoder has died is not loaded: asked to, `load` starts another. Thread-safe; whoever holds the
+    old one is told by its encoder.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -195,24 +199,30 @@ class LoadedReleases:
 
     def loaded(self, release_id: str) -> LoadedRelease[EncoderProcess]:
         """The release by name. Raises ReleaseNotLoaded; never loads anything itself."""
-        try:
-            return self._loaded[release_id]
-        except KeyError:
-            raise ReleaseNotLoaded(release_id) from None
+        found = self._loaded.get(release_id)
+        if found is None or not found.encoder.alive:
+            raise ReleaseNotLoaded(release_id)
+        return found
 
     def load(self, release_id: str) -> LoadedRelease[EncoderProcess]:
         """Load a release, once, verified against its manifest."""
         from model.release import start_release
 
         with self._lock:
-            if release_id not in self._loaded:
+            found = self._loaded.get(release_id)
+            if found is not None and not found.encoder.alive:
+                log.error("encoder_died release=%s: it is loaded again", release_id)
+                del self._loaded[release_id]
+                found.encoder.close()
+                found = None
+            if found is None:
                 store = ReleaseStore(self._settings.releases)
-                self._loaded[release_id] = start_release(store, release_id, self._settings.model)
-            return self._loaded[release_id]
+                found = self._loaded[release_id] = start_release(store, release_id, self._settings.model)
+            return found
 
     def ids(self) -> set[str]:
         """Which releases are loaded here."""
-        return set(self._loaded)
+        return {name for name, release in list(self._loaded.items()) if release.encoder.alive}
 
     def keep(self, release_ids: Collection[str]) -> None:
         """Let go of every other release."""

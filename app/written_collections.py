@@ -115,8 +115,8 @@ class WrittenCollections:
             release = self._releases.load(release_of(collection))
             spec = collection_spec(self._settings, release.manifest.dimension)
             self._index.ensure_collection(collection, spec)
-        except (Transient, ValueError) as error:
-            if collection == live and not isinstance(error, Transient):
+        except (Transient, OSError, ValueError) as error:
+            if collection == live and isinstance(error, ValueError):
                 raise
             self._later(collection, error)
             return
@@ -207,6 +207,7 @@ class Instance:
             return
         try:
             self._releases.load(release_id)
-        except ValueError as error:
-            log.error("release_not_loaded release=%s reason=%s", release_id, error)
+        except Exception as error:  # noqa: BLE001  every store of releases has faults of its own
+            # What is loaded goes on answering.
+            log.error("release_not_loaded release=%s reason=%s", release_id, str(error) or repr(error))
             self._not_before[release_id] = time.monotonic() + RETRY_SECONDS

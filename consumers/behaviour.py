@@ -265,7 +265,8 @@ class BehaviourHandler:
 
     def fatal(self) -> BaseException | None:
         """What ended one of the threads, if something did."""
-        return self._summing.fatal or self._writing.fatal or self._debounce.fatal
+        followed = None if self.erasures is None else self.erasures.fatal
+        return self._summing.fatal or self._writing.fatal or self._debounce.fatal or followed
 
     def close(self) -> None:
         """Stop the threads; what is due stays marked, what is not applied is read again."""

@@ -72,6 +72,8 @@ class Erasures:
         self._acknowledged: Reached = {}
         self._stop = threading.Event()
         self._follower: threading.Thread | None = None
+        #: What ended the following, if something did: whoever applies events must not go on without.
+        self.fatal: BaseException | None = None
 
     def take(self, records: Iterable[Record]) -> None:
         """Learn from records of the topic; what cannot be read is said and passed over."""
@@ -123,6 +125,8 @@ class Erasures:
         """Go on learning on a thread of its own, until `close`; `release` is then called there, once.
 
         `report` is told what has been acknowledged, at once and then again and again. It may raise Transient.
+        Anything else ends it as `fatal`, and nothing is released: what is in hand may not be done, so
+        `forget` waits until this process has been silent for long.
         """
 
         def run() -> None:
@@ -139,8 +143,10 @@ class Erasures:
                     except Transient as error:
                         log.warning("consumer_waits consumer=%s reason=%s", "erasures", error)
                         self._stop.wait(1.0)
-            finally:
                 release()
+            except BaseException as error:  # noqa: BLE001  handed to the handler's loop, which raises it
+                log.error("erasures_not_followed reason=%r", error)
+                self.fatal = error
 
         self._follower = threading.Thread(target=run, name="erasures", daemon=True)
         self._follower.start()

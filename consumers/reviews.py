@@ -224,8 +224,8 @@ class ReviewsHandler:
         """Reviews are compared by revision: whichever incarnation takes them."""
 
     def fatal(self) -> BaseException | None:
-        """This handler has no thread of its own that could die."""
-        return None
+        """What ended the following of erasures, if something did."""
+        return None if self.erasures is None else self.erasures.fatal
 
     def close(self) -> None:
         """Stop following erasures; other collaborators belong to whoever made them."""

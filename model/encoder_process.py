@@ -98,6 +98,11 @@ class EncoderProcess:
         return self._dimension
 
     @property
+    def alive(self) -> bool:
+        """Whether the child answers. False from the moment on when its end was seen; it never comes back."""
+        return not self._ended
+
+    @property
     def pid(self) -> int:
         """The child's process id."""
         return self._process.pid
@@ -136,7 +141,8 @@ class EncoderProcess:
         ended(self._process, STOP_SECONDS)
         self._reader.join(STOP_SECONDS)
         unwatch_memory("encoder", self._process.pid)
-        self._connection.close()
+        with self._sending:  # whoever sends to a descriptor that was closed may meet somebody else's
+            self._connection.close()
 
     def _read(self) -> None:
         try:
@@ -151,6 +157,8 @@ class EncoderProcess:
                 else:
                     _heard(kind, content)
         except (EOFError, OSError):
+            pass
+        finally:
             self._ended = True
             self._fail_waiting()
 
@@ -160,11 +168,7 @@ class EncoderProcess:
                 _, promise = self._waiting.popitem()
             except KeyError:
                 return
-            promise.set_exception(
-                Transient(
-                    f"the encoder's process has ended ({_how(self._process)}): start this process again"
-                )
-            )
+            promise.set_exception(Transient(f"the encoder's process has ended ({_how(self._process)})"))
 
 
 def _heard(kind: str, content: Sequence[Any]) -> None:

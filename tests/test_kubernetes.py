@@ -8,6 +8,7 @@ ScaledObject has no schema at hand and is checked by what stands here.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -127,17 +128,22 @@ def test_a_kustomization_names_every_file_of_its_folder(name: str) -> None:
     assert set(FOLDERS[name].glob("*")) == named_files(FOLDERS[name])
 
 
+def compared_with_kubectl(folder: Path, found: list[Manifest]) -> None:
+    """That kubectl makes the same manifests of a folder."""
+    command = ["kubectl", "kustomize", str(folder)]
+    made = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+    def sorted_(manifests: Any) -> list[str]:
+        return sorted(json.dumps(one, sort_keys=True) for one in manifests)
+
+    assert sorted_(yaml.safe_load_all(made)) == sorted_(found)
+
+
 @pytest.mark.parametrize("name", FOLDERS)
 def test_kubectl_makes_the_same_of_it(name: str) -> None:
     if shutil.which("kubectl") is None:
         pytest.skip("no kubectl here: what it makes of the overlays is not compared")
-    command = ["kubectl", "kustomize", str(FOLDERS[name])]
-    made = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
-
-    def sorted_(found: Any) -> list[str]:
-        return sorted(json.dumps(one, sort_keys=True) for one in found)
-
-    assert sorted_(yaml.safe_load_all(made)) == sorted_(RESOLVED[name])
+    compared_with_kubectl(FOLDERS[name], RESOLVED[name])
 
 
 def test_every_selector_means_pods_that_are_there_and_every_consumer_has_its_own() -> None:
@@ -189,6 +195,37 @@ def test_a_policy_of_the_network_opens_ports_that_something_listens_on() -> None
     assert nothing == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
 
 
+def asks_the_api(deployment: str) -> bool:
+    """Whether the network lets a deployment's pods send to the API, and the API's take it."""
+    labels = of_kind("Deployment")[deployment]["spec"]["template"]["metadata"]["labels"]
+
+    def means(selector: Mapping[str, Any], pod: Mapping[str, str]) -> bool:
+        wanted: Mapping[str, str] = selector.get("matchLabels", {})
+        return wanted.items() <= pod.items()
+
+    def open_between(one: Mapping[str, str], way: str, end: str, other: Mapping[str, str]) -> bool:
+        """Whether a policy of the pod `one` names the pod `other`, of its namespace, on the API's port."""
+        return any(
+            "podSelector" in peer
+            and "namespaceSelector" not in peer
+            and means(peer["podSelector"], other)
+            and 8080 in {port["port"] for port in rule["ports"]}
+            for policy in of_kind("NetworkPolicy").values()
+            if means(policy["spec"]["podSelector"], one)
+            for rule in policy["spec"].get(way, [])
+            for peer in rule[end]
+        )
+
+    api = of_kind("Deployment")["api"]["spec"]["template"]["metadata"]["labels"]
+    return open_between(labels, "egress", "to", api) and open_between(api, "ingress", "from", labels)
+
+
+def test_commands_are_run_where_the_api_can_be_asked() -> None:
+    named = set(re.findall(r"exec deploy/(\w+) -- simstream", RUNBOOK))
+    assert named == {name for name in of_kind("Deployment") if asks_the_api(name)}
+    assert not asks_the_api("embeddings")
+
+
 @pytest.mark.parametrize("where", FOLDERS)
 def test_the_network_lets_a_process_reach_the_stores_that_its_settings_name(where: str) -> None:
     (rule,) = of_kind("NetworkPolicy", where)["stores"]["spec"]["egress"]
@@ -225,6 +262,38 @@ def test_every_environment_makes_valid_settings(where: str, tmp_path: Path) -> N
                 assert variable in variables()
         settings = load_settings(found)
         assert settings.metrics.host == settings.service.host == "0.0.0.0"  # noqa: S104  in a pod of its own
+
+
+def heard(found: list[Manifest]) -> tuple[bool, bool]:
+    """Whether processes read opinions, and whether somebody hears them."""
+    named = {(one["kind"], one["metadata"]["name"]): one for one in found}
+    settings = named["ConfigMap", "simstream-settings"]["data"]
+    value = {name: settings[name] for name in ("SIMSTREAM_OPINIONS__CONSUME",) if name in settings}
+    spec = named["Deployment", "opinions"]["spec"]
+    return load_settings(value).opinions.consume, spec.get("replicas", 1) > 0
+
+
+@pytest.mark.parametrize("where", FOLDERS)
+def test_opinions_are_heard_only_where_they_are_read(where: str) -> None:
+    """`simstream consume opinions` refuses to start without the setting, which costs every process a read."""
+    assert heard(RESOLVED[where]) == (False, False)
+
+
+def test_the_runbook_s_overlay_has_opinions_heard_and_read(tmp_path: Path) -> None:
+    (said,) = (one for one in re.findall(r"```yaml\n(.*?)```", RUNBOOK, re.DOTALL) if "opinions" in one)
+    base = os.path.relpath(FOLDERS["gpu"], tmp_path.resolve())
+    (tmp_path / "kustomization.yaml").write_text(f"namespace: simstream\nresources: [{base}]\n{said}")
+    found = resolved(tmp_path.resolve())
+    assert heard(found) == (True, True)
+    for half in ("replicas", "patches"):
+        spec = yaml.safe_load((tmp_path / "kustomization.yaml").read_text())
+        (tmp_path / "half").mkdir(exist_ok=True)
+        spec["resources"] = [f"../{base}"]
+        (tmp_path / "half" / "kustomization.yaml").write_text(yaml.safe_dump({**spec, half: []}))
+        reads, hears = heard(resolved((tmp_path / "half").resolve()))
+        assert reads != hears, "what is missing would not be found"
+    if shutil.which("kubectl") is not None:
+        compared_with_kubectl(tmp_path.resolve(), found)
 
 
 def test_a_setting_that_does_not_exist_would_be_found() -> None:

@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 import yaml
+from prometheus_client import REGISTRY, generate_latest
 
 from adapters.metrics import DECLARED
 from app.commands.metrics import page
+from app.consumer_process import registry_of
 from tests.support.prometheus import ROOT, quick_rules, require_prometheus, rules
 
 DEPLOY = ROOT / "deploy"
@@ -65,6 +67,12 @@ def test_no_metric_is_made_outside_its_file() -> None:
         if made.search(path.read_text())
     ]
     assert found == []
+
+
+def test_every_process_exports_when_it_started() -> None:
+    """What SimstreamRestarts looks at is not of our making: alone and as a stack."""
+    for registry in (REGISTRY, registry_of([lambda: ""])):
+        assert "\nprocess_start_time_seconds " in generate_latest(registry).decode()
 
 
 def test_every_rule_is_tested_with_its_cause_and_without() -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType  # type: ignore[attr-defined]
 
 from adapters.kafka import KafkaSettings
-from adapters.kafka_admin import compare_topics, ensure_topics, open_admin, topic_ids
+from adapters.kafka_admin import compare_topics, delete_records, ensure_topics, open_admin, topic_ids
 from schemas.errors import Halt, Transient
 from schemas.topics import DAY_MS, DEAD_LETTER_HEADROOM_BYTES, Topic, Topics
 from tests.support.draining import quick_settings
@@ -108,3 +113,63 @@ def test_a_broker_that_refuses_is_a_halt_and_one_that_is_away_is_transient(
         ensure_topics(away, [declared], partitions=1, replication_factor=1)
     with pytest.raises(Transient):
         topic_ids(away, [declared.name])
+
+
+class Answering:
+    """An admin client that answers each request with the next of these codes; None: done."""
+
+    def __init__(self, *codes: int | None) -> None:
+        self._codes = list(codes)
+        self.asked: list[list[tuple[int, int]]] = []
+
+    def _answered(self) -> Future[None]:
+        future, code = Future[None](), self._codes.pop(0)
+        future.set_result(None) if code is None else future.set_exception(KafkaException(KafkaError(code)))
+        return future
+
+    def list_topics(self, timeout: float) -> Any:
+        return SimpleNamespace(topics={})
+
+    def create_topics(self, topics: Sequence[Any], request_timeout: float) -> dict[str, Future[None]]:
+        return {topic.topic: self._answered() for topic in topics}
+
+    def delete_records(
+        self, parts: Sequence[TopicPartition], request_timeout: float
+    ) -> dict[TopicPartition, Future[None]]:
+        self.asked.append([(part.partition, part.offset) for part in parts])
+        return {part: self._answered() for part in parts}
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (KafkaError.REQUEST_TIMED_OUT, Transient),
+        (KafkaError.NOT_CONTROLLER, Transient),
+        (KafkaError._TRANSPORT, Transient),  # noqa: SLF001
+        (KafkaError.TOPIC_AUTHORIZATION_FAILED, Halt),
+        (KafkaError.INVALID_REPLICATION_FACTOR, Halt),
+    ],
+)
+def test_a_controller_that_moves_is_waited_for_and_a_refusal_is_not(
+    code: int, expected: type[BaseException]
+) -> None:
+    """The client calls none of them retriable."""
+    admin: Any = Answering(code)
+    with pytest.raises(expected, match="could not create topic t"):
+        ensure_topics(admin, [Topic("t", "id", (), "delete")], partitions=1, replication_factor=1)
+
+
+def test_records_are_deleted_though_a_leader_moves_and_its_remedy_is_not_a_topic_s(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    moved = KafkaError.NOT_LEADER_FOR_PARTITION
+    admin: Any = Answering(None, moved, moved, None)
+    delete_records(admin, "t", {0: 5, 1: 7})
+    assert admin.asked == [[(0, 5), (1, 7)], [(1, 7)], [(1, 7)]]
+    monkeypatch.setattr("adapters.kafka_admin._TIMEOUT_SECONDS", 0.0)
+    gone: Any = Answering(moved, moved)
+    with pytest.raises(Transient, match="records of t were not deleted"):
+        delete_records(gone, "t", {0: 5})
+    refusing: Any = Answering(KafkaError.POLICY_VIOLATION)
+    with pytest.raises(Halt, match=r"set cleanup\.policy to delete"):
+        delete_records(refusing, "t", {0: 5})

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, Producer
 
 from adapters.kafka import KafkaSettings, Publisher
 from adapters.kafka_admin import ensure_topics, open_admin
+from adapters.kafka_errors import END_OF_PARTITION
 from adapters.kafka_log import Outgoing, Tail, Transactions, read_to_end
-from schemas.errors import Halt
+from adapters.kafka_reader import Partition
+from adapters.kafka_spans import first_records
+from schemas.errors import Halt, Transient
 from schemas.topics import Topic
 from tests.support.draining import quick_settings
 from tests.support.servers import Broker, Kafka
@@ -125,3 +131,135 @@ def test_a_tail_follows_a_topic_from_its_beginning(settings: KafkaSettings, topi
     assert [record.value for record in tail.poll(10.0)] == [b"after"]
     tail.close()
     publisher.close()
+
+
+# --- errors that pass, and others --------------------------------------------------------------------------
+
+
+class Said:
+    """A message of partition 0 of the topic `t`: an error, or a record where there is none."""
+
+    def __init__(self, error: KafkaError | None = None) -> None:
+        self._error = error
+
+    def error(self) -> KafkaError | None:
+        return self._error
+
+    def topic(self) -> str:
+        return "t"
+
+    def partition(self) -> int:
+        return 0
+
+    offset = partition
+
+    def timestamp(self) -> tuple[int, int]:
+        return 1, 77
+
+    def key(self) -> bytes:
+        return b"k"
+
+    value = key
+
+    def headers(self) -> None:
+        return None
+
+
+class Broker0:
+    """A consumer of one partition that is told what the test says, then nothing more."""
+
+    def __init__(self, *said: Said, described: KafkaError | None = None) -> None:
+        self._said, self._described = list(said), described
+
+    def list_topics(self, topic: str, timeout: float) -> Any:
+        found = SimpleNamespace(error=self._described, partitions={} if self._described else {0: None})
+        return SimpleNamespace(topics={topic: found})
+
+    def consume(self, limit: int, timeout: float) -> list[Said]:
+        found, self._said = self._said[:limit], self._said[limit:]
+        return found
+
+    def assign(self, partitions: Any) -> None:
+        """It reads what it is told."""
+
+    pause = assign
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> Callable[[Broker0], KafkaSettings]:
+    """Lets readers without a group read from the stub."""
+
+    def use(broker: Broker0) -> KafkaSettings:
+        for module in ("kafka_log", "kafka_spans"):
+            monkeypatch.setattr(f"adapters.{module}.groupless", lambda *_, **__: broker)
+        monkeypatch.setattr("adapters.kafka_log.AdminClient", lambda _: None)
+        monkeypatch.setattr("adapters.kafka_log.topic_ids", lambda _, names: dict.fromkeys(names, "id"))
+        monkeypatch.setattr("adapters.kafka_log._TIMEOUT_SECONDS", 0.05)
+        return KafkaSettings()
+
+    return use
+
+
+#: The client calls none of them retriable. The last one stands for whatever nobody has thought of.
+PASSES = [
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.REQUEST_TIMED_OUT,
+    KafkaError._TRANSPORT,  # noqa: SLF001
+    KafkaError.UNKNOWN,
+]
+REFUSED = [
+    KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED),
+    KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART),
+    KafkaError(KafkaError.OFFSET_OUT_OF_RANGE),
+    KafkaError(KafkaError.UNKNOWN, fatal=True),
+]
+END = Said(KafkaError(END_OF_PARTITION))
+
+
+@pytest.mark.parametrize("code", PASSES)
+def test_what_passes_ends_no_reader_without_a_group(
+    told: Callable[[Broker0], KafkaSettings], code: int
+) -> None:
+    error = Said(KafkaError(code))
+    tail = Tail(told(Broker0(error, Said())), "t")
+    assert [record.value for record in tail.poll(0.0)] == [b"k"]
+    assert len(list(read_to_end(told(Broker0(error, Said(), END)), "t"))) == 1
+    assert first_records(told(Broker0(error, Said())), {Partition("t", 0): 0}) == {Partition("t", 0): 77}
+
+
+@pytest.mark.parametrize("code", PASSES)
+def test_what_does_not_pass_in_time_is_waited_for_by_whoever_asked(
+    told: Callable[[Broker0], KafkaSettings], code: int
+) -> None:
+    error = KafkaError(code, "as the broker says")
+    with pytest.raises(Transient, match="as the broker says"):
+        list(read_to_end(told(Broker0(Said(error))), "t"))
+    with pytest.raises(Transient, match="as the broker says"):
+        first_records(told(Broker0(Said(error))), {Partition("t", 0): 0}, timeout_seconds=0.05)
+
+
+@pytest.mark.parametrize("error", REFUSED, ids=str)
+def test_what_never_passes_is_a_halt(told: Callable[[Broker0], KafkaSettings], error: KafkaError) -> None:
+    with pytest.raises(Halt):
+        Tail(told(Broker0(Said(error))), "t").poll(0.0)
+    with pytest.raises(Halt):
+        first_records(told(Broker0(Said(error))), {Partition("t", 0): 0})
+    if error.code() != KafkaError.OFFSET_OUT_OF_RANGE:  # read on from the beginning
+        with pytest.raises(Halt):
+            list(read_to_end(told(Broker0(Said(error))), "t"))
+
+
+def test_a_topic_that_is_not_described_is_not_one_without_partitions(
+    told: Callable[[Broker0], KafkaSettings],
+) -> None:
+    """As empty, nobody would be known to have asked for erasure."""
+    with pytest.raises(Transient):
+        list(read_to_end(told(Broker0(described=KafkaError(KafkaError.LEADER_NOT_AVAILABLE))), "t"))
+    with pytest.raises(Halt, match="does not exist"):
+        Tail(told(Broker0(described=KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART))), "t")
+    with pytest.raises(Halt, match=r"does not describe t: .*uthorization"):
+        Tail(told(Broker0(described=KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED))), "t")

@@ -518,3 +518,12 @@ def test_a_consumer_that_ends_stops_following_erasures_and_lets_go_of_the_topic(
     assert not released
     handler.close()
     assert released == [True]
+
+
+def test_a_follower_of_erasures_that_died_ends_the_consumer(make: Callable[..., BehaviourHandler]) -> None:
+    erasures = Erasures(key=b"k")
+    handler = make(erasures=erasures)
+    assert handler.fatal() is None
+    assert make().fatal() is None
+    erasures.fatal = Halt("user.erasures cannot be read")
+    assert handler.fatal() is erasures.fatal

@@ -14,7 +14,7 @@ from adapters.redis_readers import ErasureReaders
 from app.local import LocalRedis
 from consumers.erasures import Erasures, OlderWork, Reached, erasure_key
 from consumers.progress import Delivery, Progress
-from schemas.errors import Transient
+from schemas.errors import Halt, Transient
 from schemas.events import UserErased
 
 AT = datetime(2026, 11, 26, 8, tzinfo=UTC)
@@ -95,6 +95,25 @@ def test_a_follower_tells_what_was_acknowledged_and_goes_on_after_a_store_was_aw
     erasures.close()
     assert released.is_set()
     assert not away
+
+
+def test_a_follower_that_dies_is_fatal_and_does_not_take_leave() -> None:
+    """Events may be in hand that were read without the erasure: `forget` must not pass this process over."""
+    erasures, released = Erasures(key=KEY), threading.Event()
+    gone = Halt("user.erasures cannot be read")
+
+    def poll(seconds: float) -> Iterable[Record]:
+        raise gone
+
+    assert erasures.fatal is None
+    erasures.follow(poll, release=released.set)
+    deadline = time.monotonic() + 10
+    while erasures.fatal is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    erasures.close()
+    assert erasures.fatal is gone
+    assert not released.is_set()
 
 
 def test_readers_stand_in_redis_until_they_leave_or_fall_silent(

@@ -20,7 +20,7 @@ from app.local import LocalRedis
 from consumers.erasures import Erasures, erasure_key
 from consumers.progress import Delivery, Progress
 from consumers.reviews import ReviewChange, ReviewsHandler, ReviewsSettings, plain
-from schemas.errors import PoisonMessage, Transient
+from schemas.errors import Halt, PoisonMessage, Transient
 from schemas.events import ProductUpserted, UserErased
 from schemas.fields import MAX_REVISION
 from schemas.items import ReviewState
@@ -491,3 +491,12 @@ def test_commits_trail_the_effect_and_follow_the_incarnation_of_redis(reviews: R
     assert made.store_epoch() == reviews.run_id()
     assert made.fatal() is None
     made.close()
+
+
+def test_a_follower_of_erasures_that_died_ends_the_consumer() -> None:
+    erasures = Erasures(key=b"k")
+    following = handler(erasures=erasures)
+    assert following.fatal() is None
+    assert handler().fatal() is None
+    erasures.fatal = Halt("user.erasures cannot be read")
+    assert following.fatal() is erasures.fatal

@@ -97,6 +97,7 @@ def test_a_model_that_cannot_be_loaded_is_refused_as_in_this_process(folder: Pat
 
 def test_a_killed_encoder_is_said_to_everybody_who_waits_and_asks(folder: Path) -> None:
     encoder = start(folder)
+    assert encoder.alive
     os.kill(encoder.pid, signal.SIGSTOP)
     failures: list[Exception] = []
 
@@ -116,6 +117,7 @@ def test_a_killed_encoder_is_said_to_everybody_who_waits_and_asks(folder: Path) 
         assert "killed by SIGKILL" in str(failure)
     with pytest.raises(Transient, match="has ended"):
         encoder.encode(TEXTS)
+    assert not encoder.alive
     encoder.close()
 
 

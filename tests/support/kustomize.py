@@ -1,4 +1,4 @@
-"""Kustomize, as far as deploy/kubernetes uses it: resources, JSON patches, images, a namespace.
+"""Kustomize, as far as deploy/kubernetes uses it: resources, JSON patches, replicas, images, a namespace.
 
 Reads   a folder with a kustomization.yaml
 Writes  nothing
@@ -18,7 +18,7 @@ import yaml
 
 Manifest = dict[str, Any]
 
-_KNOWN = {"apiVersion", "kind", "namespace", "resources", "images", "patches"}
+_KNOWN = {"apiVersion", "kind", "namespace", "resources", "images", "patches", "replicas"}
 _CLUSTER_WIDE = {"Namespace"}
 
 
@@ -45,13 +45,19 @@ def resolved(folder: Path) -> list[Manifest]:
         path = (folder / name).resolve()
         found += resolved(path) if path.is_dir() else documents(path)
     for patch in spec.get("patches", []):
-        operations = yaml.safe_load((folder / patch["path"]).read_text())
+        inline = patch.get("patch")
+        operations = yaml.safe_load(inline or (folder / patch["path"]).read_text())
         targets = [one for one in found if _is_target(one, patch["target"])]
         if not targets:
-            raise ValueError(f"{folder}: the patch {patch['path']} meets nothing")
+            raise ValueError(f"{folder}: the patch {patch.get('path', inline)} meets nothing")
         for target in targets:
             for operation in copy.deepcopy(operations):
                 _apply(target, **operation)
+    for rule in spec.get("replicas", []):
+        (deployment,) = (
+            one for one in found if _is_target(one, {"kind": "Deployment", "name": rule["name"]})
+        )
+        deployment["spec"]["replicas"] = rule["count"]
     for manifest in found:
         if spec.get("namespace") and manifest["kind"] not in _CLUSTER_WIDE:
             manifest["metadata"]["namespace"] = spec["namespace"]
