@@ -61,10 +61,13 @@ class Call(Generic[Returned]):
         return found
 
     def parsed(self, response: httpx.Response) -> Returned:
-        """The answer. Raises ApiError for anything but a success."""
-        if response.is_success:
+        """The answer. Raises ApiError for anything else, a success of somebody in between included."""
+        if not response.is_success:
+            raise problem_of(response)
+        try:
             return self.returns.model_validate_json(response.content)
-        raise problem_of(response)
+        except ValidationError as error:
+            raise problem_of(response) from error
 
 
 def problem_of(response: httpx.Response) -> ApiError:

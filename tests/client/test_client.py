@@ -371,6 +371,12 @@ def test_an_answer_of_somebody_in_between_is_an_error_with_its_text(made: Callab
         client.item("s1")
 
 
+def test_a_success_that_is_not_the_service_s_is_an_error_with_its_text(made: Callable[..., Any]) -> None:
+    client, _ = slept(made, Scripted(httpx.Response(200, content=b"<html>please sign in</html>")))
+    with client, pytest.raises(ApiError, match="200 OK: <html>please sign in"):
+        client.similar("a")
+
+
 def test_the_key_is_not_shown() -> None:
     with Simstream("http://test", key=KEY) as client:
         assert KEY not in repr(client)
