@@ -12,73 +12,53 @@ of a kill begin with a dot.
 What has left the window is folded into the sample, under the next number. Its metadata say up to which time
 and offsets: a row that is older than both is folded and no longer read from its file, and a file with
 nothing but such rows is removed. Between the renaming and the removal a kill changes nothing.
+
+Small files of neighbouring offsets are merged: the larger one is renamed into place before they are removed,
+and from then on they do not count. Who reads needs no lock: when a file has gone meanwhile, it begins anew.
 """
 
 from __future__ import annotations
 
 import fcntl
-import json
-import os
-import re
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from schemas.errors import Halt
-
-#: One row per event. `shopper` is the name of user.erasures (an HMAC): the user id is not here.
-EVENTS = pa.schema(
-    [
-        ("shopper", pa.string()),
-        ("session", pa.string()),
-        ("product", pa.string()),
-        ("category", pa.string()),
-        ("type", pa.string()),
-        ("at_ms", pa.int64()),
-        ("position", pa.int32()),
-        ("query", pa.string()),
-        ("topic", pa.string()),
-        ("partition", pa.int32()),
-        ("offset", pa.int64()),
-    ]
+from adapters.archive_files import (
+    EVENTS,
+    Folded,
+    Listing,
+    Part,
+    footer,
+    listed,
+    mergeable,
+    part_name,
+    put,
+    put_past,
+    read,
+    topic_name,
+    unfolded,
 )
-_EVENT_FILE = re.compile(r"^events-([0-9a-zA-Z]{1,8})-(\d+)-(\d+)-(\d+)\.parquet$")
-_PAST_FILE = re.compile(r"^past-(\d+)\.parquet$")
-_FOLDED = b"simstream.folded"
+from schemas.errors import Halt, Transient
 
+__all__ = ["EVENTS", "Archive", "Folded", "Part", "session_numbers", "topic_name"]
+
+T = TypeVar("T")
 Reduce = Callable[[pa.Table], pa.Table]
 
-
-class Part(NamedTuple):
-    """One file of events: the records of a partition from `start` up to, not including, `end`."""
-
-    path: Path
-    topic: str
-    partition: int
-    start: int
-    end: int
-
-
-class Folded(NamedTuple):
-    """What the sample covers: rows before `before_ms` with an offset below their partition's end."""
-
-    before_ms: int = 0
-    ends: Mapping[str, int] = {}
-
-
-def topic_name(topic_id: str) -> str:
-    """The part of a topic's id that file names carry."""
-    return re.sub(r"[^0-9a-zA-Z]", "", topic_id)[:8] or "0"
+#: How often a reader begins anew, and how long it waits before: a writer removes files for seconds at most.
+_TRIES, _PAUSE_SECONDS = 20, 0.1
 
 
 class Archive:
-    """The files of one archive. One process writes at a time: `locked`."""
+    """The files of one archive. One process writes at a time: `locked`. What reads raises Transient where
+    files keep going."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -97,15 +77,11 @@ class Archive:
             self._drop_folded()
             yield
 
+    # --- reading -------------------------------------------------------------------------------------
+
     def parts(self) -> list[Part]:
         """Files of events in the order of their partitions and offsets."""
-        found = []
-        for path in self.folder.glob("events-*.parquet"):
-            match = _EVENT_FILE.match(path.name)
-            if match:
-                topic, *numbers = match.groups()
-                found.append(Part(path, topic, *map(int, numbers)))
-        return sorted(found, key=lambda part: (part.topic, part.partition, part.start))
+        return self._steadily(lambda listing: list(listing.parts))
 
     def ends(self, topic_id: str) -> dict[int, int]:
         """The next offset of each partition that has been read."""
@@ -119,22 +95,53 @@ class Archive:
 
     def positions(self) -> dict[str, int]:
         """The next offset of each partition of each topic, by `{topic}-{partition}`."""
-        found = dict(self.folded().ends)
-        for part in self.parts():
-            name = f"{part.topic}-{part.partition}"
-            found[name] = max(part.end, found.get(name, 0))
-        return found
+        return self._steadily(_positions)
 
     def rows_since(self, positions: Mapping[str, int]) -> int:
-        """How many events lie in files that begin at or after these positions, which `positions` gave before.
+        """How many events lie at or after these positions, which `positions` gave before.
 
-        Every event is in one file, so these are the new ones, less what has left the window whole.
+        Every event is in one file, so these are the new ones, less what has left the window.
         """
-        return sum(
-            int(pq.read_metadata(part.path).num_rows)
-            for part in self.parts()
-            if part.start >= positions.get(f"{part.topic}-{part.partition}", 0)
-        )
+
+        def rows(listing: Listing) -> int:
+            found = 0
+            for part in listing.parts:
+                start = positions.get(part.of, 0)
+                if part.start >= start:
+                    found += footer(part.path).rows
+                elif part.end > start:  # merged since
+                    found += int(
+                        pc.sum(pc.greater_equal(read(part.path, ["offset"])["offset"], start)).as_py() or 0
+                    )
+            return found
+
+        return self._steadily(rows)
+
+    def extent(self) -> tuple[int, int | None]:
+        """How many rows the files of events have, and the latest time of one; no rows are read."""
+        found = self._steadily(lambda listing: [footer(part.path) for part in listing.parts])
+        times = [one.latest_ms for one in found if one.rows]
+        return sum(one.rows for one in found), max(times, default=None)
+
+    def recent(self) -> pa.Table:
+        """Every event of the window, in no order."""
+
+        def window(listing: Listing) -> pa.Table:
+            folded = listing.folded()
+            tables = [unfolded(read(part.path), part, folded) for part in listing.parts]
+            return pa.concat_tables([EVENTS.empty_table(), *tables])
+
+        return self._steadily(window)
+
+    def past(self) -> pa.Table:
+        """The sample of events that have left the window."""
+        return self._steadily(_past)
+
+    def folded(self) -> Folded:
+        """What the sample covers."""
+        return self._steadily(Listing.folded)
+
+    # --- writing -------------------------------------------------------------------------------------
 
     def write(self, rows: Sequence[Mapping[str, object]], *, part: tuple[str, int, int, int]) -> Path:
         """Add the rows of records [start, end) of (topic id, partition); all of them or none."""
@@ -143,113 +150,130 @@ class Archive:
         table = pa.Table.from_pylist(
             [{**row, "topic": topic, "partition": partition} for row in rows], schema=EVENTS
         )
-        return self._put(table, f"events-{topic}-{partition}-{start:012d}-{end:012d}.parquet")
-
-    def recent(self) -> pa.Table:
-        """Every event of the window, in no order."""
-        folded = self.folded()
-        tables = [_unfolded(pq.read_table(part.path, schema=EVENTS), folded) for part in self.parts()]
-        return pa.concat_tables([EVENTS.empty_table(), *tables])
-
-    def past(self) -> pa.Table:
-        """The sample of events that have left the window."""
-        newest = self._newest_past()
-        return EVENTS.empty_table() if newest is None else pq.read_table(newest).select(EVENTS.names)
-
-    def folded(self) -> Folded:
-        """What the sample covers."""
-        newest = self._newest_past()
-        if newest is None:
-            return Folded()
-        found = json.loads(pq.read_schema(newest).metadata[_FOLDED])
-        return Folded(int(found["before_ms"]), {name: int(end) for name, end in found["ends"].items()})
+        return put(table, self.folder, part_name(topic, partition, start, end))
 
     def fold(self, *, before_ms: int, reduce: Reduce) -> int:
         """Move rows older than `before_ms` into the sample; `reduce` chooses what stays of it. How many.
 
         `reduce` gets the old sample and the rows that leave the window as one table, and answers rows of it.
         """
-        folded = self.folded()
+        listing = listed(self.folder)
+        folded = listing.folded()
         before_ms = max(before_ms, folded.before_ms)
-        recent = self.recent()
-        leaving = recent.filter(pc.less(recent["at_ms"], before_ms))
+        leaving = pa.concat_tables(
+            [EVENTS.empty_table()]
+            + [
+                unfolded(read(part.path), part, folded).filter(pc.field("at_ms") < before_ms)
+                for part in listing.parts
+                if footer(part.path).earliest_ms < before_ms
+            ]
+        )
         if not leaving.num_rows:
             return 0
-        ends = self.positions()
-        kept = reduce(pa.concat_tables([self.past(), leaving]))
-        self._put_past(kept, Folded(before_ms, ends))
+        kept = reduce(pa.concat_tables([_past(listing), leaving]))
+        put_past(kept, self.folder, Folded(before_ms, _positions(listing)))
         self._drop_folded()
         return int(leaving.num_rows)
 
-    def erase(self, keep: Callable[[pa.Table], pa.ChunkedArray | pa.Array]) -> int:
-        """Write anew every file with rows that `keep` does not mark; how many rows went."""
-        gone = 0
-        for part in self.parts():
-            table = pq.read_table(part.path, schema=EVENTS)
-            left = table.filter(keep(table))
+    def uncover(self, *, before_ms: int, latest_ms: int) -> bool:
+        """Where the sample covers times up to later than `latest_ms`, let it cover those before `before_ms`.
+
+        An event with a clock in the future had moved the window there, and all that arrives would leave it at
+        once. What was folded too early stays in the sample. Whether that was so.
+        """
+        listing = listed(self.folder)
+        folded = listing.folded()
+        if folded.before_ms <= latest_ms:
+            return False
+        for part in listing.parts:
+            table = read(part.path)
+            left = unfolded(table, part, folded)
             if left.num_rows < table.num_rows:
+                # First, or else what is in the sample would count as not folded.
+                put(left, self.folder, part.path.name)
+        put_past(_past(listing), self.folder, Folded(before_ms, folded.ends))
+        self._drop_folded()
+        return True
+
+    def erase(self, keep: Callable[[pa.Table], pa.ChunkedArray | pa.Array]) -> int:
+        """Write anew every file with rows that `keep` does not mark; how many rows went.
+
+        `keep` gets the columns `shopper` and `at_ms`.
+        """
+        gone, listing = 0, listed(self.folder)
+        for part in listing.parts:
+            marks, table = _marked(part.path, keep)
+            if table is not None:
                 # The same name with fewer rows: the offsets stay read.
-                self._put(left, part.path.name)
+                left = table.filter(marks)
+                put(left, self.folder, part.path.name)
                 gone += table.num_rows - left.num_rows
-        past = self.past()
-        left = past.filter(keep(past))
-        if left.num_rows < past.num_rows:
-            self._put_past(left, self.folded())
-            self._drop_folded()
-            gone += past.num_rows - left.num_rows
+        if listing.pasts:
+            marks, past = _marked(listing.pasts[-1], keep)
+            if past is not None:
+                left = past.filter(marks)
+                put_past(left, self.folder, listing.folded())
+                self._drop_folded()
+                gone += past.num_rows - left.num_rows
         return int(gone)
 
-    def _newest_past(self) -> Path | None:
-        numbered = [
-            (int(match[1]), path)
-            for path in self.folder.glob("past-*.parquet")
-            if (match := _PAST_FILE.match(path.name))
-        ]
-        return max(numbered)[1] if numbered else None
-
-    def _put_past(self, table: pa.Table, folded: Folded) -> None:
-        newest = self._newest_past()
-        match = _PAST_FILE.match(newest.name) if newest is not None else None
-        number = int(match[1]) + 1 if match else 1
-        body = json.dumps({"before_ms": folded.before_ms, "ends": dict(folded.ends)}).encode()
-        self._put(table.replace_schema_metadata({_FOLDED: body}), f"past-{number:06d}.parquet")
+    def merge(self, *, most_rows: int) -> int:
+        """Write neighbouring small parts as one of at most so many rows; how many fewer parts there are."""
+        listing, gone = listed(self.folder), 0
+        folded = listing.folded()
+        rows = {part.path: footer(part.path).rows for part in listing.parts}
+        for group in mergeable(listing.parts, rows, most_rows=most_rows):
+            first = group[0]
+            table = pa.concat_tables([unfolded(read(part.path), part, folded) for part in group])
+            put(table, self.folder, part_name(first.topic, first.partition, first.start, group[-1].end))
+            # Killed about here, these count no more: they lie within the one that is there.
+            for part in group:
+                part.path.unlink()
+            gone += len(group) - 1
+        return gone
 
     def _drop_folded(self) -> None:
-        """Remove what the newest sample has made superfluous."""
-        newest, folded = self._newest_past(), self.folded()
-        for path in self.folder.glob("past-*.parquet"):
-            if path != newest:
-                path.unlink()
-        for part in self.parts():
-            covered = part.end <= folded.ends.get(f"{part.topic}-{part.partition}", 0)
-            if covered and not _unfolded(pq.read_table(part.path, schema=EVENTS), folded).num_rows:
-                part.path.unlink()
+        """Remove what the newest sample, or a merged file, has in place of it."""
+        listing = listed(self.folder)
+        folded = listing.folded()
+        for path in (*listing.pasts[:-1], *(part.path for part in listing.merged)):
+            path.unlink()
+        for part in listing.parts:
+            if part.end <= folded.ends.get(part.of, 0):
+                found = footer(part.path)
+                if not found.rows or found.latest_ms < folded.before_ms:
+                    part.path.unlink()
 
-    def _put(self, table: pa.Table, name: str) -> Path:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        aside, path = self.folder / f".{name}", self.folder / name
-        with aside.open("wb") as file:
-            pq.write_table(table, file, compression="zstd")
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-        descriptor = os.open(self.folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        return path
+    def _steadily(self, look: Callable[[Listing], T]) -> T:
+        """What is seen in files that are all there, though another process may write."""
+        for _ in range(_TRIES):
+            listing = listed(self.folder)
+            # While a folder is listed, a file may come where was looked already, and those it replaces go.
+            if listing == listed(self.folder):
+                with suppress(FileNotFoundError):
+                    return look(listing)
+            time.sleep(_PAUSE_SECONDS)
+        raise Transient(f"files of the archive {self.folder} keep changing while they are read")
 
 
-def _unfolded(table: pa.Table, folded: Folded) -> pa.Table:
-    """The rows that the sample does not cover; all of a table are of one partition."""
-    if not table.num_rows or not folded.ends:
-        return table
-    name = f"{table['topic'][0].as_py()}-{table['partition'][0].as_py()}"
-    covered = pc.and_(
-        pc.less(table["at_ms"], folded.before_ms), pc.less(table["offset"], folded.ends.get(name, 0))
-    )
-    return table.filter(pc.invert(covered))
+def _positions(listing: Listing) -> dict[str, int]:
+    found = dict(listing.folded().ends)
+    for part in listing.parts:
+        found[part.of] = max(part.end, found.get(part.of, 0))
+    return found
+
+
+def _past(listing: Listing) -> pa.Table:
+    return read(listing.pasts[-1]) if listing.pasts else EVENTS.empty_table()
+
+
+def _marked(
+    path: Path, keep: Callable[[pa.Table], pa.ChunkedArray | pa.Array]
+) -> tuple[pa.ChunkedArray | pa.Array, pa.Table | None]:
+    """The marks of a file's rows, and the rows where not all are marked."""
+    found = read(path, ["shopper", "at_ms"])
+    marks = keep(found)
+    return marks, read(path) if found.filter(marks).num_rows < found.num_rows else None
 
 
 def session_numbers(ordered: pa.Table, *, gap_ms: int) -> np.ndarray[Any, np.dtype[np.int64]]:

@@ -2,14 +2,15 @@
 
 Reads   state, archive, dead letters; who reads user.erasures; commits of the embeddings groups
 Writes  user.erasures; recent items, sketches, reviews and what was heard in them, in Redis, through their
-        owners; archive files; dead letters; hints for the items that it was about
+        owners; archive files; examples; dead letters; hints for the items that it was about
 Never   touches weights of trained models, or counts that name nobody
 
 1. say so        on user.erasures, under a name that only holders of its key can make of the user id
 2. wait          until every running reader knows, and has nothing older in hand
 3. remove        recent and bought items, members of sketches, reviews and quotes; of every generation of the
                  state. Which items that changes is put down first, until 6 is through
-4. archive       rows of the shopper; a trainer that writes the archive just now is waited for
+4. archive       rows of the shopper; a trainer that writes the archive just now is waited for. Examples of
+                 open runs and searches, whoever they are made of: they begin anew instead of going on
 5. dead letters  those of the shopper
 6. index         the items are announced, and every collection's group has come past that
 7. files         Redis writes its append-only file anew
@@ -53,6 +54,7 @@ from consumers.erasures import erasure_key
 from consumers.interest import shopper_of
 from consumers.opinions import take_back
 from consumers.reviews import ReviewsHandler
+from model.run_folders import forget_examples
 from schemas.errors import Halt, Transient
 from schemas.events import ItemChanged, UserErased
 from schemas.vectors import BEHAVIOUR, REVIEWS
@@ -64,7 +66,8 @@ _PAUSE_SECONDS = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """What was removed. `pending` names, with the reason, what could not be done now."""
+    """What was removed. `pending` names, with the reason, what could not be done now. `runs_examples` are the
+    open runs and searches whose examples went."""
 
     erased_at: str
     readers: int
@@ -75,6 +78,7 @@ class Forgotten:
     dead_letters: int
     redis_files_rewritten: bool
     pending: tuple[str, ...]
+    runs_examples: int = 0
 
     def as_json(self) -> dict[str, object]:
         """For `--json`."""
@@ -115,12 +119,12 @@ def forget(
         take_back(live, open_opinions(settings), sorted(reviewed), settings.opinions)
         say(f"{keys} keys, {len(touched)} sketches, reviews of {len(reviewed)} products")
         # 4. and 5.
-        rows = _archive(settings, deadline, pending)
+        rows, examples = _archive(settings, deadline, pending), _examples(settings)
         letters = 0
         for topic in settings.named_topics().declared():
             if topic.has_dead_letters:
                 letters += _dead_letters(settings, topic.name, user_id, pending)
-        say(f"{rows} rows of the archive, {letters} dead letters")
+        say(f"{rows} rows of the archive, examples of {examples} runs, {letters} dead letters")
         # 6.
         _announce(settings, publisher, touched, reviewed, erased_at)
         for dimension in (BEHAVIOUR, REVIEWS):
@@ -143,6 +147,7 @@ def forget(
         dead_letters=letters,
         redis_files_rewritten=rewritten,
         pending=tuple(pending),
+        runs_examples=examples,
     )
 
 
@@ -231,6 +236,11 @@ def _archive(settings: Settings, deadline: float, pending: list[str]) -> int:
                 pending.append(f"archive: {error} (the next `simstream train` removes the rows as well)")
                 return 0
             time.sleep(_PAUSE_SECONDS)
+
+
+def _examples(settings: Settings) -> int:
+    """Open runs and searches whose examples went; after the archive's rows, so that new ones lack them."""
+    return forget_examples(Path(settings.training.folder), known_erasures(settings).reached)
 
 
 def _dead_letters(settings: Settings, topic: str, user_id: str, pending: list[str]) -> int:

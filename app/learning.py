@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -26,7 +26,7 @@ from adapters.index import open_index
 from adapters.index_port import release_of
 from adapters.kafka_log import TopicLog
 from adapters.metrics import TRAINING_RUNS_TOTAL, TRAINING_SECONDS
-from adapters.redis_rollouts import TRAINER_LEASE
+from adapters.redis_rollouts import TRAINER_LEASE, RolloutBoard
 from adapters.releases import ReleaseStore
 from app.discovery import find_stack
 from app.learning_inputs import (
@@ -41,8 +41,9 @@ from app.rollouts import request
 from app.runners import known_erasures
 from app.settings import Settings
 from app.wiring import alias_of, open_board, open_reports, open_store, patiently
-from consumers.archive import DAY_MS, Archiver, Followed
+from consumers.archive import AHEAD_MS, DAY_MS, Archiver, Followed
 from schemas.errors import Halt, Transient
+from schemas.items import digest
 from schemas.rollouts import Rollout
 
 if TYPE_CHECKING:
@@ -58,27 +59,67 @@ log = logging.getLogger(__name__)
 
 #: How long a killed trainer keeps others away.
 LEASE_SECONDS = 60.0
+#: A run that was begun longer ago than the schedule's interval is not gone on with: at least a day, and a
+#: week where there is no interval.
+_DAY_HOURS, _WEEK_HOURS = 24.0, 168.0
+
+
+class TrainerLease:
+    """The lease of a trainer that is the only one, or was. Thread-safe."""
+
+    def __init__(self, board: RolloutBoard, holder: str, token: int, *, renewed: float) -> None:
+        self._board = board
+        self._holder = holder
+        self._token = token
+        self._renewed = renewed
+        self._lost = False
+
+    def renew(self) -> bool:
+        """Hold on to it; False once another trainer has it. Raises Transient."""
+        at = time.time()
+        if self._lost or not self._board.renew(TRAINER_LEASE, self._holder, LEASE_SECONDS, token=self._token):
+            self._lost = True
+            return False
+        self._renewed = at
+        return True
+
+    def check(self) -> None:
+        """Raises Halt once another trainer has it. Not renewed lately, it waits while Redis is away."""
+        # By a clock that goes on while a machine sleeps. So lately renewed, nobody else can have it.
+        if not self._lost and 0 <= time.time() - self._renewed < LEASE_SECONDS / 2:
+            return
+        if not patiently("redis", self.renew):
+            raise Halt(
+                f"another trainer has taken over, for this one was silent for {LEASE_SECONDS:.0f} s or more "
+                "(did it sleep?): the run is left to it, and nothing is published here"
+            )
+
+    def let_go(self) -> None:
+        """Give it back; no effect if another trainer has it. Raises Transient."""
+        self._board.let_go(TRAINER_LEASE, token=self._token)
 
 
 @contextmanager
-def the_only_trainer(settings: Settings) -> Iterator[None]:
+def the_only_trainer(settings: Settings) -> Iterator[TrainerLease]:
     """Hold the trainer's lease meanwhile, renewed on a thread. Raises Halt while another trainer runs.
 
-    One that was killed is succeeded as soon as its lease has run out.
+    One that was killed is succeeded as soon as its lease has run out, and so is one that sleeps so long: what
+    takes long asks the lease again and again (`check`).
     """
     board, holder = open_board(settings), f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:6]}"
+    started = time.time()
     token = patiently("redis", lambda: board.take(TRAINER_LEASE, holder, LEASE_SECONDS))
     if token is None:
         raise Halt(
             f"another trainer is at work ({board.holder(TRAINER_LEASE)}): wait for it, or, if it was killed, "
             f"for {LEASE_SECONDS:.0f} s"
         )
-    done = threading.Event()
+    lease, done = TrainerLease(board, holder, token, renewed=started), threading.Event()
 
     def renew() -> None:
         while not done.wait(LEASE_SECONDS / 3):
             try:
-                if not board.renew(TRAINER_LEASE, holder, LEASE_SECONDS, token=token):
+                if not lease.renew():
                     log.warning("trainer_lease_lost holder=%s", holder)
                     return
             except Transient as error:
@@ -87,18 +128,18 @@ def the_only_trainer(settings: Settings) -> Iterator[None]:
     renewing = threading.Thread(target=renew, name="trainer-lease", daemon=True)
     renewing.start()
     try:
-        yield
+        yield lease
     finally:
         done.set()
         renewing.join()
         with suppress(Transient):
-            board.let_go(TRAINER_LEASE, token=token)
+            lease.let_go()
 
 
 def live_release(settings: Settings, data_dir: Path) -> str:
     """The release that is live: as the embedded stack's service says, else by the index's alias.
 
-    Raises Halt where neither is there.
+    Raises Halt where neither is there, or the service refuses, Transient where it does not answer.
     """
     stack = find_stack(data_dir)
     if stack is not None:
@@ -107,7 +148,10 @@ def live_release(settings: Settings, data_dir: Path) -> str:
             answer.raise_for_status()
             return str(answer.json()["release_id"])
         except httpx.HTTPError as error:
-            raise Halt(f"the stack in {data_dir} does not say which release is live: {error}") from error
+            said = f"the stack in {data_dir} does not say which release is live: {error}"
+            if isinstance(error, httpx.HTTPStatusError) and error.response.status_code < 500:
+                raise Halt(said) from error
+            raise Transient(said) from error
     index = open_index(settings.qdrant)
     try:
         collection = patiently("qdrant", lambda: index.resolve(alias_of(settings)))
@@ -119,7 +163,12 @@ def live_release(settings: Settings, data_dir: Path) -> str:
 
 
 def follow(settings: Settings) -> Followed:
-    """Bring the archive up to the end of user.events. Raises Halt or Transient."""
+    """Bring the archive up to the end of user.events. Raises Halt or Transient.
+
+    Where somebody was forgotten since, examples of open runs and of searches go as well.
+    """
+    from model.run_folders import forget_examples
+
     topics, erasures = settings.named_topics(), known_erasures(settings)
     store = open_store(settings)
 
@@ -139,7 +188,9 @@ def follow(settings: Settings) -> Followed:
         categories=categories,
         good_rating=settings.behaviour.sketch.good_rating,
     )
-    return archiver.run(patiently("kafka", lambda: TopicLog(settings.kafka, topics.events.name)))
+    found = archiver.run(patiently("kafka", lambda: TopicLog(settings.kafka, topics.events.name)))
+    forget_examples(Path(settings.training.folder), erasures.reached)
+    return found
 
 
 def in_words(found: Followed) -> str:
@@ -158,22 +209,23 @@ def one_run(
 
     The parent is the live release, if none is named. Raises Halt while another trainer runs.
     """
-    with the_only_trainer(settings):
+    with the_only_trainer(settings) as lease:
         say(in_words(follow(settings)))
         start = parent or live_release(settings, data_dir)
         say(f"training from {start}")
-        return train_once(settings, data_dir, parent=start, say=say)
+        return train_once(settings, data_dir, parent=start, say=say, still_ours=lease.check)
 
 
 def publish_wish(settings: Settings, data_dir: Path, outcome: Outcome, say: Callable[[str], None]) -> None:
     """Where approval is automatic, ask for a candidate that has passed the gate against what is live.
 
-    One that was judged against another release is left to a person. Waits while a store is away.
+    One that was judged against another release is left to a person. Waits while a store, or the service that
+    says what is live, is away.
     """
     found = outcome.manifest
     if found is None or not outcome.verdict.passed or settings.rollout.approval != "automatic":
         return
-    live = live_release(settings, data_dir)
+    live = patiently("service", lambda: live_release(settings, data_dir))
     others = sorted({one.release_id for one in _on_their_way(settings)} - {found.release_id})
     if found.parent != live or others:
         what = f"{', '.join(others)} is on its way" if others else f"{live} is live"
@@ -237,21 +289,45 @@ def prepared_for(
     return prepared
 
 
+def window(settings: Settings, now: datetime) -> pa.Table:
+    """The archive's window up to now. An archive of an earlier version may hold an event of a clock ahead."""
+    import pyarrow.compute as pc
+
+    latest_ms = round(now.timestamp() * 1000) + AHEAD_MS
+    return Archive(Path(settings.archive.folder)).recent().filter(pc.field("at_ms") <= latest_ms)
+
+
+def given_examples(settings: Settings) -> str:
+    """Names what a person had a say in when examples are made now: with other files or settings, another.
+
+    Not events, the catalogue and reports, which come by themselves: a run keeps to those of its beginning.
+    """
+    chosen = settings.training
+    files = [
+        path.read_text() if path is not None else None
+        for path in map(path_of, (chosen.golden, chosen.labelled))
+    ]
+    made_by = [one.model_dump(mode="json") for one in (settings.pairs, settings.exposure)]
+    return digest(files, made_by, settings.archive.period_days, chosen.mine_with_index)
+
+
 def train_once(
     settings: Settings,
     data_dir: Path,
     *,
     parent: str,
     say: Callable[[str], None] = lambda sentence: None,
+    still_ours: Callable[[], None] = lambda: None,
 ) -> Outcome:
-    """One run to its end; one that was killed, of the same parent and recipe, goes on where it was.
+    """One run to its end. One that was killed goes on where it was: of the same parent and recipe, given the
+    same, begun no longer ago than the schedule's interval, and nobody was forgotten since.
 
-    Where approval is automatic, what has passed is asked for.
+    Where approval is automatic, what has passed is asked for. `still_ours` raises once another trainer has
+    taken over.
     """
-    from model.candidate import finish, new_run, open_run
+    from model.candidate import finish, open_run
     from model.recipe import read_recipe
-    from model.release import release_recipe
-    from model.schedule import reference_of
+    from model.run_folders import REFERENCE, begun_at, settle
 
     chosen = settings.training
     recipe = read_recipe(path_of(chosen.recipe))
@@ -259,15 +335,14 @@ def train_once(
     store, now = ReleaseStore(settings.releases), datetime.now(UTC)
     runs = Path(chosen.folder)
     runs.mkdir(parents=True, exist_ok=True)
-    archive = Archive(Path(settings.archive.folder))
-    recent, items, texts = archive.recent(), catalogue(open_store(settings)), release_recipe(store, parent)
-    seen = reference_of(recent, items, texts, ends=archive.positions(), at=now, settings=settings.pairs)
-    run = open_run(runs, parent=parent, recipe=recipe)
+    since = now - timedelta(hours=max(_DAY_HOURS, settings.schedule.interval_hours or _WEEK_HOURS))
+    settle(runs, since=since)
+    run = open_run(runs, parent=parent, recipe=recipe, given=given_examples(settings), since=since)
     if run is None:
-        prepared = prepared_for(
-            settings, data_dir, parent=parent, recipe=recipe, recent=recent, items=items, texts=texts
-        )
-        run = new_run(runs, parent=parent, recipe=recipe, prepared=prepared, created_at=now)
+        run = _begun(settings, data_dir, parent=parent, recipe=recipe, now=now)
+    else:
+        say(f"going on with the run of {begun_at(run):%Y-%m-%d %H:%M} UTC, on its examples of then")
+        log.info("run_resumed folder=%s since=%s", run, begun_at(run).isoformat())
     log.info("run_starts folder=%s parent=%s", run, parent)
     started = time.monotonic()
     try:
@@ -278,6 +353,7 @@ def train_once(
             gate=settings.gate,
             created_at=now,
             processes=chosen.processes,
+            still_ours=still_ours,
         )
     except BaseException:
         TRAINING_RUNS_TOTAL.labels(result="failed").inc()
@@ -285,8 +361,37 @@ def train_once(
     TRAINING_RUNS_TOTAL.labels(result="done").inc()
     TRAINING_SECONDS.set(time.monotonic() - started)
     publish_wish(settings, data_dir, outcome, say)
-    # Only now: a run that is killed is still due, and goes on.
+    # Only now: a run that is killed is still due, and goes on. It saw what there was when it was begun.
     aside = reference_file(settings).with_suffix(".tmp")
-    aside.write_text(seen.model_dump_json())
+    aside.write_bytes((run / REFERENCE).read_bytes())
     aside.replace(reference_file(settings))
     return outcome
+
+
+def _begun(settings: Settings, data_dir: Path, *, parent: str, recipe: Recipe, now: datetime) -> Path:
+    """The folder of a new run. Its examples are made again where somebody is forgotten meanwhile."""
+    from model.candidate import new_run
+    from model.release import release_recipe
+    from model.run_folders import erasures_known
+    from model.schedule import reference_of
+
+    runs, given = Path(settings.training.folder), given_examples(settings)
+    texts = release_recipe(ReleaseStore(settings.releases), parent)
+    while True:
+        known, recent, items = erasures_known(runs), window(settings, now), catalogue(open_store(settings))
+        ends = Archive(Path(settings.archive.folder)).positions()
+        prepared = prepared_for(
+            settings, data_dir, parent=parent, recipe=recipe, recent=recent, items=items, texts=texts
+        )
+        if erasures_known(runs) == known:
+            break
+        follow(settings)
+    return new_run(
+        runs,
+        parent=parent,
+        recipe=recipe,
+        prepared=prepared,
+        created_at=now,
+        given=given,
+        reference=reference_of(recent, items, texts, ends=ends, at=now, settings=settings.pairs),
+    )

@@ -25,10 +25,12 @@ from app.learning import (
     reference_file,
     the_only_trainer,
     train_once,
+    window,
 )
 from app.learning_inputs import catalogue
 from app.settings import Settings
 from app.wiring import open_store
+from model.memory import give_back
 from schemas.errors import Halt, Transient
 
 if TYPE_CHECKING:
@@ -67,11 +69,18 @@ class Schedule:
                 # Nothing live yet, another trainer, a store that is away, a recipe that cannot be followed.
                 log.warning("training_not_done reason=%s", error)
                 self._say(f"not trained: {error}")
+            except Exception as error:
+                # A full disk, a GPU without memory, a file that has gone: by the next look it may be well.
+                log.exception("training_failed kind=%s", type(error).__name__)
+                self._say(f"not trained: {type(error).__name__}: {error}")
+                self._forget_encoder()
+            # Once nothing refers to the failure any more, nor by it to what was being trained.
+            give_back()
             stopped.wait(self._settings.schedule.check_minutes * 60)
 
     def step(self) -> Decision:
-        """Decide once, and train if so decided. Raises Halt, Transient, ValueError."""
-        with the_only_trainer(self._settings):
+        """Decide once, and train if so decided. Raises Halt, Transient, and whatever a run fails of."""
+        with the_only_trainer(self._settings) as lease:
             follow(self._settings)
             parent = live_release(self._settings, self._data_dir)
             decision = self._decide(parent)
@@ -82,7 +91,7 @@ class Schedule:
             if not decision.train:
                 return decision
             self._forget_encoder()  # its memory is the run's
-            train_once(self._settings, self._data_dir, parent=parent, say=self._say)
+            train_once(self._settings, self._data_dir, parent=parent, say=self._say, still_ours=lease.check)
             return decision
 
     def _decide(self, parent: str) -> Decision:
@@ -109,7 +118,7 @@ class Schedule:
             raise ValueError("drift is measured from a run, and there was none")
         store = ReleaseStore(self._settings.releases)
         return measure_drift(
-            self._archive().recent(),
+            window(self._settings, self._now()),
             catalogue(open_store(self._settings)),
             release_recipe(store, parent),
             reference=reference,

@@ -8,6 +8,10 @@ Never   keeps a user id, an impression, or an event that its shopper asked to be
 2. write    one file per partition and `file_records`, named by its offsets
 3. erase    rows of shoppers in user.erasures (products that are gone are left out of training alone)
 4. fold     what has left the window, into a sample: so many shoppers of each category and period
+5. merge    small files of a partition into larger ones, so that their number does not grow with the rounds
+
+Time is the reader's: an event that says it happened later than that is dated back, and no event moves the
+window beyond it. Else one producer whose clock is a year ahead would empty the window for a year.
 
 Of a shopper who stays, everything of that period stays, for pairs are made of sessions. Those kept of a cell
 are the ones with the smallest keyed hashes, so a sample of a sample is a sample, whenever it was folded.
@@ -18,6 +22,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -33,6 +38,8 @@ from schemas.parsing import InvalidEvent, parse_event
 log = logging.getLogger(__name__)
 
 DAY_MS = 24 * 60 * 60 * 1000
+#: So much may a clock be ahead of the broker's, or of the reader's.
+AHEAD_MS = 5 * 60 * 1000
 #: The archive keeps 32 bits of a position.
 _LAST_POSITION = 2**31 - 1
 
@@ -61,7 +68,7 @@ class Followed(NamedTuple):
 
 
 class Archiver:
-    """Brings an archive up to the end of the topic."""
+    """Brings an archive up to the end of the topic. `now` is the clock that events are held to."""
 
     def __init__(
         self,
@@ -72,6 +79,7 @@ class Archiver:
         erasures_key: bytes,
         categories: Categories,
         good_rating: float,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._archive = archive
         self._settings = settings
@@ -79,20 +87,23 @@ class Archiver:
         self._key = erasures_key
         self._categories = categories
         self._good_rating = good_rating
+        self._now = now
 
     def run(self, log_: Log) -> Followed:
         """Read, write, erase, fold. Raises Halt when another process writes the archive, or Transient."""
         with self._archive.locked():
             records, added, unreadable = self._read(log_)
             erased = self._archive.erase(lambda table: kept_rows(table, self._erasures))
-            folded = self._fold()
+            folded = self._fold(self._now_ms())
+            merged = self._archive.merge(most_rows=self._settings.file_records)
         log.info(
-            "archive_followed records=%d added=%d unreadable=%d erased=%d folded=%d",
+            "archive_followed records=%d added=%d unreadable=%d erased=%d folded=%d merged=%d",
             records,
             added,
             unreadable,
             erased,
             folded,
+            merged,
         )
         return Followed(records, added, unreadable, erased, folded)
 
@@ -133,9 +144,9 @@ class Archiver:
         if record.value is None:
             return None
         event = parse_event(record.value, UserEvent)
-        at_ms = round(event.occurred_at.timestamp() * 1000)
+        at_ms = min(round(event.occurred_at.timestamp() * 1000), self._now_ms() + AHEAD_MS)
         if record.timestamp_ms > 0:
-            at_ms = min(at_ms, record.timestamp_ms + 300_000)
+            at_ms = min(at_ms, record.timestamp_ms + AHEAD_MS)
         if event.type == "impression":
             return None
         if event.type == "rate" and (event.value is None or event.value < self._good_rating):
@@ -162,15 +173,23 @@ class Archiver:
             row["category"] = found.get(row["product"], "")
         self._archive.write(rows, part=(topic_id, number, start, end))
 
-    def _fold(self) -> int:
-        times = self._archive.recent()["at_ms"].to_numpy()
-        if not len(times):
+    def _fold(self, now_ms: int) -> int:
+        rows, latest_ms = self._archive.extent()
+        if latest_ms is None:
             return 0
-        before = int(times.max() - self._settings.window_days * DAY_MS)
-        if len(times) > self._settings.window_events:
-            most = self._settings.window_events
-            before = max(before, int(np.partition(times, -most)[-most]))
+        # An archive of an earlier version may hold a later event.
+        before = min(latest_ms, now_ms) - round(self._settings.window_days * DAY_MS)
+        most = self._settings.window_events
+        if rows > most:
+            times = np.minimum(self._archive.recent()["at_ms"].to_numpy(), now_ms)
+            if len(times) > most:
+                before = max(before, int(np.partition(times, -most)[-most]))
+        if self._archive.uncover(before_ms=before, latest_ms=now_ms + AHEAD_MS):
+            log.warning("archive_window_brought_back before_ms=%d", before)
         return self._archive.fold(before_ms=before, reduce=self._sampled)
+
+    def _now_ms(self) -> int:
+        return round(self._now().timestamp() * 1000)
 
     def _sampled(self, table: pa.Table) -> pa.Table:
         """All that the shoppers with the smallest hashes of each category and period did in that period."""

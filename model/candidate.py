@@ -10,7 +10,9 @@ Never   makes anything live, nor publishes files that are broken
 4. refuse    NaN, wrong shapes, truncated files: the run ends with its reasons and publishes nothing
 5. judge     candidate against parent, on the sets that were kept apart
 6. report    one HTML page in the run's folder and among the candidate's files
-7. publish   weights, report and verdict as one immutable release
+7. publish   weights, report and verdict as one immutable release; the examples go
+
+A trainer that slept while another took over stops before it publishes (`still_ours`).
 """
 
 from __future__ import annotations
@@ -18,12 +20,12 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -37,12 +39,16 @@ from model.mining import with_hard_negatives
 from model.recipe import Recipe
 from model.report import changed_most, render
 from model.run_files import load_prepared, save_prepared
+from model.run_folders import REFERENCE, RESULT, RUN, begun_at, drop_examples, has_examples, is_open
 from model.settings import ModelSettings, UnusableModel
 from model.training_together import train_together
 from model.transfer import known_by
 from model.vectors import ReleaseVectors
 from schemas.items import digest
 from schemas.releases import Manifest, Training, Verdict
+
+if TYPE_CHECKING:
+    from model.schedule import Reference
 
 log = logging.getLogger(__name__)
 
@@ -57,27 +63,52 @@ class Outcome(NamedTuple):
     manifest: Manifest | None
 
 
-def new_run(runs: Path, *, parent: str, recipe: Recipe, prepared: Prepared, created_at: datetime) -> Path:
-    """Make a run's folder; it is there whole or not at all."""
+def new_run(
+    runs: Path,
+    *,
+    parent: str,
+    recipe: Recipe,
+    prepared: Prepared,
+    created_at: datetime,
+    given: str = "",
+    reference: Reference | None = None,
+) -> Path:
+    """Make a run's folder; it is there whole or not at all.
+
+    `given` names what a person had a say in, beside the recipe, and `reference` is what the run sees.
+    """
     name = f"{created_at:%Y%m%d-%H%M%S}-{digest(parent, recipe.model_dump(mode='json'))[:6]}"
     aside, folder = runs / f".{name}", runs / name
     aside.mkdir(parents=True)
     save_prepared(prepared, aside)
-    (aside / "run.json").write_text(
-        json.dumps({"parent": parent, "recipe": recipe.model_dump(mode="json")}, indent=1)
-    )
+    if reference is not None:
+        (aside / REFERENCE).write_text(reference.model_dump_json())
+    told = {"parent": parent, "recipe": recipe.model_dump(mode="json"), "given": given}
+    (aside / RUN).write_text(json.dumps(told, indent=1))
     return aside.rename(folder)
 
 
-def open_run(runs: Path, *, parent: str, recipe: Recipe) -> Path | None:
-    """The newest run of this parent and recipe that has not ended; None without one."""
+def open_run(
+    runs: Path, *, parent: str, recipe: Recipe, given: str | None = None, since: datetime | None = None
+) -> Path | None:
+    """The newest run of this parent and recipe that has not ended and has its examples; None without one.
+
+    With `given` only one that was given the same (an earlier version's run does not say, and is left), with
+    `since` only one that was begun no earlier.
+    """
     for folder in sorted(runs.glob("[!.]*"), reverse=True):
-        if (folder / "run.json").is_file() and not (folder / "result.json").exists():
-            told = json.loads((folder / "run.json").read_bytes())
-            # Fields that came later have their defaults in a run that was begun without them.
-            with suppress(ValidationError):
-                if told["parent"] == parent and Recipe.model_validate(told["recipe"]) == recipe:
-                    return folder
+        if not is_open(folder) or not has_examples(folder):
+            continue
+        if since is not None and begun_at(folder) < since:
+            continue
+        told = json.loads((folder / RUN).read_bytes())
+        # Fields that came later have their defaults in a run that was begun without them.
+        with suppress(ValidationError):
+            if told["parent"] != parent or Recipe.model_validate(told["recipe"]) != recipe:
+                continue
+            if given is None or told.get("given") == given:
+                return folder
+            log.warning("run_not_resumed folder=%s reason=%s", folder, "its examples were made otherwise")
     return None
 
 
@@ -89,17 +120,31 @@ def finish(
     gate: GateSettings,
     created_at: datetime,
     processes: int = 1,
+    still_ours: Callable[[], None] = lambda: None,
 ) -> Outcome:
     """Take a run from wherever it stands to its end, trained by so many processes of this machine.
 
-    Raises InvalidRecipe, UnusableModel, InvalidRelease, Halt where one of several dies.
+    `still_ours` raises where the run is somebody else's by now: it is asked after each step of a single
+    process, after training, and before publishing. Raises InvalidRecipe, UnusableModel, InvalidRelease,
+    NoExamples, Halt where one of several processes dies.
     """
-    told = json.loads((run / "run.json").read_bytes())
+    told = json.loads((run / RUN).read_bytes())
     recipe, parent = Recipe.model_validate(told["recipe"]), store.manifest(told["parent"])
     parent_folder, prepared = store.fetch(parent.release_id), load_prepared(run)
     live = ReleaseVectors(parent_folder, parent, settings)
     try:
-        training = _trained(run, recipe, parent, parent_folder, prepared, live, settings, processes=processes)
+        training = _trained(
+            run,
+            recipe,
+            parent,
+            parent_folder,
+            prepared,
+            live,
+            settings,
+            callbacks=[_asking(still_ours)] if processes == 1 else (),
+            processes=processes,
+        )
+        still_ours()
         candidate = _assembled(run, recipe, parent, parent_folder)
         reasons = refuse_broken(candidate, parent_folder, layers=len(recipe.layers) or None)
         if reasons:
@@ -134,6 +179,7 @@ def finish(
             new.close()
     finally:
         live.close()
+    still_ours()
     # Not part of the id, so that a run that is killed about here publishes no second release.
     for folder in (run, candidate):
         (folder / REPORT).write_text(page, encoding="utf-8")
@@ -299,15 +345,27 @@ def _assembled(run: Path, recipe: Recipe, parent: Manifest, parent_folder: Path)
 
 
 def _ended(run: Path, outcome: Outcome) -> Outcome:
-    """Write down how it ended; weights live on in the release alone."""
+    """Write down how it ended; weights live on in the release alone, and examples nowhere."""
     body = {
         "release_id": outcome.manifest.release_id if outcome.manifest is not None else None,
         "verdict": outcome.verdict.model_dump(mode="json"),
     }
-    (run / "result.json").write_text(json.dumps(body, indent=1))
+    (run / RESULT).write_text(json.dumps(body, indent=1))
+    drop_examples(run)
     for name in ("weights", "candidate"):
         shutil.rmtree(run / name, ignore_errors=True)
     return outcome
+
+
+def _asking(still_ours: Callable[[], None]) -> Any:
+    """A callback of the library's trainer that asks after each step, so before it writes a checkpoint."""
+    from transformers import TrainerCallback
+
+    class Asking(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            still_ours()
+
+    return Asking()
 
 
 def _names(folder: Path) -> list[str]:

@@ -16,8 +16,7 @@ from model.evaluation import RetrievalSet
 from model.examples import Prepared
 from model.exposure import ExposureSet, Grouping
 from model.pairs import PairTable
-
-_ARRAYS, _WORDS = "examples.npz", "examples.json"
+from model.run_folders import ARRAYS, WORDS, NoExamples, has_examples
 
 
 def save_prepared(prepared: Prepared, folder: Path) -> None:
@@ -42,7 +41,7 @@ def save_prepared(prepared: Prepared, folder: Path) -> None:
         arrays["exposure.queries"], arrays["exposure.families"] = exposure.queries, exposure.families
         for place, grouping in enumerate(exposure.groups.values()):
             arrays[f"exposure.group.{place}"] = grouping.group
-    np.savez_compressed(folder / _ARRAYS, **arrays)
+    np.savez_compressed(folder / ARRAYS, **arrays)
     words = {
         "texts": list(pairs.texts),
         "sources": list(pairs.sources),
@@ -67,13 +66,18 @@ def save_prepared(prepared: Prepared, folder: Path) -> None:
         "ranges": dict(prepared.ranges),
         "tables": {name: dict(columns) for name, columns in prepared.tables.items()},
     }
-    (folder / _WORDS).write_text(json.dumps(words))
+    (folder / WORDS).write_text(json.dumps(words))
 
 
 def load_prepared(folder: Path) -> Prepared:
-    """Read them back."""
-    words = json.loads((folder / _WORDS).read_bytes())
-    with np.load(folder / _ARRAYS, allow_pickle=False) as arrays:
+    """Read them back. Raises NoExamples where they have gone, as they do when somebody is forgotten."""
+    if not has_examples(folder):
+        raise NoExamples(
+            f"the examples in {folder} have gone, for somebody was forgotten since they were made: give the "
+            "command again, which makes new ones"
+        )
+    words = json.loads((folder / WORDS).read_bytes())
+    with np.load(folder / ARRAYS, allow_pickle=False) as arrays:
         sets = [
             RetrievalSet(
                 name=one["name"],

@@ -24,6 +24,7 @@ from model.candidate import rated_by_validation
 from model.examples import Prepared
 from model.recipe import Recipe
 from model.run_files import load_prepared, save_prepared
+from model.run_folders import erasures_known, has_examples
 from model.search_space import Space, Value, suggested, with_changes
 from model.settings import ModelSettings
 from model.vectors import ReleaseVectors
@@ -75,8 +76,9 @@ def search_folder(
 ) -> tuple[Path, bool]:
     """The newest search of this parent, recipe and space, or a new one; and whether it is new.
 
-    A search keeps its examples, one for each share of old pairs: only then are its trials comparable. The
-    sets that the gate judges by are left out. It is there whole or not at all.
+    A search keeps its examples, one for each share of old pairs: only then are its trials comparable. One
+    whose examples have gone, because somebody was forgotten, is not gone on with. The sets that the gate
+    judges by are left out. It is there whole or not at all.
     """
     told = {
         "parent": parent,
@@ -85,11 +87,18 @@ def search_folder(
     }
     told = json.loads(json.dumps(told))
     for folder in sorted(searches.glob("[!.]*"), reverse=True):
-        if not anew and json.loads((folder / "search.json").read_bytes()) == told:
+        kept = [*folder.glob("replay-*")]
+        if anew or not kept or not all(map(has_examples, kept)):
+            continue
+        if json.loads((folder / "search.json").read_bytes()) == told:
             return folder, False
     name = f"{created_at:%Y%m%d-%H%M%S}-{digest(told)[:6]}"
     aside = searches / f".{name}"
-    for share, prepared in prepare().items():
+    known, examples = erasures_known(searches.parent), prepare()
+    while known != (now := erasures_known(searches.parent)):
+        # Somebody was forgotten meanwhile, and these may be of before.
+        known, examples = now, prepare()
+    for share, prepared in examples.items():
         (aside / f"replay-{share}").mkdir(parents=True)
         save_prepared(prepared._replace(sets=()), aside / f"replay-{share}")
     (aside / "search.json").write_text(json.dumps(told, indent=1))

@@ -38,6 +38,7 @@ class World:
         self.archive = Archive(Path(settings.archive.folder))
         self.arriving: Sequence[int] = ()
         self.runs: list[str] = []
+        self.failures: list[BaseException] = []
         self.said: list[str] = []
         patch.setattr(module, "follow", self._follow)
         patch.setattr(module, "live_release", lambda settings, data_dir: "live")
@@ -56,9 +57,18 @@ class World:
         return Followed(0, 0, 0, 0, 0)
 
     def _train(
-        self, settings: Settings, data_dir: Path, *, parent: str, say: Callable[[str], None]
+        self,
+        settings: Settings,
+        data_dir: Path,
+        *,
+        parent: str,
+        say: Callable[[str], None],
+        still_ours: Callable[[], None],
     ) -> Outcome:
         self.runs.append(parent)
+        if self.failures:
+            raise self.failures.pop()
+        still_ours()
         seen = Reference(at=self.now, ends=self.archive.positions(), until_ms=0, cells={}, texts=[])
         reference_file(settings).write_text(seen.model_dump_json())
         return Outcome(Verdict(passed=False), None)
@@ -176,6 +186,47 @@ def test_beside_another_trainer_it_waits_and_goes_on(world: World) -> None:
     assert world.runs == []
     assert "another trainer" in world.said[0]
     assert world.schedule.step().train
+    assert world.runs == ["live"]
+
+
+def test_a_run_that_fails_of_disk_memory_or_a_lost_file_is_tried_again_and_ends_no_trainer(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.settings = world.settings.model_copy(
+        update={"schedule": world.settings.schedule.model_copy(update={"check_minutes": 1e-4})}
+    )
+    world.schedule = Schedule(world.settings, Path("var"), say=world.said.append, now=lambda: world.now)
+    world.failures = [
+        FileNotFoundError(2, "No such file", "events-x.parquet"),
+        RuntimeError("CUDA out of memory"),
+        OSError(28, "No space left on device"),
+    ]
+    world.arriving = [200]
+    stopped = threading.Event()
+    looking = threading.Thread(target=world.schedule.run, args=(stopped,))
+    looking.start()
+    while looking.is_alive() and len(world.runs) < 4:
+        stopped.wait(0.01)
+    alive = looking.is_alive()
+    stopped.set()
+    looking.join(10)
+    assert alive
+    assert world.runs == ["live"] * 4
+    assert [line for line in world.said if line.startswith("not trained")] == [
+        "not trained: OSError: [Errno 28] No space left on device",
+        "not trained: RuntimeError: CUDA out of memory",
+        "not trained: FileNotFoundError: [Errno 2] No such file: 'events-x.parquet'",
+    ]
+    traces = [one for one in caplog.records if one.msg.startswith("training_failed")]
+    assert len(traces) == 3
+    assert all(one.exc_info for one in traces)
+
+
+@pytest.mark.parametrize("signal", [KeyboardInterrupt, SystemExit])
+def test_who_stops_the_trainer_is_obeyed(world: World, signal: type[BaseException]) -> None:
+    world.arriving, world.failures = [200], [signal()]
+    with pytest.raises(signal):
+        world.schedule.run(threading.Event())
     assert world.runs == ["live"]
 
 

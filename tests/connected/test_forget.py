@@ -55,7 +55,10 @@ def shop(kafka: Kafka, own_redis: LocalRedis, namespace: str, tmp_path: Path) ->
     index = EdgeIndex(tmp_path / "index")
     settings = quick(quick_settings(kafka, partitions=PARTITIONS), own_redis.url, namespace)
     settings = settings.model_copy(
-        update={"archive": settings.archive.model_copy(update={"folder": str(tmp_path / "archive")})}
+        update={
+            "archive": settings.archive.model_copy(update={"folder": str(tmp_path / "archive")}),
+            "training": settings.training.model_copy(update={"folder": str(tmp_path / "training")}),
+        }
     )
     with living(settings, index) as made:
         made.start()
@@ -110,6 +113,10 @@ def test_a_forgotten_shopper_is_nowhere_and_does_not_come_back_when_everything_i
     before, other = traces(shop, own_redis.folder, USER), traces(shop, own_redis.folder, OTHER)
     print("before", before)
     assert all(before.values()), "the search has to find what it looks for"
+    training = Path(shop.settings.training.folder)
+    for name in ("20261125-120000-aaaaaa", "searches/20261125-120000-bbbbbb/replay-0.3"):
+        (training / name).mkdir(parents=True)
+        (training / name / "examples.json").write_text('["what they searched for"]')
 
     done = forgotten(shop, USER)
 
@@ -120,6 +127,8 @@ def test_a_forgotten_shopper_is_nowhere_and_does_not_come_back_when_everything_i
     assert done.sketches == before["members"]
     assert done.dead_letters == 2
     assert done.redis_files_rewritten
+    assert done.runs_examples == 2
+    assert not list(training.rglob("examples.*"))
     assert not any(traces(shop, own_redis.folder, USER).values())
 
     again = sum(shop.read_again(consumer) for consumer in ("reviews", "behaviour"))

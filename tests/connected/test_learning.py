@@ -94,11 +94,18 @@ def test_events_become_a_candidate_with_a_verdict(
 
     publisher = Publisher(settings.kafka)
     erased = UserErased(erased_at=NOW + timedelta(days=30)).model_dump_json().encode()
+    kept = tmp_path / "training" / "20261125-120000-aaaaaa"
+    kept.mkdir(parents=True)
+    for file in ("run.json", "examples.json", "examples.npz"):
+        (kept / file).write_text('{"parent": "another", "recipe": {}}')
+    assert follow(settings).erased == 0
+    assert (kept / "examples.json").exists()
     name = erasure_key("to be forgotten", settings.erasures.secret)
     publisher.send(settings.named_topics().erasures.name, key=name, value=erased)
     assert publisher.flush(30.0) == 0
     publisher.close()
     assert follow(settings).erased == more
+    assert [file.name for file in kept.iterdir()] == ["run.json"]
     window = archive_figures(settings)["window"]
     assert isinstance(window, dict)
     assert (window["events"], window["shoppers"]) == (sent, 7)
@@ -116,6 +123,7 @@ def test_events_become_a_candidate_with_a_verdict(
     assert standing.training.data["sessions"] == 100
     (whole,) = [one for one in standing.verdict.figures if one.name == "new window" and not one.slice]
     assert whole.queries == 40
+    assert not list((tmp_path / "training").rglob("examples.*"))
     assert whole.after > whole.before
 
 

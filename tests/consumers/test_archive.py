@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from adapters import archive, archive_files
 from adapters.archive import Archive
 from adapters.kafka import Record
-from consumers.archive import Archiver
+from consumers import archive as module
+from consumers.archive import DAY_MS, Archiver
 from consumers.archive_settings import ArchiveSettings
 from consumers.erasures import Erasures, erasure_key
 from schemas.events import UserErased, UserEvent
@@ -50,7 +52,13 @@ class Log:
                 yield record
 
 
-def archiver(folder: Path, erasures: Erasures | None = None, **settings: Any) -> Archiver:
+def archiver(
+    folder: Path,
+    erasures: Erasures | None = None,
+    *,
+    now: datetime = NOW + timedelta(days=1),
+    **settings: Any,
+) -> Archiver:
     return Archiver(
         archive=Archive(folder),
         settings=ArchiveSettings(folder=str(folder), **settings),
@@ -58,6 +66,7 @@ def archiver(folder: Path, erasures: Erasures | None = None, **settings: Any) ->
         erasures_key=KEY,
         categories=lambda items: {item: "toys" for item in items},
         good_rating=3.5,
+        now=lambda: now,
     )
 
 
@@ -179,3 +188,73 @@ def test_a_window_of_too_many_events_is_cut_at_its_older_end(tmp_path: Path) -> 
         log.add(f"u{number}", f"p{number:02}", at=NOW + timedelta(minutes=number))
     archiver(tmp_path, window_events=5).run(log)
     assert sorted(Archive(tmp_path).recent()["product"].to_pylist()) == [f"p{n}" for n in range(15, 20)]
+
+
+@pytest.mark.parametrize("ahead", [timedelta(days=365), timedelta(days=20)])
+def test_an_event_of_a_clock_ahead_neither_moves_the_window_nor_stays_in_it_for_good(
+    tmp_path: Path, ahead: timedelta
+) -> None:
+    log = Log()
+    for number in range(20):
+        log.add(f"u{number}", f"p{number:02}", at=NOW - timedelta(days=20 - number))
+    # The broker takes the producer's time over.
+    log.add("ahead", "ahead", at=NOW + ahead)
+    archiver(tmp_path, now=NOW).run(log)
+    assert Archive(tmp_path).recent().num_rows == 21
+    row = next(row for row in Archive(tmp_path).recent().to_pylist() if row["product"] == "ahead")
+    assert row["at_ms"] == round((NOW + timedelta(minutes=5)).timestamp() * 1000)
+    tomorrow = NOW + timedelta(days=1)
+    for number in range(20, 40):
+        log.add(f"u{number}", f"p{number:02}", at=tomorrow)
+    assert archiver(tmp_path, now=tomorrow).run(log).folded == 0
+    assert Archive(tmp_path).recent().num_rows == 41
+    later = NOW + timedelta(days=40)
+    log.add("later", "later", at=later)
+    assert archiver(tmp_path, now=later).run(log).folded == 41
+    assert Archive(tmp_path).recent()["product"].to_pylist() == ["later"]
+
+
+def test_a_window_that_an_earlier_version_let_run_ahead_is_brought_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = Log()
+    for number in range(20):
+        log.add(f"u{number}", f"p{number:02}", at=NOW - timedelta(days=20 - number))
+    log.add("ahead", "ahead", at=NOW + timedelta(days=365))
+    with monkeypatch.context() as unheeded:
+        unheeded.setattr(module, "AHEAD_MS", 400 * DAY_MS)
+        archiver(tmp_path, now=NOW + timedelta(days=365), shoppers_per_cell=3).run(log)
+    archive = Archive(tmp_path)
+    sampled = products(archive)
+    assert archive.recent()["product"].to_pylist() == ["ahead"]
+    for number in range(20, 40):
+        log.add(f"u{number}", f"p{number:02}", at=NOW)
+    for _ in range(2):  # what was folded too early is there once, and what arrived since is not folded
+        archiver(tmp_path, now=NOW).run(log)
+        assert archive.recent().num_rows == 21
+        assert products(archive) == sorted([*sampled, *(f"p{number}" for number in range(20, 40))])
+    log.add("later", "later", at=NOW + timedelta(days=40))
+    assert archiver(tmp_path, now=NOW + timedelta(days=40)).run(log).folded == 20
+
+
+def test_the_number_of_files_does_not_grow_with_the_rounds_and_a_quiet_round_reads_each_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = Log()
+    for number in range(64):
+        log.add("u", f"p{number:02}", partition=number % 2, at=NOW + timedelta(minutes=number))
+        archiver(tmp_path, file_records=10).run(log)
+    held = Archive(tmp_path)
+    assert products(held) == [f"p{number:02}" for number in range(64)]
+    # 32 rows of a partition: three times the ten that go into a file, or a power of two, and the rest.
+    assert len(held.parts()) <= 2 * 6
+    assert held.ends(log.topic_id) == {0: 32, 1: 32}
+    whole, looked = archive_files.read, []
+
+    def read(path: Path, *given: Any) -> Any:
+        looked.append(path)
+        return whole(path, *given)
+
+    monkeypatch.setattr(archive, "read", read)
+    archiver(tmp_path, file_records=10).run(log)
+    assert len(looked) == len(held.parts())

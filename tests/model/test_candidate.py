@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,18 @@ from model.candidate import REPORT, Outcome, finish, new_run, open_run
 from model.learning_settings import GateSettings
 from model.recipe import Task
 from model.release import load_release
-from model.run_files import load_prepared
+from model.run_files import load_prepared, save_prepared
+from model.run_folders import (
+    NoExamples,
+    drop_examples,
+    erasures_known,
+    forget_examples,
+    has_examples,
+    settle,
+)
+from model.schedule import Reference
 from model.settings import ModelSettings
+from schemas.errors import Halt
 from tests.support.learning import NOW, QUICK, little_examples, tiny_release
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -168,6 +179,109 @@ def test_labelled_pairs_and_ratings_are_tasks_of_a_recipe(tmp_path: Path) -> Non
     assert manifest is not None
     assert manifest.training is not None
     assert manifest.training.steps >= 48 // 8 + 2 + 2
+
+
+def test_the_examples_of_a_run_that_has_ended_are_gone_and_its_report_is_not(tmp_path: Path) -> None:
+    run, store, settings = started(tmp_path, epochs=1)
+    assert has_examples(run)
+    assert ended(run, store, settings).manifest is not None
+    left = {path.name for path in run.iterdir()}
+    assert {"run.json", "result.json", REPORT} <= left
+    assert not {"examples.json", "examples.npz", "weights", "candidate"} & left
+
+
+def begun(runs: Path, at: datetime = NOW, *, given: str = "these", parent: str = "live") -> Path:
+    """A run that nobody has trained yet."""
+    return new_run(
+        runs,
+        parent=parent,
+        recipe=QUICK,
+        prepared=little_examples(),
+        created_at=at,
+        given=given,
+        reference=Reference(at=at, ends={}, until_ms=0, cells={}, texts=[]),
+    )
+
+
+def test_a_run_is_gone_on_with_where_it_was_given_the_same_and_not_long_ago(tmp_path: Path) -> None:
+    run = begun(tmp_path)
+    asked: dict[str, Any] = {"parent": "live", "recipe": QUICK}
+    assert open_run(tmp_path, given="these", since=NOW, **asked) == run
+    assert open_run(tmp_path, given="others", since=NOW, **asked) is None
+    assert open_run(tmp_path, given="these", since=NOW + timedelta(seconds=1), **asked) is None
+    assert open_run(tmp_path, **asked) == run
+    assert Reference.model_validate_json((run / "reference.json").read_bytes()).at == NOW
+    told = json.loads((run / "run.json").read_bytes())
+    del told["given"]  # as an earlier version wrote it
+    (run / "run.json").write_text(json.dumps(told))
+    assert open_run(tmp_path, given="these", **asked) is None
+    assert open_run(tmp_path, **asked) == run
+    assert drop_examples(run)
+    assert open_run(tmp_path, **asked) is None
+
+
+def test_what_may_not_be_gone_on_with_is_settled_and_the_rest_is_left(tmp_path: Path) -> None:
+    stays, old, forgotten = (begun(tmp_path, NOW - timedelta(days=days)) for days in (1, 9, 2))
+    over = begun(tmp_path, NOW - timedelta(days=3))
+    (over / "result.json").write_text('{"release_id": "r"}')  # of an earlier version, or killed just then
+    half = begun(tmp_path, NOW - timedelta(days=4)).rename(tmp_path / ".half")
+    search = tmp_path / "searches" / "20261125-000000-aaaaaa" / "replay-0.3"
+    search.mkdir(parents=True)
+    save_prepared(little_examples(), search)
+    for run in (stays, old):
+        (run / "checkpoints").mkdir()
+    drop_examples(forgotten)
+    (tmp_path / "decisions.jsonl").write_text("{}")
+    for _ in range(2):
+        settle(tmp_path, since=NOW - timedelta(days=7))
+    assert has_examples(stays)
+    assert (stays / "checkpoints").is_dir()
+    assert has_examples(search)
+    assert not half.exists()
+    assert {path.name for path in old.iterdir()} == {"run.json", "result.json"}
+    assert {path.name for path in forgotten.iterdir()} == {"run.json", "result.json"}
+    assert "before 2026-11-18" in json.loads((old / "result.json").read_bytes())["abandoned"]
+    assert json.loads((over / "result.json").read_bytes()) == {"release_id": "r"}
+    assert not has_examples(over)
+
+
+def test_once_for_each_erasure_the_examples_of_runs_and_searches_go(tmp_path: Path) -> None:
+    assert forget_examples(tmp_path / "none", {0: 1}) == 0
+    run = begun(tmp_path)
+    search = tmp_path / "searches" / "20261125-000000-aaaaaa" / "replay-0.3"
+    search.mkdir(parents=True)
+    save_prepared(little_examples(), search)
+    assert forget_examples(tmp_path, {}) == 0
+    assert erasures_known(tmp_path) == ""
+    assert forget_examples(tmp_path, {0: 1, 1: 4}) == 2
+    assert not list(tmp_path.rglob("examples.*"))
+    with pytest.raises(NoExamples, match="somebody was forgotten"):
+        load_prepared(run)
+    later = begun(tmp_path, NOW + timedelta(days=1))
+    assert forget_examples(tmp_path, {1: 4, 0: 1}) == 0
+    assert has_examples(later)
+    assert forget_examples(tmp_path, {0: 2, 1: 4}) == 1
+
+
+@pytest.mark.parametrize(("asked", "trained"), [(3, False), (1_000, True)])
+def test_what_another_trainer_has_taken_over_is_trained_no_further_and_published_nowhere(
+    tmp_path: Path, asked: int, trained: bool
+) -> None:
+    run, store, settings = started(tmp_path, epochs=1)
+    count = 0
+
+    def still_ours() -> None:
+        nonlocal count
+        count += 1
+        # At the end of a step, or else when all is there that would be published.
+        if count == asked or (trained and (run / "candidate").is_dir()):
+            raise Halt("another trainer has taken over")
+
+    with pytest.raises(Halt, match="taken over"):
+        finish(run, store=store, settings=settings, gate=GATE, created_at=NOW, still_ours=still_ours)
+    assert (run / "training.json").exists() is trained
+    assert len(store.list()) == 1
+    assert not (run / "result.json").exists()
 
 
 class Killed(BaseException):

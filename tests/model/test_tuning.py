@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import tomllib
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from optuna.storages import BaseStorage, InMemoryStorage
 from model.examples import Prepared
 from model.recipe import Recipe, Task, read_recipe
 from model.run_files import load_prepared
+from model.run_folders import forget_examples
 from model.search_space import SPACE, Choice, Range, in_toml, read_space, replays
 from model.tuning import Found, TrialRuns, Watch, kept_in, search, search_folder, write_table
 from tests.support.learning import NOW, QUICK, little_examples, tiny_release
@@ -245,6 +247,31 @@ def test_a_search_keeps_its_examples_and_none_that_the_gate_judges_by(tmp_path: 
     )
     assert new
     assert folder() == (again, False)
+
+
+def test_a_search_whose_examples_have_gone_is_not_gone_on_with(tmp_path: Path) -> None:
+    training, made = tmp_path / "training", 0
+
+    def prepare() -> Mapping[float, Prepared]:
+        nonlocal made
+        made += 1
+        if made == 1:  # somebody is forgotten while the first ones are made
+            forget_examples(training, {0: 1})
+        return {0.3: little_examples()}
+
+    def folder(at: datetime = NOW) -> tuple[Path, bool]:
+        return search_folder(
+            training / "searches", parent="live", recipe=BASE, space={}, prepare=prepare, created_at=at
+        )
+
+    (training / "searches").mkdir(parents=True)
+    first, new = folder()
+    assert (made, new) == (2, True)
+    assert folder() == (first, False)
+    assert forget_examples(training, {0: 2}) == 1
+    second, new = folder(NOW.replace(year=2027))
+    assert new
+    assert second != first
 
 
 def test_what_is_prepared_covers_every_share_of_old_pairs() -> None:
