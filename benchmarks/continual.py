@@ -41,7 +41,7 @@ SEEDS: Mapping[str, Sequence[int]] = {"weeks": (1, 2, 3), "drift": (1,)}
 WORK = ROOT / "var" / "benchmarks" / "continual"
 #: Pairs of an update: 25 s of two cores with bf16, and 2,500 take 65 s.
 PAIRS = 1_024
-#: Learning rate and `replay` were chosen by updates of `drift`, on the baskets for choosing (docs/decisions.md).
+#: Learning rate and `replay` were chosen by updates of `drift`, on the baskets for choosing.
 RECIPE = Recipe(
     epochs=1,
     batch_pairs=32,

@@ -62,7 +62,7 @@ def _told(found: Forgotten) -> str:
         f"forgotten as of {found.erased_at}; {found.readers} readers ignore what is older",
         f"removed: {found.keys} keys, a member of {found.sketches} sketches, reviews of "
         f"{found.reviewed_products} products, {found.archive_rows} rows of the archive, "
-        f"{found.dead_letters} dead letters",
+        f"examples of {found.runs_examples} open runs and searches, {found.dead_letters} dead letters",
         "Redis has written its append-only file anew"
         if found.redis_files_rewritten
         else "Redis keeps no append-only file",

@@ -162,7 +162,7 @@ def test_a_pair_that_nobody_has_labelled_is_left_out_and_said(
 def test_a_search_ends_as_a_recipe_that_train_reads_and_goes_on(
     parent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shoppers_come(tmp_path / "archive", 100)
+    shoppers_come(tmp_path / "archive", 150)
     followed: list[int] = []
 
     def follow(settings: Settings) -> Followed:
