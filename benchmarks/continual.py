@@ -239,7 +239,7 @@ def _main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.continual")
     parser.add_argument("--out", type=Path, default=WORK, help="finished updates are kept here")
     parser.add_argument("--pairs", type=int, default=PAIRS, help="of each update")
-    parser.add_argument("--seeds", type=int, default=3, help="of the first sequence")
+    parser.add_argument("--seeds", type=int, default=3, help="of each sequence")
     options = parser.parse_args()
     size = FULL._replace(
         pairs=options.pairs,
