@@ -277,7 +277,7 @@ def _marked(
 
 
 def session_numbers(ordered: pa.Table, *, gap_ms: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """A number per row of a table ordered by shopper and time; rows of one session share it.
+    """A number per row of a table ordered by shopper, session and time; rows of one session share it.
 
     A new one begins with another shopper, another named session, or after a gap without an event.
     """

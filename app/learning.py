@@ -337,9 +337,10 @@ def train_once(
     runs.mkdir(parents=True, exist_ok=True)
     since = now - timedelta(hours=max(_DAY_HOURS, settings.schedule.interval_hours or _WEEK_HOURS))
     settle(runs, since=since)
-    run = open_run(runs, parent=parent, recipe=recipe, given=given_examples(settings), since=since)
+    given = given_examples(settings)
+    run = open_run(runs, parent=parent, recipe=recipe, given=given, since=since)
     if run is None:
-        run = _begun(settings, data_dir, parent=parent, recipe=recipe, now=now)
+        run = _begun(settings, data_dir, parent=parent, recipe=recipe, given=given, now=now)
     else:
         say(f"going on with the run of {begun_at(run):%Y-%m-%d %H:%M} UTC, on its examples of then")
         log.info("run_resumed folder=%s since=%s", run, begun_at(run).isoformat())
@@ -368,14 +369,16 @@ def train_once(
     return outcome
 
 
-def _begun(settings: Settings, data_dir: Path, *, parent: str, recipe: Recipe, now: datetime) -> Path:
+def _begun(
+    settings: Settings, data_dir: Path, *, parent: str, recipe: Recipe, given: str, now: datetime
+) -> Path:
     """The folder of a new run. Its examples are made again where somebody is forgotten meanwhile."""
     from model.candidate import new_run
     from model.release import release_recipe
     from model.run_folders import erasures_known
     from model.schedule import reference_of
 
-    runs, given = Path(settings.training.folder), given_examples(settings)
+    runs = Path(settings.training.folder)
     texts = release_recipe(ReleaseStore(settings.releases), parent)
     while True:
         known, recent, items = erasures_known(runs), window(settings, now), catalogue(open_store(settings))

@@ -97,7 +97,8 @@ def prepare(
     cut_ms = new_window_from(fresh, settings.window_share)
     before = [session for session in fresh if session.starts_ms < cut_ms]
     after = [session for session in fresh if session.starts_ms >= cut_ms]
-    before, held = _held_out(before, min(_MOST_CHECKS, settings.max_queries))
+    most_checks = min(_MOST_CHECKS, settings.max_queries)
+    before, held = _held_out(before, most_checks)
     replayed = [session for session in old if share_of(session.name) >= settings.old_share]
     judged = [session for session in old if share_of(session.name) < settings.old_share]
     unseen = {item for item in catalogue if share_of("item " + item) < settings.unseen_share}
@@ -169,7 +170,7 @@ def prepare(
             often,
             settings,
             generator,
-            most=min(_MOST_CHECKS, settings.max_queries),
+            most=most_checks,
         )
         if checking
         else None

@@ -65,17 +65,16 @@ def judge(
         ranks = [ranks_of(vectors[rows], one.queries, one.targets) for vectors in (before, after)]
         whole, slices = _compared(one, ranks[0], ranks[1], settings, seed)
         figures += [whole, *slices]
+        # Some dozens, by hand perhaps, show a loss that is large, and never that there is none.
+        surely_lost = whole.queries >= settings.least_apart and whole.high < -settings.most_loss
         if one.apart:
-            # There are few of them: what counts is what is sure.
-            if whole.queries >= settings.least_apart and whole.high < -settings.most_loss:
+            if surely_lost:
                 reasons.append(_sentence("it brings near what people said is not similar", whole))
             continue
         if one.name.startswith(PERIOD):
             continue
         if whole.queries < settings.least_queries:
-            # Some dozens by hand show a loss that is large, and never that there is none.
-            surely = whole.queries >= settings.least_apart and whole.high < -settings.most_loss
-            if surely and one.name not in NEW:
+            if surely_lost and one.name not in NEW:
                 reasons.append(_sentence(f"it has forgotten more than {settings.most_loss}", whole))
             continue
         if one.name in NEW:

@@ -55,11 +55,8 @@ class Dimensions:
     def lacking(
         self, weights: Mapping[Any, float], asked: Sequence[Asked], target: Target, timings: Timings
     ) -> list[str]:
-        """A note for each dimension that a request weighs and the collection does not have."""
-        found = {one.dimension for one in asked}
-        left = [name for name, weight in weights.items() if weight != 0 and name not in found]
-        # All others are in every collection.
-        if IMAGE not in left:
+        """A note where a request weighs pictures and the collection has none; it has all other dimensions."""
+        if not weights.get(IMAGE) or any(one.dimension == IMAGE for one in asked):
             return []
         with timings.asking(INDEX):
             held = self._index.spec_of(target.collection).dense

@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 class KeyFile(Reloaded[Sequence[ApiKey]]):
     """Keeps a keyring equal to a file. Without a file the ring keeps what settings list."""
 
+    holds = "keys"
+
     def __init__(self, settings: ApiSettings, ring: Keyring, *, audit: Audit | None = None) -> None:
         """Reads the file. Raises Halt where it is missing, wrong or without a key."""
         self.ring = ring
@@ -33,11 +35,6 @@ class KeyFile(Reloaded[Sequence[ApiKey]]):
             nothing=settings.parsed(),
             look_seconds=settings.keys_look_seconds,
         )
-
-    def notes(self) -> dict[str, str | None]:
-        """For readiness, which answers without a key and so names nobody."""
-        said = "the keys file was refused, and the keys before it are in force: the log says why"
-        return {"keys": None if self.refused is None else said}
 
     def parsed(self, content: bytes) -> Sequence[ApiKey]:
         """The keys of a version. Raises ValueError, which repeats nothing but names and scopes."""

@@ -8,6 +8,7 @@ Never   learns who a user is: the reader is given the id and knows only its keye
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 from schemas.api import Answer, Filter, Hit, Page, Seed
@@ -72,7 +73,8 @@ class Recommender:
             options = options.model_copy(update={"weights": self._settings.recommendation_weights})
         seeds = self._seeds([each for each in recent if searchable(points.get(each.item_id))])
         if seeds:
-            try:
+            # The recent items may have nothing of what is weighed.
+            with suppress(Unanswerable):
                 return self._engine.neighbours(
                     options,
                     target,
@@ -81,8 +83,6 @@ class Recommender:
                     points=points,
                     returnable=bought if options.include_bought else (),
                 )
-            except Unanswerable:
-                pass  # the recent items have nothing of what is weighed
         return self._for_the_cold({*ids, *bought}, options, target, timings)
 
     def recent(self, user_id: str, timings: Timings) -> RecentView:

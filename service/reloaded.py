@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 from adapters.watched_file import WatchedFile
 from schemas.errors import Halt
@@ -20,6 +20,9 @@ T = TypeVar("T")
 
 class Reloaded(ABC, Generic[T]):
     """A file that may change under its readers. `value` may be read by any thread; one thread looks."""
+
+    #: What the file holds, in a word: rules, keys.
+    holds: ClassVar[str]
 
     def __init__(self, path: Path | None, *, setting: str, nothing: T, look_seconds: float) -> None:
         """Reads the file that `setting` names; None: there is none, and `nothing` stays.
@@ -50,6 +53,12 @@ class Reloaded(ABC, Generic[T]):
     @abstractmethod
     def standing(self, refused: str | None, *, new: bool) -> None:
         """Looked: `refused` says why the file is not in force; `new`: for the first time."""
+
+    def notes(self) -> dict[str, str | None]:
+        """For readiness, which answers without a key and so repeats nothing of the file."""
+        what = self.holds
+        said = f"the {what} file was refused, and the {what} before it are in force: the log says why"
+        return {what: None if self.refused is None else said}
 
     def look(self) -> None:
         """Take a new version of the file, if there is one."""

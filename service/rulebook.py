@@ -97,6 +97,8 @@ def parsed(content: bytes) -> RulesFile:
 class RuleBook(Reloaded[CompiledRules]):
     """Rules that may change under their readers."""
 
+    holds = "rules"
+
     def __init__(self, settings: RuleSettings) -> None:
         """Reads the file. Raises Halt where it is missing or wrong: there is no version before to serve."""
         super().__init__(
@@ -110,11 +112,6 @@ class RuleBook(Reloaded[CompiledRules]):
     def rules(self) -> CompiledRules:
         """Those in force."""
         return self.value
-
-    def notes(self) -> dict[str, str | None]:
-        """For readiness, which answers without a key and so repeats nothing of the file."""
-        said = "the rules file was refused, and the rules before it are in force: the log says why"
-        return {"rules": None if self.refused is None else said}
 
     def parsed(self, content: bytes) -> CompiledRules:
         """A version, checked as a whole."""
